@@ -1,0 +1,29 @@
+# `make figure1` and `make test` set everything up by themselves; all else is plain Python.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+
+figure1: $(VENV)/.ok  ## train Figure 1's four nets on generated pictures and draw it (about three minutes)
+	$(RUN) -m alexnet_pl.train sweep=figure1
+	$(RUN) -m alexnet_pl.report runs/figure1
+
+test: $(VENV)/.ok  ## lint, and every test that needs neither GPU nor network
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(RUN) -m pytest
+
+# uv installs the whole stack in seconds; without compiled bytecode every process would start slowly.
+$(VENV)/.ok: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install -q -c constraints.txt uv
+	$(VENV)/bin/uv pip install -q --compile-bytecode --python $(RUN) -c constraints.txt -e '.[dev]'
+	touch $@
+
+pins: ## move every pin to the newest release that fits
+	$(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
+		--all-extras --output-file constraints.txt pyproject.toml
+
+clean:
+	rm -rf $(VENV)
+
+.PHONY: figure1 test pins clean

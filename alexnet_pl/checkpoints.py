@@ -1,0 +1,77 @@
+"""Checkpoints: written whole or not at all, after every epoch and when someone asks the run to stop."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins.io import TorchCheckpointIO
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+from alexnet_pl.errors import Interrupted
+from alexnet_pl.runs import Run
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Write each checkpoint beside its place, then rename: a kill or a full disk leaves the old one intact."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        path = Path(path)
+        beside = path.with_name(path.name + ".tmp")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.save(checkpoint, beside)
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+def every_epoch(run: Run, with_validation: bool) -> list[pl.Callback]:
+    """last.ckpt after each epoch, best.ckpt where the validation error was lowest."""
+    keep = partial(ModelCheckpoint, run.last.parent, enable_version_counter=False, save_on_train_epoch_end=True)
+    last = keep(filename="last")
+    best = keep(filename="best", monitor="val/error", mode="min")
+    return [last, best] if with_validation else [last]
+
+
+class StopOnSignal(pl.Callback):
+    """On SIGINT (Ctrl-C) or SIGTERM: finish the step, write last.ckpt, raise `Interrupted`.
+
+    A second signal stops at once.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.signum: int | None = None
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Catch the signals inside, and put back what was there before."""
+        before = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for signum, handler in before.items():
+                signal.signal(signum, handler)
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        if self.signum is not None:
+            raise KeyboardInterrupt
+        self.signum = signum
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        # After an epoch's last step the evaluation and the epoch's own checkpoint come first.
+        if self.signum is not None and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            trainer.save_checkpoint(self.run.last)
+            raise Interrupted(self.signum)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.signum is not None and self.run.last.is_file():
+            raise Interrupted(self.signum)

@@ -1,0 +1,94 @@
+"""CIFAR-10 from disk: the hub's Parquet files, the pickles of the original release, or torchvision's download."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alexnet_pl.errors import ConfigError
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+def load(root: Path, split: str, download: bool = False) -> tuple[Tensor, Tensor]:
+    """One split as tensors.
+
+    Args:
+        root: folder with `train-*.parquet` and `test-*.parquet` (directly or one folder down), or with
+            `cifar-10-batches-py/`.
+        split: train (50,000 pictures) or test (10,000).
+        download: let torchvision fetch the pickles into root where nothing is there yet.
+    Returns:
+        uint8 (N, 32, 32, 3) and int64 (N,).
+    Raises:
+        ConfigError: nothing to read in root, or a file that is damaged, names the file.
+    """
+    files = sorted(root.glob(f"{split}-*.parquet")) or sorted(root.glob(f"*/{split}-*.parquet"))
+    if files:
+        parts = [_parquet(file) for file in files]
+        return torch.cat([images for images, _ in parts]), torch.cat([labels for _, labels in parts])
+    if (root / "cifar-10-batches-py").is_dir() or download:
+        return _pickles(root, split, download)
+    found = ", ".join(sorted(p.name for p in root.iterdir())[:5]) or "nothing"
+    raise ConfigError(
+        f"data.root={root} holds no CIFAR-10 {split} set: looked for {split}-*.parquet and cifar-10-batches-py/, "
+        f"found {found}"
+    )
+
+
+def _parquet(file: Path) -> tuple[Tensor, Tensor]:
+    import pyarrow
+    import pyarrow.parquet
+    from torchvision.io import ImageReadMode, decode_image
+
+    try:
+        table = pyarrow.parquet.read_table(file)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise ConfigError(f"{file} cannot be read as Parquet ({_first_line(error)}): copy it again") from error
+    missing = {"img", "label"} - set(table.column_names)
+    if missing:
+        raise ConfigError(f"{file} has columns {table.column_names}, but CIFAR-10 needs img and label")
+    if not len(table):
+        raise ConfigError(f"{file} holds no pictures")
+    images = torch.empty(len(table), 32, 32, 3, dtype=torch.uint8)
+    encoded = table["img"].combine_chunks().field("bytes")
+    for row, cell in enumerate(encoded):
+        try:
+            picture = decode_image(
+                torch.frombuffer(bytearray(cell.as_py() or b""), dtype=torch.uint8), ImageReadMode.RGB
+            )
+        except (RuntimeError, ValueError) as error:
+            raise ConfigError(f"{file}, row {row}: the picture does not decode ({_first_line(error)})") from error
+        if picture.shape != (3, 32, 32):
+            raise ConfigError(f"{file}, row {row}: a picture of {tuple(picture.shape)}, expected (3, 32, 32)")
+        images[row] = picture.permute(1, 2, 0)
+    return images, torch.from_numpy(table["label"].to_numpy().astype(np.int64))
+
+
+def _pickles(root: Path, split: str, download: bool) -> tuple[Tensor, Tensor]:
+    from torchvision.datasets import CIFAR10
+
+    try:
+        data = CIFAR10(root, train=split == "train", download=download)
+    except (RuntimeError, EOFError, OSError) as error:
+        raise ConfigError(
+            f"CIFAR-10's pickles in {root} cannot be read or downloaded ({_first_line(error)})"
+        ) from error
+    return torch.from_numpy(data.data), torch.tensor(data.targets)
+
+
+def class_names(file: Path) -> tuple[str, ...]:
+    """The class names a Parquet file of the hub carries in its schema; CIFAR-10's own where it has none."""
+    import pyarrow.parquet
+
+    metadata = pyarrow.parquet.read_schema(file).metadata or {}
+    features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+    return tuple(features.get("label", {}).get("names", CLASSES))
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0][:160] or type(error).__name__

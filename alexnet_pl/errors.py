@@ -1,0 +1,29 @@
+"""Errors a user can act on. Each is one sentence and ends the program without a traceback."""
+
+from __future__ import annotations
+
+import signal
+
+
+class UserError(Exception):
+    """Told as it is; anything else that reaches the top is a bug and keeps its traceback."""
+
+    exit_code = 1
+
+
+class ConfigError(UserError):
+    """A mistake in the configuration or in the files it points to."""
+
+
+class TrainingError(UserError):
+    """Training cannot go on."""
+
+
+class Interrupted(UserError):
+    """A signal asked the run to stop, and its checkpoint is written."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(
+            f"stopped by {signal.Signals(signum).name}; the checkpoint is written: the same command continues from it"
+        )
+        self.exit_code = 128 + signum

@@ -1,0 +1,93 @@
+"""Where a run's metrics go: metrics.csv in its folder, and Weights & Biases beside it.
+
+W&B is a mirror. Whatever happens to it, training goes on and the folder has everything.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from pytorch_lightning.loggers import Logger, WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
+
+from alexnet_pl import config, runs
+
+
+class MetricsCSV(Logger):
+    """metrics.csv of a run folder. Unlike Lightning's CSVLogger it goes on where a resumed run left off."""
+
+    def __init__(self, run: runs.Run) -> None:
+        super().__init__()
+        self.path = run.folder / "metrics.csv"
+
+    @property
+    def name(self) -> str:
+        return "metrics.csv"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        runs.append_row(self.path, {"step": step or 0, **metrics})
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """config.yaml has them."""
+
+    def rewind(self, images_seen: int) -> None:
+        """Drop the rows from after a checkpoint: the resumed run writes them again."""
+        rows = runs.read_rows(self.path)
+        if rows:
+            runs.write_rows(self.path, [row for row in rows if row["images_seen"] <= images_seen])
+
+
+def build(cfg: config.Config, run: runs.Run) -> list[Logger]:
+    """The loggers of a run."""
+    if cfg.logger.name is config.LoggerName.none:
+        return []
+    loggers: list[Logger] = [MetricsCSV(run)]
+    if cfg.logger.name is config.LoggerName.wandb and cfg.logger.mode is not config.WandbMode.disabled:
+        loggers += _wandb(cfg, run)
+    return loggers
+
+
+def _wandb(cfg: config.Config, run: runs.Run) -> list[Logger]:
+    import wandb
+
+    def start(mode: str) -> Logger:
+        experiment = wandb.init(
+            mode=mode,
+            dir=run.folder,
+            id=run.identity["id"],
+            resume="allow",
+            name=run.folder.name,
+            project=cfg.logger.project,
+            entity=cfg.logger.entity,
+            group=cfg.name,
+            job_type="train",
+            tags=[cfg.name, cfg.data.name.name, cfg.model.name.name, *cfg.logger.tags],
+            config=config.as_dict(cfg),
+            settings=wandb.Settings(silent=True, console="off", init_timeout=20),
+        )
+        for group in ("train", "subset", "val"):
+            experiment.define_metric(f"{group}/*", step_metric="epoch")
+        return WandbLogger(experiment=experiment)
+
+    # A mirror must not stop the run: where W&B does not start, say so and go on.
+    modes = ["offline"] if cfg.logger.mode is config.WandbMode.offline else ["online", "offline"]
+    for mode in modes:
+        try:
+            return [start(mode)]
+        except Exception as error:
+            print(f"W&B did not start {mode} ({error}); the run goes on: metrics.csv has everything", file=sys.stderr)
+    return []
+
+
+def finish(exit_code: int) -> None:
+    """End the W&B run, if one is open, so that W&B shows how the job ended."""
+    import wandb
+
+    if wandb.run is not None:
+        wandb.finish(exit_code=exit_code)

@@ -1,0 +1,144 @@
+"""The LightningModule: loss, running training error, evaluation, and what a checkpoint holds."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from alexnet_pl import config, model, optim
+from alexnet_pl.errors import TrainingError
+
+
+class Classifier(pl.LightningModule):
+    """A net under training.
+
+    What it reports, all errors as shares between 0 and 1:
+        train/error, train/loss   running: on the batches as they are trained, before each update, in windows of about
+                                  `window` pictures; what cuda-convnet printed and Figure 1 most likely shows
+        train/epoch_error         the same over a whole epoch
+        subset/error              current weights on a fixed training subset, after each epoch
+        val/error, val/loss       current weights on the validation set, after each epoch
+        images_per_second         pictures trained per second, validation left out
+    Every row has `epoch` (pictures seen over pictures in the set: 1.5 is the middle of the second) and `images_seen`.
+    """
+
+    def __init__(self, cfg: config.Config, image_size: int) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.net = model.build(cfg.model, image_size, cfg.seed)
+        self.images_seen = 0
+        self.rate = 0.0  # pictures per second over the last window
+        # wrong answers, summed loss, pictures: of this window, counted on the device and read once a window; and of
+        # this epoch. Not buffers: those would follow the net into low precision.
+        self._window = torch.zeros(3)
+        self._epoch = [0.0, 0.0, 0.0]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) float -> logits (N, num_classes)."""
+        return self.net(images)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return optim.build(self.net, self.cfg.optim)
+
+    # -------------------------------------------------------------------------------------------- training
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        images, labels = batch
+        logits = self(images)
+        loss = F.cross_entropy(logits, labels)
+        with torch.no_grad():
+            wrong = (logits.argmax(1) != labels).sum()
+            self._window += torch.stack(
+                [wrong.float(), loss.float() * len(labels), torch.ones_like(loss) * len(labels)]
+            )
+        self.images_seen += len(labels)
+        return loss
+
+    def on_train_start(self) -> None:
+        self._window = self._window.to(self.device)
+
+    def on_train_epoch_start(self) -> None:
+        self._clock = time.perf_counter()
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Close a window of the running error; windows split an epoch evenly, so that none is too small to trust."""
+        batches = int(self.trainer.num_training_batches)
+        per_epoch = max(1, min(batches, round(self.pictures_per_epoch / self.cfg.window)))
+        if (batch_idx + 1) * per_epoch // batches == batch_idx * per_epoch // batches:
+            return
+        wrong, loss, count = self._window.tolist()  # the only wait for the device
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the loss became {loss / count} in epoch {self.trainer.current_epoch + 1}: the usual cause is a "
+                f"learning rate that is too high for this input scale (optim.lr={self.cfg.optim.lr}, "
+                f"data.scale={self.cfg.data.scale}); the last checkpoint is from before"
+            )
+        now = time.perf_counter()
+        self.rate = count / (now - self._clock)
+        self._clock = now
+        self._epoch = [total + part for total, part in zip(self._epoch, (wrong, loss, count), strict=True)]
+        self._window.zero_()
+        self.report({"train/error": wrong / count, "train/loss": loss / count, "images_per_second": self.rate})
+
+    def on_train_epoch_end(self) -> None:
+        error, self._epoch = self.epoch_error, [0.0, 0.0, 0.0]
+        self.log("train/epoch_error", error, logger=False)
+        evaluated = {k: float(v) for k, v in self.trainer.callback_metrics.items() if k.startswith(("val/", "subset/"))}
+        self.report({"train/epoch_error": error, **evaluated})
+
+    @property
+    def epoch_error(self) -> float:
+        """Running training error over the epoch so far."""
+        wrong, _, count = self._epoch
+        return wrong / count if count else math.nan
+
+    # -------------------------------------------------------------------------------------------- evaluation
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
+        images, labels = batch
+        logits = self(images)
+        results = {
+            "error": (logits.argmax(1) != labels).float().mean(),
+            "loss": F.cross_entropy(logits, labels),
+        }
+        which = ("val", "subset")[dataloader_idx]
+        self.log_dict(
+            {f"{which}/{k}": v for k, v in results.items()},
+            on_epoch=True,
+            logger=False,
+            batch_size=len(labels),
+            add_dataloader_idx=False,
+        )
+
+    # -------------------------------------------------------------------------------------------- records
+
+    @property
+    def pictures_per_epoch(self) -> int:
+        return self.trainer.datamodule.pictures_per_epoch  # type: ignore[attr-defined]
+
+    def report(self, values: dict[str, float]) -> None:
+        """Send one row to every logger, placed on the epoch axis."""
+        row = {"epoch": self.images_seen / self.pictures_per_epoch, "images_seen": self.images_seen, **values}
+        for logger in self.loggers:
+            logger.log_metrics(row, step=self.global_step)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Plain values only, so that the file loads with weights_only and rebuilds its own net."""
+        checkpoint["config"] = config.as_dict(self.cfg)
+        checkpoint["progress"] = {
+            "images_seen": self.images_seen,
+            "window": self._window.tolist(),
+            "epoch": self._epoch,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        progress = checkpoint["progress"]
+        self.images_seen = progress["images_seen"]
+        self._window = torch.tensor(progress["window"])
+        self._epoch = progress["epoch"]

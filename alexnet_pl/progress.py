@@ -1,0 +1,86 @@
+"""What a person sees while a run trains: a bar on a terminal, a line per epoch in a log."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import ProgressBar
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+JOB = "ALEXNET_PL_JOB"
+"""Environment variable by which a sweep tells its job's place: `3 of 8`."""
+
+
+class EpochLines(ProgressBar):
+    """One line per epoch on standard output and in train.log; on a terminal also a live bar over the whole run."""
+
+    def __init__(self, log: Path, title: str, show: bool = True) -> None:
+        super().__init__()
+        self.log_file, self.title, self.show = log, title, show
+        self.console = Console(highlight=False, soft_wrap=True)
+        self.bar: Progress | None = None
+        self.started = 0.0
+
+    def say(self, text: str) -> None:
+        """Print a line and keep it in train.log."""
+        with self.log_file.open("a") as file:
+            print(text, file=file)
+        if self.show:
+            (self.bar.console if self.bar else self.console).print(text, markup=False)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.started = time.perf_counter()
+        epochs = trainer.max_epochs or 0
+        first = trainer.current_epoch
+        place = f"job {os.environ[JOB]}: " if JOB in os.environ else ""
+        resumed = f", going on after epoch {first}" if trainer.global_step else ""
+        self.say(f"{place}{self.title}{resumed}")
+        if self.show and self.console.is_terminal:
+            total = trainer.num_training_batches * epochs if epochs > 0 else None
+            self.bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("steps, at most"),
+                TimeRemainingColumn(),
+                TextColumn("left"),
+                console=self.console,
+            )
+            self.task = self.bar.add_task(place + self.title, total=total, completed=trainer.global_step)
+            self.bar.start()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        if self.bar:
+            self.bar.update(self.task, completed=trainer.global_step)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        shown = [
+            f"{name} {float(trainer.callback_metrics[key]):.3f}"
+            for key, name in (("val/error", "validation"), ("subset/error", "training subset"))
+            if key in trainer.callback_metrics
+        ]
+        epoch = trainer.current_epoch + 1
+        minutes, seconds = divmod(round(time.perf_counter() - self.started), 60)
+        self.say(
+            f"  epoch {epoch:3d}/{trainer.max_epochs}  error: training {pl_module.epoch_error:.3f}  "
+            f"{'  '.join(shown)}  {pl_module.rate:,.0f} images/s  {minutes}:{seconds:02d}"
+        )
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if self.bar:
+            self.bar.stop()
+            self.bar = None
+
+    def disable(self) -> None:
+        self.show = False
+
+    def enable(self) -> None:
+        self.show = True
+
+    def print(self, *args: Any, **kwargs: Any) -> None:
+        self.say(" ".join(map(str, args)))

@@ -1,0 +1,290 @@
+"""A run folder: what it holds, and how it is written and read back.
+
+    runs/<name>/<overrides>/
+        config.yaml     the whole resolved configuration
+        run.json        identity: W&B id, overrides, versions, git commit, seed, start
+        metrics.csv     one row per window of training pictures and per epoch
+        train.log       a line per epoch, and what went wrong
+        checkpoints/    last.ckpt, best.ckpt
+        done.json       the done mark with the final metrics; or failed.json with the reason
+    runs/<name>/sweep.json   the jobs a sweep asked for, started or not
+
+The folder is the truth: nothing else is read to resume, to skip or to report. Whole files are written beside and
+renamed, so none is ever half there.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import platform
+import re
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from alexnet_pl import ROOT
+from alexnet_pl.errors import ConfigError
+
+# Overrides that say where and how a run is recorded, not what is trained: they do not name the folder, and may
+# differ when a run is continued.
+BOOKKEEPING = (
+    "sweep",
+    "name",
+    "logger",
+    "figure",
+    "hydra",
+    "data.root",
+    "data.download",
+    "trainer.enable_progress_bar",
+)
+
+
+def folder_name(overrides: Iterable[str]) -> str:
+    """The name of a job's folder: its overrides in alphabetical order, without bookkeeping.
+
+    >>> folder_name(["seed=2", "model.activation=tanh", "data.root=/data", "sweep=figure1"])
+    'model.activation=tanh,seed=2'
+    """
+    kept = sorted(o.lstrip("+~") for o in overrides if not _bookkeeping(o.lstrip("+~").split("=")[0].split("@")[0]))
+    name = re.sub(r"[^\w.,=+-]+", "_", ",".join(kept)) or "defaults"
+    if len(name) > 150:  # file systems end at 255 bytes
+        name = f"{name[:140]}-{hashlib.sha1(name.encode()).hexdigest()[:8]}"
+    return name
+
+
+def _bookkeeping(key: str) -> bool:
+    return any(key == b or key.startswith((b + ".", b + "/")) for b in BOOKKEEPING)
+
+
+def differences(a: dict[str, Any], b: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Dotted keys whose values differ between two configurations, bookkeeping left out."""
+    a, b = flatten(a), flatten(b)
+    return {k: (a.get(k), b.get(k)) for k in sorted(a | b) if a.get(k) != b.get(k) and not _bookkeeping(k)}
+
+
+def flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"optim": {"lr": 1}} -> {"optim.lr": 1}."""
+    out: dict[str, Any] = {}
+    for key, value in node.items():
+        out |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + str(key): value}
+    return out
+
+
+def write(path: Path, text: str) -> None:
+    """Write a whole file: beside, then rename. On an error (a full disk, say) nothing is left behind."""
+    beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        beside.write_text(text)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+# ------------------------------------------------------------------------------------------------ writing a run
+
+
+@dataclass
+class Run:
+    """One run folder."""
+
+    folder: Path
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint to continue from."""
+        return self.folder / "checkpoints" / "last.ckpt"
+
+    def start(self, config: dict[str, Any], overrides: list[str]) -> None:
+        """Claim the folder: write config.yaml and run.json, or recognise the run they describe and take it up.
+
+        Raises:
+            ConfigError: the folder cannot be written, or holds a run with another configuration.
+        """
+        try:
+            self.last.parent.mkdir(parents=True, exist_ok=True)
+            if self.identity:
+                self._refuse_another(config)
+            else:
+                write(self.folder / "run.json", json.dumps(_identity(config, overrides), indent=1))
+            write(self.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
+            (self.folder / "failed.json").unlink(missing_ok=True)
+        except OSError as error:
+            raise ConfigError(f"the run folder {self.folder} cannot be written: {error.strerror}") from error
+
+    def _refuse_another(self, config: dict[str, Any]) -> None:
+        changed = differences(self.config, config)
+        if changed:
+            said = ", ".join(f"{key} was {old} and is now {new}" for key, (old, new) in changed.items())
+            raise ConfigError(
+                f"{self.folder} holds a run of another configuration ({said}): give this one a folder of its own "
+                f"with name=..., or remove that folder"
+            )
+
+    def finish(self, metrics: dict[str, float], seconds: float) -> None:
+        """Set the done mark."""
+        write(self.folder / "done.json", json.dumps({"metrics": metrics, "seconds": round(seconds, 1)}, indent=1))
+
+    def fail(self, reason: str) -> None:
+        """Leave the reason why the run ended early; the next start removes it."""
+        write(self.folder / "failed.json", json.dumps({"reason": reason}, indent=1))
+
+    # -------------------------------------------------------------------------------------------- reading
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """run.json: W&B id, overrides, versions, git, seed, start, machine; empty before the start."""
+        return _json(self.folder / "run.json")
+
+    @property
+    def config(self) -> dict[str, Any]:
+        plain = OmegaConf.to_container(OmegaConf.load(self.folder / "config.yaml"))
+        assert isinstance(plain, dict)
+        return {str(k): v for k, v in plain.items()}
+
+    @property
+    def done(self) -> dict[str, Any]:
+        """The done mark's contents; empty while the run is not done."""
+        return _json(self.folder / "done.json")
+
+    @property
+    def failure(self) -> str:
+        """Why the run ended early; empty where it did not, or left no word."""
+        return str(_json(self.folder / "failed.json").get("reason", ""))
+
+    @property
+    def status(self) -> str:
+        """done, failed, unfinished (begun and neither of those) or missing (never begun)."""
+        if self.done:
+            return "done"
+        if self.failure:
+            return "failed"
+        return "unfinished" if self.identity else "missing"
+
+    @property
+    def metrics(self) -> list[dict[str, float]]:
+        """The rows of metrics.csv, empty cells left out; a last line cut short by a kill is ignored."""
+        return read_rows(self.folder / "metrics.csv")
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text()))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise ConfigError(f"{path} is not JSON ({error}): remove it, or the run folder") from error
+
+
+def _identity(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+    return {
+        "id": secrets.token_hex(4),
+        "overrides": overrides,
+        "command": sys.argv,
+        "seed": config["seed"],
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "git": git_state(),
+        "versions": {"python": platform.python_version()} | {p: _version(p) for p in PACKAGES},
+        "machine": {"system": platform.platform(), "processor": processor(), "cpus": os.cpu_count()},
+    }
+
+
+PACKAGES = ("alexnet-pl", "torch", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf", "wandb")
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def git_state() -> dict[str, Any]:
+    """Commit and dirty flag of the checkout the package runs from; empty for an installed wheel."""
+
+    def git(*args: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(ROOT), *args], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    if not (ROOT / ".git").exists():
+        return {}
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.CalledProcessError):  # no git on this machine, or no commit yet
+        return {}
+
+
+def processor() -> str:
+    """The processor's name, as the system tells it."""
+    info = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*: (.*)", info.read_text()) if info.is_file() else []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+# ------------------------------------------------------------------------------------------------ metrics.csv
+
+
+def read_rows(path: Path) -> list[dict[str, float]]:
+    if not path.is_file():
+        return []
+    whole = path.read_text().rpartition("\n")[0]
+    return [{k: float(v) for k, v in row.items() if v not in ("", None)} for row in csv.DictReader(whole.splitlines())]
+
+
+def append_row(path: Path, row: dict[str, float]) -> None:
+    """Add a row; a column seen for the first time widens the file."""
+    old: list[str] = []
+    if path.is_file():
+        with path.open() as file:
+            old = file.readline().strip().split(",")
+    columns = old + [key for key in row if key not in old]
+    if columns != old:
+        write_rows(path, [*read_rows(path), row], columns)
+        return
+    with path.open("a", newline="") as file:
+        csv.DictWriter(file, columns, restval="", lineterminator="\n").writerow(row)
+
+
+def write_rows(path: Path, rows: list[dict[str, float]], columns: list[str] | None = None) -> None:
+    """Replace the whole file."""
+    columns = columns or list(dict.fromkeys(key for row in rows for key in row))
+    lines = [",".join(columns), *(",".join(str(row.get(c, "")) for c in columns) for row in rows)]
+    write(path, "\n".join(lines) + "\n")
+
+
+# ------------------------------------------------------------------------------------------------ sweeps
+
+
+def record_sweep(folder: Path, jobs: dict[str, list[str]]) -> None:
+    """Write sweep.json: {job folder's name: its overrides}; jobs of earlier calls of the same sweep stay listed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write(folder / "sweep.json", json.dumps(_json(folder / "sweep.json") | jobs, indent=1))
+
+
+def find(folder: Path) -> list[Run]:
+    """The runs of a folder: the folder itself if it is a run, else those below it and those its sweep asked for.
+
+    Raises:
+        ConfigError: there is no such folder, or no run in it.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} is not a folder: give a run, or a folder of runs such as runs/figure1")
+    if (folder / "run.json").is_file():
+        return [Run(folder)]
+    asked = list(_json(folder / "sweep.json"))
+    begun = sorted(path.parent.name for path in folder.glob("*/run.json"))
+    names = asked + [name for name in begun if name not in asked]
+    if not names:
+        raise ConfigError(f"{folder} holds no run: start one with python -m alexnet_pl.train")
+    return [Run(folder / name) for name in names]

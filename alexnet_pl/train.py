@@ -1,0 +1,142 @@
+"""Train: one run, or a sweep of runs.
+
+    python -m alexnet_pl.train model.activation=tanh        one run
+    python -m alexnet_pl.train -m model.activation=relu,tanh   one run per value, each in a process of its own
+    python -m alexnet_pl.train sweep=figure1                 a named sweep; again: it continues where it stopped
+
+Only this file and sweep.py know Hydra. Torch is imported when a run starts, so help and completion stay quick.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from alexnet_pl import ROOT, config, runs, sweep
+from alexnet_pl.errors import ConfigError, UserError
+
+OmegaConf.register_new_resolver("folder_name", runs.folder_name, replace=True)
+ConfigStore.instance().store(name="schema", node=config.schema(), provider="alexnet_pl/config.py")
+for file in sorted((ROOT / "sweeps").glob("*.yaml")):  # a flat folder as a config group, without a search path
+    ConfigStore.instance().store(
+        group="sweep", name=file.stem, node=OmegaConf.load(file), package="_global_", provider=f"sweeps/{file.name}"
+    )
+
+
+def fit(cfg: config.Config, run: runs.Run, overrides: list[str]) -> None:
+    """Train one run in its folder, from its last checkpoint if there is one, and set the done mark.
+
+    Raises:
+        ConfigError, TrainingError: a mistake or a failure, told in one sentence.
+        Interrupted: a signal asked for the end; the checkpoint is written.
+    """
+    import pytorch_lightning as pl
+    import torch
+    from pytorch_lightning.callbacks import EarlyStopping
+
+    from alexnet_pl import checkpoints, data, logger, module, progress
+
+    started = time.perf_counter()
+    _quieten()
+    run.start(config.as_dict(cfg), overrides)
+    loggers = logger.build(cfg, run)
+
+    resume = run.last if run.last.is_file() else None
+    if resume:
+        try:
+            seen = torch.load(resume, map_location="cpu", weights_only=True)["progress"]["images_seen"]
+        except Exception as error:
+            raise ConfigError(f"{resume} cannot be read ({error}): remove it to start the run again") from error
+        for log in loggers:
+            if isinstance(log, logger.MetricsCSV):
+                log.rewind(seen)
+
+    datamodule = data.SmallSet(cfg)
+    classifier = module.Classifier(cfg, datamodule.image_size)
+    validates = cfg.trainer.limit_val_batches != 0
+    stop = checkpoints.StopOnSignal(run)
+    lines = progress.EpochLines(run.folder / "train.log", run.folder.name)
+    callbacks: list[pl.Callback] = [stop]
+    if cfg.trainer.enable_progress_bar is not False:
+        callbacks.append(lines)
+    if cfg.trainer.enable_checkpointing is not False:
+        callbacks += checkpoints.every_epoch(run, validates)
+    if cfg.stop_error is not None:
+        callbacks.append(EarlyStopping("train/epoch_error", stopping_threshold=cfg.stop_error, patience=10**9))
+    trainer = pl.Trainer(
+        **{key: value for key, value in vars(cfg.trainer).items() if value is not None},
+        logger=loggers,
+        callbacks=callbacks,
+        plugins=[checkpoints.WholeFiles()],
+    )
+    try:
+        with stop.listening():
+            trainer.fit(classifier, datamodule, ckpt_path=resume)
+    except BaseException:
+        logger.finish(exit_code=1)
+        raise
+    logger.finish(exit_code=0)
+    metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
+    run.finish(metrics | {"images_seen": classifier.images_seen}, time.perf_counter() - started)
+
+
+def _quieten() -> None:
+    """Silence what Lightning says about itself; what matters here is said by our own lines and errors."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
+
+
+# ------------------------------------------------------------------------------------------------ one job
+
+
+def train(cfg: DictConfig) -> None:
+    """What Hydra calls for each job: in a sweep, the same job again in its own process; else the run itself."""
+    this = HydraConfig.get()
+    run = runs.Run(Path(this.runtime.output_dir))
+    overrides = list(this.overrides.task)
+    if this.mode is RunMode.MULTIRUN:
+        sweep.run_job(run, overrides, this.job.num)
+    elif run.done:
+        print(f"{run.folder} is done already: remove the folder to train again")
+    else:
+        try:
+            fit(config.check(cfg), run, overrides)
+        except BaseException as error:
+            run.fail(str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
+            raise
+        print(f"done: {run.folder}")
+
+
+def main() -> None:
+    """The command. Exit code 0: done; 1: a mistake or a failure; 128 + signal: stopped by it."""
+    full = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors through to here, where they become one sentence
+    # Torch's threads spin while they wait. Where another program shares the processor they starve each other (seen:
+    # 300 instead of 2,600 pictures/s); sleeping costs a tenth at most on a machine of one's own.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    try:
+        hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name="config")(train)()
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+    except Exception as error:
+        told = sweep.told(error)
+        if full or told is None:
+            raise
+        print(f"error: {told}", file=sys.stderr)
+        sys.exit(told.exit_code)
+
+
+if __name__ == "__main__":
+    main()
