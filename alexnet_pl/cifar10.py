@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import io
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +10,6 @@ import torch
 from torch import Tensor
 
 from alexnet_pl.errors import ConfigError
-
-CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
 def load(root: Path, split: str, download: bool = False) -> tuple[Tensor, Tensor]:
@@ -43,7 +41,7 @@ def load(root: Path, split: str, download: bool = False) -> tuple[Tensor, Tensor
 def _parquet(file: Path) -> tuple[Tensor, Tensor]:
     import pyarrow
     import pyarrow.parquet
-    from torchvision.io import ImageReadMode, decode_image
+    from PIL import Image
 
     try:
         table = pyarrow.parquet.read_table(file)
@@ -54,19 +52,16 @@ def _parquet(file: Path) -> tuple[Tensor, Tensor]:
         raise ConfigError(f"{file} has columns {table.column_names}, but CIFAR-10 needs img and label")
     if not len(table):
         raise ConfigError(f"{file} holds no pictures")
-    images = torch.empty(len(table), 32, 32, 3, dtype=torch.uint8)
-    encoded = table["img"].combine_chunks().field("bytes")
-    for row, cell in enumerate(encoded):
+    images = np.empty((len(table), 32, 32, 3), dtype=np.uint8)
+    for row, cell in enumerate(table["img"].combine_chunks().field("bytes")):
         try:
-            picture = decode_image(
-                torch.frombuffer(bytearray(cell.as_py() or b""), dtype=torch.uint8), ImageReadMode.RGB
-            )
-        except (RuntimeError, ValueError) as error:
+            picture = np.asarray(Image.open(io.BytesIO(cell.as_py() or b"")).convert("RGB"))
+        except OSError as error:
             raise ConfigError(f"{file}, row {row}: the picture does not decode ({_first_line(error)})") from error
-        if picture.shape != (3, 32, 32):
-            raise ConfigError(f"{file}, row {row}: a picture of {tuple(picture.shape)}, expected (3, 32, 32)")
-        images[row] = picture.permute(1, 2, 0)
-    return images, torch.from_numpy(table["label"].to_numpy().astype(np.int64))
+        if picture.shape != (32, 32, 3):
+            raise ConfigError(f"{file}, row {row}: a picture of {picture.shape}, expected (32, 32, 3)")
+        images[row] = picture
+    return torch.from_numpy(images), torch.from_numpy(table["label"].to_numpy().astype(np.int64))
 
 
 def _pickles(root: Path, split: str, download: bool) -> tuple[Tensor, Tensor]:
@@ -79,15 +74,6 @@ def _pickles(root: Path, split: str, download: bool) -> tuple[Tensor, Tensor]:
             f"CIFAR-10's pickles in {root} cannot be read or downloaded ({_first_line(error)})"
         ) from error
     return torch.from_numpy(data.data), torch.tensor(data.targets)
-
-
-def class_names(file: Path) -> tuple[str, ...]:
-    """The class names a Parquet file of the hub carries in its schema; CIFAR-10's own where it has none."""
-    import pyarrow.parquet
-
-    metadata = pyarrow.parquet.read_schema(file).metadata or {}
-    features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-    return tuple(features.get("label", {}).get("names", CLASSES))
 
 
 def _first_line(error: BaseException) -> str:

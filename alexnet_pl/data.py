@@ -70,19 +70,22 @@ class SmallSet(pl.LightningDataModule):
     def pictures_per_epoch(self) -> int:
         return len(self.train[0])
 
+    @property
+    def epoch(self) -> int:
+        return self.trainer.current_epoch if self.trainer else 0
+
     def train_dataloader(self) -> Batches:
         seed, crop, flip = self.cfg.seed, self.cfg.data.crop, self.cfg.data.flip
-        epoch = lambda: self.trainer.current_epoch
 
         def transform(images: Tensor, step: int) -> Tensor:
             if crop or flip:
-                random = augment.stream(seed, epoch(), step)
+                random = augment.stream(seed, self.epoch, step)
                 images = augment.random_crop(images, crop, random) if crop else images
                 images = augment.random_flip(images, random) if flip else images
             return augment.to_input(images, self.mean, self.cfg.data.scale)
 
         def order() -> Tensor:
-            return torch.randperm(self.pictures_per_epoch, generator=augment.stream(seed, self.trainer.current_epoch))
+            return torch.randperm(self.pictures_per_epoch, generator=augment.stream(seed, self.epoch))
 
         return Batches(*self.train, self.cfg.data.batch_size, transform, order)
 

@@ -6,7 +6,8 @@ W&B is a mirror. Whatever happens to it, training goes on and the folder has eve
 from __future__ import annotations
 
 import sys
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
@@ -43,6 +44,21 @@ class MetricsCSV(Logger):
             runs.write_rows(self.path, [row for row in rows if row["images_seen"] <= images_seen])
 
 
+class Mirror(WandbLogger):
+    """A W&B run that cannot stop the training: where its process dies, it says so once and is left alone."""
+
+    broken = False
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        if not self.broken:
+            try:
+                super().log_metrics(metrics, step)
+            except Exception as error:
+                self.broken = True
+                _say("stopped", error)
+
+
 def build(cfg: config.Config, run: runs.Run) -> list[Logger]:
     """The loggers of a run."""
     if cfg.logger.name is config.LoggerName.none:
@@ -56,7 +72,7 @@ def build(cfg: config.Config, run: runs.Run) -> list[Logger]:
 def _wandb(cfg: config.Config, run: runs.Run) -> list[Logger]:
     import wandb
 
-    def start(mode: str) -> Logger:
+    def start(mode: Literal["online", "offline"]) -> Logger:
         experiment = wandb.init(
             mode=mode,
             dir=run.folder,
@@ -69,20 +85,19 @@ def _wandb(cfg: config.Config, run: runs.Run) -> list[Logger]:
             job_type="train",
             tags=[cfg.name, cfg.data.name.name, cfg.model.name.name, *cfg.logger.tags],
             config=config.as_dict(cfg),
-            settings=wandb.Settings(silent=True, console="off", init_timeout=20),
+            # Without limits a server that does not answer would hold up the start for 90 s, and the end for ever.
+            settings=wandb.Settings(silent=True, console="off", init_timeout=20, finish_timeout=30),
         )
         for group in ("train", "subset", "val"):
             experiment.define_metric(f"{group}/*", step_metric="epoch")
-        return WandbLogger(experiment=experiment)
+        return Mirror(experiment=experiment)
 
     # A mirror must not stop the run: where W&B does not start, say so and go on.
-    modes = ["offline"] if cfg.logger.mode is config.WandbMode.offline else ["online", "offline"]
-    for mode in modes:
-        try:
-            return [start(mode)]
-        except Exception as error:
-            print(f"W&B did not start {mode} ({error}); the run goes on: metrics.csv has everything", file=sys.stderr)
-    return []
+    try:
+        return [start("online" if cfg.logger.mode is config.WandbMode.online else "offline")]
+    except Exception as error:
+        _say("did not start", error)
+        return []
 
 
 def finish(exit_code: int) -> None:
@@ -90,4 +105,12 @@ def finish(exit_code: int) -> None:
     import wandb
 
     if wandb.run is not None:
-        wandb.finish(exit_code=exit_code)
+        try:
+            wandb.finish(exit_code=exit_code)
+        except Exception as error:
+            _say("did not finish", error)
+
+
+def _say(what: str, error: Exception) -> None:
+    reason = " ".join(str(error).split())
+    print(f"W&B {what} ({reason}); the run goes on, and metrics.csv has everything", file=sys.stderr)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import nn
@@ -43,7 +44,7 @@ class Pool:
     """Pooling over 3x3 windows, 2 apart: overlapping. Windows that hang over the edge count what is inside."""
 
     name: str
-    kind: str  # max or avg
+    kind: Literal["max", "avg"]
     size: int = 3
     stride: int = 2
 
@@ -117,7 +118,7 @@ def build(cfg: config.Model, image_size: int, seed: int) -> nn.Sequential:
                 module = nn.Conv2d(channels, layer.kernels, layer.size, padding=layer.padding)
                 channels, side = layer.kernels, side + 2 * layer.padding - layer.size + 1
             case Pool():
-                pool = {"max": nn.MaxPool2d, "avg": nn.AvgPool2d}[layer.kind]
+                pool = nn.MaxPool2d if layer.kind == "max" else nn.AvgPool2d
                 module = pool(layer.size, layer.stride, ceil_mode=True)
                 side = math.ceil((side - layer.size) / layer.stride) + 1
             case Act():

@@ -41,12 +41,20 @@ class Classifier(pl.LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) float -> logits (N, num_classes)."""
-        return self.net(images)
+        layout = torch.channels_last if self.cfg.model.channels_last else torch.contiguous_format
+        return self.net(images.contiguous(memory_format=layout))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return optim.build(self.net, self.cfg.optim)
 
     # -------------------------------------------------------------------------------------------- training
+
+    def on_train_start(self) -> None:
+        self._window = self._window.to(self.device)
+        self._clock = time.perf_counter()
+
+    def on_train_epoch_start(self) -> None:
+        self._clock = time.perf_counter()
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, labels = batch
@@ -54,30 +62,28 @@ class Classifier(pl.LightningModule):
         loss = F.cross_entropy(logits, labels)
         with torch.no_grad():
             wrong = (logits.argmax(1) != labels).sum()
-            self._window += torch.stack(
-                [wrong.float(), loss.float() * len(labels), torch.ones_like(loss) * len(labels)]
-            )
+            count = torch.full_like(loss, len(labels), dtype=torch.float32)
+            self._window += torch.stack([wrong.float(), loss.float() * count, count])
         self.images_seen += len(labels)
+        # Windows split an epoch evenly, so that none is too small to trust.
+        batches = int(self.trainer.num_training_batches)
+        windows = max(1, min(batches, round(self.pictures_per_epoch / self.cfg.window)))
+        if (batch_idx + 1) * windows // batches > batch_idx * windows // batches:
+            self._close_window()
         return loss
 
-    def on_train_start(self) -> None:
-        self._window = self._window.to(self.device)
+    def _close_window(self) -> None:
+        """Report the running error and start counting anew.
 
-    def on_train_epoch_start(self) -> None:
-        self._clock = time.perf_counter()
-
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Close a window of the running error; windows split an epoch evenly, so that none is too small to trust."""
-        batches = int(self.trainer.num_training_batches)
-        per_epoch = max(1, min(batches, round(self.pictures_per_epoch / self.cfg.window)))
-        if (batch_idx + 1) * per_epoch // batches == batch_idx * per_epoch // batches:
-            return
+        Raises:
+            TrainingError: the loss is not finite. The update that would follow is not made.
+        """
         wrong, loss, count = self._window.tolist()  # the only wait for the device
         if not math.isfinite(loss):
             raise TrainingError(
                 f"the loss became {loss / count} in epoch {self.trainer.current_epoch + 1}: the usual cause is a "
                 f"learning rate that is too high for this input scale (optim.lr={self.cfg.optim.lr}, "
-                f"data.scale={self.cfg.data.scale}); the last checkpoint is from before"
+                f"data.scale={self.cfg.data.scale})"
             )
         now = time.perf_counter()
         self.rate = count / (now - self._clock)

@@ -40,7 +40,7 @@ class SGD2012(torch.optim.Optimizer):
                     self.state[w]["velocity"] = torch.zeros_like(w)
             velocities = [self.state[w]["velocity"] for w in weights]
             torch._foreach_mul_(velocities, group["momentum"])
-            torch._foreach_add_(velocities, [w.grad for w in weights], alpha=-group["lr"])
+            torch._foreach_add_(velocities, [w.grad for w in weights if w.grad is not None], alpha=-group["lr"])
             if group["weight_decay"]:
                 torch._foreach_add_(velocities, weights, alpha=-group["lr"] * group["weight_decay"])
             torch._foreach_add_(weights, velocities)

@@ -36,9 +36,8 @@ class EpochLines(ProgressBar):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.started = time.perf_counter()
         epochs = trainer.max_epochs or 0
-        first = trainer.current_epoch
         place = f"job {os.environ[JOB]}: " if JOB in os.environ else ""
-        resumed = f", going on after epoch {first}" if trainer.global_step else ""
+        resumed = f", continued after {trainer.global_step:,} steps" if trainer.global_step else ""
         self.say(f"{place}{self.title}{resumed}")
         if self.show and self.console.is_terminal:
             total = trainer.num_training_batches * epochs if epochs > 0 else None

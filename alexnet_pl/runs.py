@@ -56,7 +56,9 @@ def folder_name(overrides: Iterable[str]) -> str:
     >>> folder_name(["seed=2", "model.activation=tanh", "data.root=/data", "sweep=figure1"])
     'model.activation=tanh,seed=2'
     """
-    kept = sorted(o.lstrip("+~") for o in overrides if not _bookkeeping(o.lstrip("+~").split("=")[0].split("@")[0]))
+    plain = [o.lstrip("+~") for o in overrides]
+    named = {o.split("=")[0]: o for o in plain}  # of a key given twice, the last counts
+    kept = sorted(override for key, override in named.items() if not _bookkeeping(key))
     name = re.sub(r"[^\w.,=+-]+", "_", ",".join(kept)) or "defaults"
     if len(name) > 150:  # file systems end at 255 bytes
         name = f"{name[:140]}-{hashlib.sha1(name.encode()).hexdigest()[:8]}"
@@ -85,7 +87,7 @@ def write(path: Path, text: str) -> None:
     """Write a whole file: beside, then rename. On an error (a full disk, say) nothing is left behind."""
     beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        beside.write_text(text)
+        beside.write_text(text, encoding="utf-8")
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
@@ -252,15 +254,20 @@ def append_row(path: Path, row: dict[str, float]) -> None:
     if columns != old:
         write_rows(path, [*read_rows(path), row], columns)
         return
-    with path.open("a", newline="") as file:
-        csv.DictWriter(file, columns, restval="", lineterminator="\n").writerow(row)
+    with path.open("a") as file:
+        file.write(_line(row, columns))
 
 
 def write_rows(path: Path, rows: list[dict[str, float]], columns: list[str] | None = None) -> None:
     """Replace the whole file."""
     columns = columns or list(dict.fromkeys(key for row in rows for key in row))
-    lines = [",".join(columns), *(",".join(str(row.get(c, "")) for c in columns) for row in rows)]
-    write(path, "\n".join(lines) + "\n")
+    write(path, ",".join(columns) + "\n" + "".join(_line(row, columns) for row in rows))
+
+
+def _line(row: dict[str, float], columns: list[str]) -> str:
+    """Whole numbers without a point, so that rewriting a file changes no byte of it."""
+    cells = [row.get(column, "") for column in columns]
+    return ",".join(str(int(c) if isinstance(c, float) and c.is_integer() else c) for c in cells) + "\n"
 
 
 # ------------------------------------------------------------------------------------------------ sweeps

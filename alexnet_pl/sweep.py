@@ -27,7 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.table import Table
 
-from alexnet_pl import config, runs
+from alexnet_pl import checks, runs
 from alexnet_pl.errors import ConfigError, UserError
 
 JOBS = "ALEXNET_PL_JOBS"
@@ -116,7 +116,7 @@ def _check(composed: DictConfig) -> None:
     job = composed.copy()
     with open_dict(job):
         del job["hydra"]
-    config.check(job)
+    checks.check(job)
 
 
 def _or_exit(action: Any) -> None:
@@ -142,9 +142,9 @@ def told(error: BaseException | None) -> UserError | None:
             return error
         if isinstance(error, MissingConfigException) and error.options is not None:
             group, _, choice = str(error.missing_cfg_file).rpartition("/")
-            return ConfigError(f"{group}={choice} is not a choice: {config.nearest(choice, list(error.options))}")
+            return ConfigError(f"{group}={choice} is not a choice: {checks.nearest(choice, list(error.options))}")
         if isinstance(error, OmegaConfBaseException):
-            return ConfigError(config.explain(error))
+            return ConfigError(checks.explain(error))
         if isinstance(error, OSError):
             return UserError(f"{error.filename or 'the file system'}: {error.strerror}")
         if isinstance(error, HydraException) and error.__cause__ is None:

@@ -16,6 +16,7 @@ import sys
 import time
 import warnings
 from pathlib import Path
+from typing import NoReturn
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -23,10 +24,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from alexnet_pl import ROOT, config, runs, sweep
+from alexnet_pl import ROOT, checks, config, runs, sweep
 from alexnet_pl.errors import ConfigError, UserError
 
 OmegaConf.register_new_resolver("folder_name", runs.folder_name, replace=True)
+OmegaConf.register_new_resolver("describe_keys", config.describe, replace=True)
+OmegaConf.register_new_resolver("describe_groups", lambda: _choices(), replace=True)
 ConfigStore.instance().store(name="schema", node=config.schema(), provider="alexnet_pl/config.py")
 for file in sorted((ROOT / "sweeps").glob("*.yaml")):  # a flat folder as a config group, without a search path
     ConfigStore.instance().store(
@@ -98,6 +101,15 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
 
 
+def _choices() -> str:
+    """The groups and their choices, for --help."""
+    files = [*(ROOT / "conf").glob("*/*.yaml"), *(ROOT / "sweeps").glob("*.yaml")]
+    groups: dict[str, list[str]] = {}
+    for file in sorted(files):
+        groups.setdefault("sweep" if file.parent.name == "sweeps" else file.parent.name, []).append(file.stem)
+    return "\n".join(f"{group:11} {', '.join(names)}" for group, names in groups.items())
+
+
 # ------------------------------------------------------------------------------------------------ one job
 
 
@@ -112,11 +124,19 @@ def train(cfg: DictConfig) -> None:
         print(f"{run.folder} is done already: remove the folder to train again")
     else:
         try:
-            fit(config.check(cfg), run, overrides)
+            fit(checks.check(cfg), run, overrides)
         except BaseException as error:
-            run.fail(str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
-            raise
+            reason = sweep.told(error)
+            run.fail(str(reason or f"{type(error).__name__}: {error}"))
+            if reason is None:
+                raise
+            _end(reason)  # here already: Hydra would add lines of its own
         print(f"done: {run.folder}")
+
+
+def _end(reason: UserError) -> NoReturn:
+    print(f"error: {reason}", file=sys.stderr)
+    sys.exit(reason.exit_code)
 
 
 def main() -> None:
@@ -131,11 +151,10 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     except Exception as error:
-        told = sweep.told(error)
-        if full or told is None:
+        reason = sweep.told(error)
+        if full or reason is None:
             raise
-        print(f"error: {told}", file=sys.stderr)
-        sys.exit(told.exit_code)
+        _end(reason)
 
 
 if __name__ == "__main__":

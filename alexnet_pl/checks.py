@@ -1,0 +1,148 @@
+"""What is refused before any work: unknown keys, wrong types, combinations that cannot run.
+
+Each mistake becomes a `ConfigError`, one sentence that names the key and, where there is one, the nearest valid choice.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator
+from enum import Enum
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from alexnet_pl.config import Config, DataSet, LoggerName, WandbMode, keys
+from alexnet_pl.errors import ConfigError
+
+
+def nearest(word: str, choices: list[str]) -> str:
+    """`did you mean ...?` with the closest of the choices, or all of them where none is close."""
+    close = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
+    return f"did you mean {close[0]}?" if close else "choose from " + ", ".join(choices)
+
+
+def check(cfg: DictConfig) -> Config:
+    """Turn a composed configuration into a `Config`.
+
+    Raises:
+        ConfigError: an unknown key (also one added with +), a wrong type, a missing value, or a combination that
+            cannot run. Nothing has been written and no work done by then.
+    """
+    known = keys()
+    for key in _leaves(OmegaConf.to_container(cfg, resolve=False)):
+        if key not in known and not any(key.startswith(k + ".") for k, kind in known.items() if "dict" in str(kind)):
+            raise ConfigError(unknown(key))
+    try:
+        plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+        run = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), plain))
+    except OmegaConfBaseException as error:
+        raise ConfigError(explain(error)) from error
+    assert isinstance(run, Config)
+    for sentence in _rules(run):
+        raise ConfigError(sentence)
+    return run
+
+
+def explain(error: OmegaConfBaseException) -> str:
+    """OmegaConf's several lines about one key as one sentence."""
+    key = error.full_key or str(error.key or "")
+    kind = keys().get(key)
+    said = str(error.msg or error).split("\n")[0]
+    value = said.split("'")[1] if said.count("'") > 1 else ""
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return f"{key}={value} is not a choice: {nearest(value, list(kind.__members__))}"
+    if "not in" in said and key:
+        return unknown(key)
+    if "issing mandatory value" in said:
+        return f"{key} has no value: give one with {key}=..."
+    if "could not be converted to" in said:
+        return f"{key}={value} is not of type {said.split()[-1].lower()}"
+    return f"{key}: {said}" if key and key not in said else said
+
+
+def unknown(key: str) -> str:
+    """The sentence about a key that does not exist."""
+    group, dot, _ = key.partition(".")
+    groups = list(get_type_hints(Config))
+    near = nearest(group, groups) if group not in groups else nearest(key, [k for k in keys() if "." in k or not dot])
+    return f"{key} is not a key of the configuration: {near}"
+
+
+def _leaves(node: Any, prefix: str = "") -> list[str]:
+    if not isinstance(node, dict) or not node:
+        return [prefix[:-1]]
+    return [leaf for key, value in node.items() for leaf in _leaves(value, f"{prefix}{key}.")]
+
+
+def _rules(c: Config) -> Iterator[str]:
+    """What no type can say: a sentence for each rule that is broken."""
+    d, o, t = c.data, c.optim, c.trainer
+    if not c.name or not Path(c.name).parts[-1].strip("."):
+        yield f"name={c.name!r} cannot name a folder"
+    if not o.lr > 0:
+        yield f"optim.lr={o.lr} must be above 0"
+    if not 0 <= o.momentum < 1:
+        yield f"optim.momentum={o.momentum} must be at least 0 and below 1 (2012: 0.9)"
+    if o.weight_decay < 0:
+        yield f"optim.weight_decay={o.weight_decay} must not be negative"
+    if not o.bias_lr_factor > 0:
+        yield f"optim.bias_lr_factor={o.bias_lr_factor} must be above 0 (2012: 2)"
+    if d.batch_size < 1:
+        yield f"data.batch_size={d.batch_size} must be at least 1"
+    if not d.scale > 0:
+        yield f"data.scale={d.scale} must be above 0 (1 keeps the pixels at 0..255)"
+    if d.crop is not None and not 8 <= d.crop <= 32:
+        yield f"data.crop={d.crop} must lie between 8 and the picture's 32 pixels"
+    if d.name is DataSet.shapes and (d.root is not None or d.download):
+        yield (
+            f"data.root={d.root} and data.download mean nothing for data=shapes, which is generated: "
+            "did you mean data=cifar10?"
+        )
+    if d.name is DataSet.cifar10 and not d.download and not (d.root and Path(d.root).expanduser().is_dir()):
+        hint = _folder_hint(d.root)
+        yield f"data.root={d.root} is not a folder: {hint}give the one with CIFAR-10, or data.download=true"
+    if c.model.num_classes < d.num_classes:
+        yield f"model.num_classes={c.model.num_classes} is fewer than the {d.num_classes} of data={d.name.name}"
+    if c.seed < 0:
+        yield f"seed={c.seed} must not be negative"
+    if c.window < 1:
+        yield f"window={c.window} must be at least 1 picture"
+    if c.subset < 0:
+        yield f"subset={c.subset} must not be negative (0 evaluates no training subset)"
+    if c.stop_error is not None and not 0 < c.stop_error < 1:
+        yield f"stop_error={c.stop_error} is a share of wrong answers: it must lie between 0 and 1"
+    if not 0 < c.figure.target < 1:
+        yield f"figure.target={c.figure.target} is a share of wrong answers: it must lie between 0 and 1"
+    for key in (c.figure.compare, *c.figure.tuned):
+        if key not in keys():
+            yield f"figure names {key}, which is not a key: {nearest(key, list(keys()))}"
+    if all(limit is None for limit in (t.max_epochs, t.max_steps, t.max_time, t.fast_dev_run)):
+        yield "training would never end: set trainer.max_epochs, trainer.max_steps or trainer.max_time"
+    if str(t.devices) not in ("1", "None") or t.num_nodes not in (1, None):
+        yield f"trainer.devices={t.devices} on {t.num_nodes or 1} nodes: this version trains on one device"
+    if c.logger.name is LoggerName.wandb and c.logger.mode is WandbMode.online and not wandb_key():
+        yield (
+            "logger.mode=online needs a W&B key and none was found: run `wandb login`, set WANDB_API_KEY, "
+            "or keep logger.mode=offline and `wandb sync` later"
+        )
+
+
+def _folder_hint(root: str | None) -> str:
+    """`did you mean ...? ` where a folder beside the wrong one has a similar name."""
+    parent = Path(root or ".").expanduser().parent
+    near = [p.name for p in parent.iterdir() if p.is_dir()] if root and parent.is_dir() else []
+    close = difflib.get_close_matches(Path(root or "").name, near, n=1)
+    return f"did you mean {parent / close[0]}? Else " if close else ""
+
+
+def wandb_key() -> bool:
+    """Whether a W&B key is at hand, in the environment or where `wandb login` keeps it; asks no one."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    netrc_file = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+    host = os.environ.get("WANDB_BASE_URL", "api.wandb.ai").split("//")[-1].split("/")[0].split(":")[0]
+    return netrc_file.is_file() and host in netrc_file.read_text(errors="replace").split()

@@ -1,0 +1,403 @@
+"""From run folders to numbers: error curves, the epochs they need to the target, and what must not be compared.
+
+A folder's runs form panels (`figure.panel`), a panel's runs form lines (one per value of `figure.compare`), and a
+line holds its seeds. Errors are shares of wrong answers between 0 and 1, times are epochs.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from alexnet_pl import runs
+from alexnet_pl.errors import ConfigError
+
+METRICS = {
+    "running": "error on the training batches as they are trained, each before its update, over windows of pictures; "
+    "a window stands at its centre. cuda-convnet printed this, so it is most likely what the paper's Figure 1 shows",
+    "averaged": "the running error over a whole epoch, as a moving average that stands at that epoch's centre: "
+    "less noisy, since no single lucky window can reach the target",
+    "subset": "error on a fixed part of the training set, with the weights as they are after each epoch",
+}
+"""The training errors by which a crossing is timed: the first is the primary one. The page, the JSON and the terminal
+use these words."""
+
+VALIDATION = "error on pictures that are not trained on, with the weights as they are after each epoch"
+
+# What may differ between the lines of a panel besides the compared and the tuned keys: how long a run goes on.
+LENGTH = ("stop_error", "trainer.max_epochs")
+
+
+# ------------------------------------------------------------------------------------------------ one run
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Errors `y` against epochs `x`, in the order of training."""
+
+    x: list[float]
+    y: list[float]
+
+
+def crossing(x: list[float], y: list[float], target: float) -> float | None:
+    """When y is first at or under the target: interpolated linearly from the point before; None for never."""
+    for i, error in enumerate(y):
+        if error <= target:
+            share = (y[i - 1] - target) / (y[i - 1] - error) if i else 1.0
+            return x[i] if i == 0 else x[i - 1] + share * (x[i] - x[i - 1])
+    return None
+
+
+def curves(rows: list[dict[str, float]]) -> dict[str, Curve]:
+    """The curves in the rows of a metrics.csv, by metric; a metric that was not measured has an empty one."""
+    after = {name: [(r["epoch"], r[f"{key}/error"]) for r in rows if math.isfinite(r.get(f"{key}/error", math.nan))]
+             for name, key in (("window", "train"), ("subset", "subset"), ("validation", "val"))}  # fmt: skip
+    ends = [end for end, _ in after["window"]]
+    windows = [(a, b, error) for a, (b, error) in zip([0.0, *ends], after["window"], strict=False)]
+    # Longer than an epoch: the rows before are lost (the run began with logger=none), and so is the window's start.
+    windows = [(a, b, error) for a, b, error in windows if b - a < 1 + 1e-6]
+    return {
+        "running": Curve([(a + b) / 2 for a, b, _ in windows], [error for *_, error in windows]),
+        "averaged": _averaged(windows),
+        **{name: Curve([x for x, _ in after[name]], [y for _, y in after[name]]) for name in ("subset", "validation")},
+    }
+
+
+def _averaged(windows: list[tuple[float, float, float]]) -> Curve:
+    """Mean over each stretch of (start, end, error) windows that is one epoch long; windows split epochs evenly."""
+    starts = [start for start, *_ in windows]
+    curve = Curve([], [])
+    for i, (_, end, _) in enumerate(windows):
+        stretch = windows[bisect_left(starts, end - 1 - 1e-6) : i + 1]
+        if abs(sum(b - a for a, b, _ in stretch) - 1) < 1e-6:
+            curve.x.append(end - 0.5)
+            curve.y.append(sum((b - a) * error for a, b, error in stretch))
+    return curve
+
+
+@dataclass
+class Drawn:
+    """A run that has metrics."""
+
+    run: runs.Run
+    config: dict[str, Any]
+    curves: dict[str, Curve]
+    epochs: float  # trained so far
+    last_error: float | None  # running error over the last whole epoch
+
+    @property
+    def seed(self) -> int:
+        return int(self.config["seed"])
+
+    @property
+    def flat(self) -> dict[str, Any]:
+        return runs.flatten(self.config)
+
+
+def read(run: runs.Run) -> Drawn | None:
+    """A run's curves, or None where it has no metrics.
+
+    Raises:
+        ConfigError: metrics.csv is not what a run writes.
+    """
+    try:
+        rows = run.metrics
+        found = curves(rows)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"{run.folder / 'metrics.csv'} is damaged ({error}): remove the run, or repair it") from error
+    if not found["running"].x:
+        return None
+    whole = [row["train/epoch_error"] for row in rows if math.isfinite(row.get("train/epoch_error", math.nan))]
+    return Drawn(run, run.config, found, max(row["epoch"] for row in rows), whole[-1] if whole else None)
+
+
+# ------------------------------------------------------------------------------------------------ a line of seeds
+
+
+@dataclass
+class Timing:
+    """Epochs to the target by one metric: a value per seed, None where it was not reached by the curve's end."""
+
+    values: list[float | None]
+    ends: list[float]
+
+    @property
+    def crossed(self) -> list[float]:
+        return [value for value in self.values if value is not None]
+
+    @property
+    def bound(self) -> float:
+        """The mean where all seeds crossed; else what it is at least: a seed that did not counts to its end."""
+        return fmean(end if value is None else value for value, end in zip(self.values, self.ends, strict=True))
+
+    @property
+    def mean(self) -> float | None:
+        return self.bound if len(self.crossed) == len(self.values) else None
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation over the seeds (n - 1)."""
+        return stdev(self.crossed) if self.mean is not None and len(self.values) > 1 else None
+
+    @property
+    def beyond(self) -> float | None:
+        """The epoch up to which a seed did not cross; None where all did."""
+        return min((e for v, e in zip(self.values, self.ends, strict=True) if v is None), default=None)
+
+    def __str__(self) -> str:
+        some = f" ({len(self.crossed)} of {len(self.values)} seeds crossed)" if len(self.values) > 1 else ""
+        return plus_minus(self.mean, self.spread) if self.mean is not None else f"> {self.beyond:.2f}{some}"
+
+
+def plus_minus(mean: float, spread: float | None) -> str:
+    return f"{mean:.2f}" if spread is None else f"{mean:.2f} ± {spread:.2f}"
+
+
+@dataclass
+class Line:
+    """The runs of one configuration: its seeds."""
+
+    name: str
+    runs: list[Drawn]
+    target: float
+
+    def timing(self, metric: str) -> Timing | None:
+        """None where no run has a point of this metric."""
+        found = [run.curves[metric] for run in self.runs]
+        if not any(curve.x for curve in found):
+            return None
+        return Timing([crossing(c.x, c.y, self.target) for c in found], [c.x[-1] if c.x else 0.0 for c in found])
+
+    def mean(self, metric: str) -> tuple[Curve, Curve, Curve]:
+        """Mean, lowest and highest error over the seeds, at the epochs where all seeds have a point."""
+        found = [run.curves[metric] for run in self.runs]
+        points = [{round(x, 6): y for x, y in zip(c.x, c.y, strict=True)} for c in found]
+        x = sorted(set(points[0]).intersection(*points[1:]))
+        columns = [[p[at] for p in points] for at in x]
+        mean, low, high = (Curve(x, [of(column) for column in columns]) for of in (fmean, min, max))
+        return mean, low, high
+
+    def lowest(self, metric: str) -> float | None:
+        """The lowest error of any seed."""
+        return min((y for run in self.runs for y in run.curves[metric].y), default=None)
+
+    @property
+    def last_error(self) -> float | None:
+        """Running error over the last whole epoch, mean over the seeds."""
+        known = [run.last_error for run in self.runs if run.last_error is not None]
+        return fmean(known) if len(known) == len(self.runs) else None
+
+    @property
+    def epochs(self) -> float:
+        """Epochs that every seed has trained."""
+        return min(run.epochs for run in self.runs)
+
+
+# ------------------------------------------------------------------------------------------------ a panel of lines
+
+
+@dataclass
+class Ratio:
+    """How many times as many epochs `slow` needs as `fast`; at least that many where `slow` did not cross."""
+
+    slow: str
+    fast: str
+    value: float
+    spread: float | None
+    at_least: bool
+
+    def __str__(self) -> str:
+        return ("> " if self.at_least else "") + plus_minus(self.value, self.spread)
+
+
+@dataclass
+class Panel:
+    title: str
+    compare: str
+    target: float
+    published: dict[str, str]
+    lines: list[Line]
+
+    def ratio(self, metric: str) -> Ratio | None:
+        """Slower over faster, of the means; its spread from the seeds both lines have. Only for two lines."""
+        timings = {line.name: timing for line in self.lines if (timing := line.timing(metric))}
+        if len(timings) != 2 or len(self.lines) != 2:
+            return None
+        fast, slow = sorted(self.lines, key=lambda line: timings[line.name].bound)
+        mean = timings[fast.name].mean
+        if not mean:
+            return None
+        seeds = [
+            {run.seed: value for run, value in zip(line.runs, timings[line.name].values, strict=True)}
+            for line in (fast, slow)
+        ]
+        pairs = [b / a for seed, a in seeds[0].items() if a and (b := seeds[1].get(seed))]
+        at_least = timings[slow.name].mean is None
+        spread = stdev(pairs) if len(pairs) > 1 and not at_least else None
+        return Ratio(slow.name, fast.name, timings[slow.name].bound / mean, spread, at_least)
+
+    @property
+    def paper_ratio(self) -> str:
+        """The published ratio, where it is about these lines."""
+        return self.published.get("ratio", "") if all(line.name in self.published for line in self.lines) else ""
+
+    @property
+    def best(self) -> Line | None:
+        """In a learning-rate search: the lowest error over the last epoch, of the lines that were trained longest."""
+        full = max(line.epochs for line in self.lines) - 1e-6
+        known = [(line.last_error, i) for i, line in enumerate(self.lines) if line.epochs >= full]
+        ranked = sorted((error, i) for error, i in known if error is not None)
+        return self.lines[ranked[0][1]] if len(ranked) > 1 and self.compare == "optim.lr" else None
+
+
+# ------------------------------------------------------------------------------------------------ a folder
+
+
+@dataclass
+class Report:
+    folder: Path
+    panels: list[Panel]
+    absent: list[runs.Run]  # asked for or begun, but without metrics
+    notes: list[str]  # what the reader should know about the comparison
+
+    @property
+    def lines(self) -> list[tuple[Panel, Line]]:
+        return [(panel, line) for panel in self.panels for line in panel.lines]
+
+    @property
+    def drawn(self) -> list[Drawn]:
+        return [run for _, line in self.lines for run in line.runs]
+
+    @property
+    def incomplete(self) -> list[runs.Run]:
+        """Every run without a done mark or without metrics."""
+        return [run.run for run in self.drawn if not run.run.done] + self.absent
+
+    @property
+    def differing(self) -> list[str]:
+        """The keys that differ between the lines, but for the seed."""
+        return [key for key in _varying([line.runs[0] for _, line in self.lines]) if key != "seed"]
+
+
+def collect(folder: Path) -> Report:
+    """Read all runs of a folder and arrange them.
+
+    Raises:
+        ConfigError: no run, no metrics, or runs that must not be compared.
+    """
+    found = {run.folder: (run, read(run)) for run in runs.find(folder)}
+    drawn = [curves for _, curves in found.values() if curves]
+    absent = [run for run, curves in found.values() if not curves]
+    if not drawn:
+        states = ", ".join(f"{n} {state}" for state, n in Counter(run.status for run in absent).items())
+        raise ConfigError(f"no run in {folder} has metrics to draw ({states}): runs with logger=none keep none")
+    titled: dict[str, list[Drawn]] = {}
+    for run in drawn:
+        titled.setdefault(str(run.config["figure"]["panel"] or folder.name), []).append(run)
+    return Report(folder, [_panel(title, members) for title, members in titled.items()], absent, _notes(drawn))
+
+
+def _panel(title: str, drawn: list[Drawn]) -> Panel:
+    figure = drawn[0].config["figure"]
+    compare = figure["compare"]
+    _refuse(f"panel {title!r}", drawn, {"seed", compare, *figure["tuned"], *LENGTH})
+    names = sorted(dict.fromkeys(run.flat[compare] for run in drawn), key=lambda v: v if _number(v) else 0)
+    lines = [Line(str(name), [r for r in drawn if r.flat[compare] == name], figure["target"]) for name in names]
+    for line in lines:
+        _refuse(f"line {line.name} of panel {title!r}", line.runs, {"seed"})
+        seed, n = Counter(run.seed for run in line.runs).most_common(1)[0]
+        if n > 1:
+            same = " and ".join(run.run.folder.name for run in line.runs if run.seed == seed)
+            raise ConfigError(f"line {line.name} of panel {title!r} has seed {seed} {n} times: remove one of {same}")
+    return Panel(title, compare, figure["target"], figure["published"], lines)
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float)
+
+
+def _refuse(place: str, drawn: list[Drawn], allowed: set[str]) -> None:
+    mixed = {key: values for key, values in (_varying(drawn) | _varying(drawn, "figure")).items() if key not in allowed}
+    if mixed:
+        said = ", ".join(f"{key} ({', '.join(values)})" for key, values in mixed.items())
+        raise ConfigError(
+            f"{place} mixes runs that differ in {said}: report them from separate folders, or remove the runs that do "
+            f"not belong"
+        )
+
+
+def _varying(drawn: list[Drawn], group: str = "") -> dict[str, list[str]]:
+    """The keys in which runs differ, bookkeeping left out, with their values; or those of how the figure is drawn."""
+    configs = [run.config[group] if group else run.config for run in drawn]
+    keys = {key for other in configs[1:] for key in runs.differences(configs[0], other)}
+    flat = [runs.flatten(config) for config in configs]
+    name = f"{group}." if group else ""
+    return {
+        name + key: list(dict.fromkeys(str(config.get(key)) for config in flat))
+        for key in sorted(keys)
+        if not (group and key.startswith("published"))
+    }
+
+
+def commit(run: runs.Run) -> str:
+    """The commit a run was started from, in nine digits, and whether the checkout had changes beyond it."""
+    git = run.identity.get("git", {})
+    return (git.get("commit") or "unknown")[:9] + (" + uncommitted changes" if git.get("dirty") else "")
+
+
+def _notes(drawn: list[Drawn]) -> list[str]:
+    facts = [{"git commit": commit(r.run)} | r.run.identity.get("versions", {}) for r in drawn]
+    notes = []
+    for fact in dict.fromkeys(key for known in facts for key in known):
+        values = Counter(str(known.get(fact, "unknown")) for known in facts)
+        if len(values) > 1:
+            said = ", ".join(f"{value} ({n} run{'s' * (n > 1)})" for value, n in values.items())
+            notes.append(f"The runs differ in {fact}: {said}.")
+    return notes
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    """Everything on the page as plain numbers: epochs and shares of wrong answers; None for never or not measured."""
+
+    def timed(line: Line, metric: str) -> dict[str, Any] | None:
+        t = line.timing(metric)
+        return None if t is None else {
+            "mean": t.mean, "spread": t.spread, "n": len(t.values), "crossed": len(t.crossed), "not_before": t.beyond,
+            "seeds": t.values, "curve_ends": t.ends, "lowest_error": line.lowest(metric),
+        }  # fmt: skip
+
+    def run(r: Drawn) -> dict[str, Any]:
+        return {
+            "folder": r.run.folder.name, "seed": r.seed, "status": r.run.status, "failure": r.run.failure,
+            "epochs": r.epochs, "last_epoch_error": r.last_error, "commit": commit(r.run),
+            "machine": r.run.identity.get("machine", {}), "curves": {k: vars(c) for k, c in r.curves.items()},
+        }  # fmt: skip
+
+    def panel(p: Panel) -> dict[str, Any]:
+        lines = {
+            line.name: {
+                "epochs_to_target": {metric: timed(line, metric) for metric in METRICS},
+                "last_epoch": line.epochs, "last_epoch_error": line.last_error,
+                "differing": {key: line.runs[0].flat.get(key) for key in report.differing},
+                "runs": [run(r) for r in line.runs],
+            }
+            for line in p.lines
+        }  # fmt: skip
+        ratios = {metric: (ratio := p.ratio(metric)) and vars(ratio) for metric in METRICS}
+        return {"title": p.title, "compare": p.compare, "target": p.target, "published": p.published,
+                "lines": lines, "ratio": ratios, "best": p.best and p.best.name}  # fmt: skip
+
+    absent = [{"folder": r.folder.name, "status": r.status, "failure": r.failure} for r in report.absent]
+    return {
+        "folder": str(report.folder),
+        "primary_metric": next(iter(METRICS)),
+        "metrics": METRICS | {"validation": VALIDATION},
+        "panels": [panel(p) for p in report.panels],
+        "without_metrics": absent,
+        "notes": report.notes,
+    }

@@ -1,0 +1,163 @@
+"""Reading CIFAR-10 in both layouts, small instances of which are built here, and every kind of damage."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from alexnet_pl import cifar10
+from alexnet_pl.errors import ConfigError
+from tests.conftest import TINY, Command
+
+
+def pictures(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8), rng.integers(0, 10, n)
+
+
+def png(picture: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "png")
+    return buffer.getvalue()
+
+
+def write_parquet(file: Path, cells: list[bytes], labels: list[int]) -> None:
+    """As the hub's uoft-cs/cifar10: img = struct{bytes, path}, label = int."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    image = pa.array(
+        [{"bytes": c, "path": None} for c in cells], pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    )
+    pq.write_table(pa.table({"img": image, "label": pa.array(labels, pa.int64())}), file)
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Path:
+    for split, n in (("train", 300), ("test", 40)):
+        images, labels = pictures(n)
+        write_parquet(tmp_path / "hub" / f"{split}-00000-of-00001.parquet", [png(i) for i in images], list(labels))
+    return tmp_path / "hub"
+
+
+def test_parquet(hub: Path):
+    expected, labels = pictures(300)
+    for root in (hub, hub.parent):  # the files, or one folder above them
+        images, read = cifar10.load(root, "train")
+        assert images.dtype == torch.uint8
+        np.testing.assert_array_equal(images.numpy(), expected)
+        np.testing.assert_array_equal(read.numpy(), labels)
+
+
+def test_shards_are_read_in_order(tmp_path: Path):
+    images, labels = pictures(6)
+    for shard in (0, 1):
+        part = slice(3 * shard, 3 * shard + 3)
+        write_parquet(
+            tmp_path / f"train-0000{shard}-of-00002.parquet", [png(i) for i in images[part]], list(labels[part])
+        )
+    np.testing.assert_array_equal(cifar10.load(tmp_path, "train")[0].numpy(), images)
+
+
+def test_pickles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The original layout: rows of 3072 bytes, red plane first. Checksums are those of the real files, so skipped."""
+    import torchvision.datasets
+
+    monkeypatch.setattr(torchvision.datasets.CIFAR10, "_check_integrity", lambda self: True)
+    monkeypatch.setattr(torchvision.datasets.cifar, "check_integrity", lambda *a: True)
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    images, labels = pictures(60)
+    names = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
+    for i, name in enumerate(names):
+        rows = images[10 * i : 10 * i + 10].transpose(0, 3, 1, 2).reshape(10, 3072)
+        (folder / name).write_bytes(pickle.dumps({"data": rows, "labels": labels[10 * i : 10 * i + 10].tolist()}))
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": [str(i) for i in range(10)]}))
+    np.testing.assert_array_equal(cifar10.load(tmp_path, "train")[0].numpy(), images[:50])
+    np.testing.assert_array_equal(cifar10.load(tmp_path, "test")[1].numpy(), labels[50:])
+
+
+def damage_truncated(hub: Path) -> None:
+    file = hub / "train-00000-of-00001.parquet"
+    file.write_bytes(file.read_bytes()[:-500])
+
+
+def damage_picture(hub: Path) -> None:
+    write_parquet(
+        hub / "train-00000-of-00001.parquet", [png(i) for i in pictures(3)[0]] + [b"no picture"], [0, 1, 2, 3]
+    )
+
+
+def damage_size(hub: Path) -> None:
+    write_parquet(hub / "train-00000-of-00001.parquet", [png(np.zeros((16, 32, 3), np.uint8))], [0])
+
+
+def damage_labels(hub: Path) -> None:
+    write_parquet(hub / "train-00000-of-00001.parquet", [png(i) for i in pictures(3)[0]], [0, 10, 2])
+
+
+def damage_empty(hub: Path) -> None:
+    write_parquet(hub / "train-00000-of-00001.parquet", [], [])
+
+
+def damage_columns(hub: Path) -> None:
+    pq.write_table(pa.table({"image": [b""], "label": [1]}), hub / "train-00000-of-00001.parquet")
+
+
+def damage_gone(hub: Path) -> None:
+    (hub / "train-00000-of-00001.parquet").unlink()
+
+
+def damage_pickles(hub: Path) -> None:
+    damage_gone(hub)
+    (hub / "cifar-10-batches-py").mkdir()
+    (hub / "cifar-10-batches-py" / "data_batch_1").write_bytes(b"half a file")
+
+
+DAMAGES = [
+    (damage_truncated, "train-00000-of-00001.parquet cannot be read as Parquet"),
+    (damage_picture, "train-00000-of-00001.parquet, row 3: the picture does not decode"),
+    (damage_size, "row 0: a picture of (16, 32, 3), expected (32, 32, 3)"),
+    (damage_labels, "labels from 0 to 10, but data.num_classes=10"),
+    (damage_empty, "train-00000-of-00001.parquet holds no pictures"),
+    (damage_columns, "needs img and label"),
+    (damage_gone, "holds no CIFAR-10 train set"),
+    (damage_pickles, "cannot be read or downloaded"),
+]
+
+
+@pytest.mark.parametrize(("damage", "said"), DAMAGES, ids=lambda value: getattr(value, "__name__", ""))
+def test_damage_is_told_in_one_sentence(hub: Path, damage, said: str):
+    from alexnet_pl import config, data
+
+    damage(hub)
+    cfg = config.Config(name="x", seed=1, window=100, subset=10)
+    cfg.data = config.Data(name=config.DataSet.cifar10, root=str(hub), num_classes=10)
+    with pytest.raises(ConfigError) as error:
+        data.SmallSet(cfg).setup("fit")
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_damaged_set_fails_the_run_and_says_so(hub: Path, train: Command, tmp_path: Path):
+    damage_picture(hub)
+    result = train("data=cifar10", f"data.root={hub}", *TINY)
+    assert result.returncode == 1
+    (sentence,) = result.stderr.strip().splitlines()
+    assert "row 3: the picture does not decode" in sentence
+    (run,) = (tmp_path / "runs" / "train").iterdir()
+    assert "row 3" in json.loads((run / "failed.json").read_text())["reason"]
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_trains_on_the_hubs_files(hub: Path, train: Command):
+    result = train("data=cifar10", f"data.root={hub}", "trainer.max_epochs=1", "subset=50", "logger=csv")
+    assert result.returncode == 0, result.stderr
+    assert "epoch   1/1" in result.stdout

@@ -1,0 +1,125 @@
+"""The configuration: every mistake is one sentence, told in time; every key is documented and read."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import time
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+from pytorch_lightning import Trainer
+
+from alexnet_pl import ROOT, checks, config
+from alexnet_pl.errors import ConfigError
+from tests.conftest import Command
+
+MISTAKES = [
+    (["model.activaton=tanh"], "model.activaton", "model.activation"),
+    (["+model.activaton=tanh"], "model.activaton", "model.activation"),
+    (["model.activation=tahn"], "model.activation=tahn", "tanh"),
+    (["optim.lr=abc"], "optim.lr=abc", "float"),
+    (["optim.momentum=1.5"], "optim.momentum=1.5", "below 1"),
+    (["sweep=figur1"], "sweep=figur1", "figure1"),
+    (["experiment=figure"], "experiment=figure", "figure1"),
+    (["data=cifar10", "data.root=/nowhere"], "data.root=/nowhere", "data.download=true"),
+    (["data.root=/nowhere"], "data.root=/nowhere", "data=cifar10"),
+    (["trainer.max_epoch=3"], "trainer.max_epoch ", "trainer.max_epochs"),
+    (["modle.activation=relu"], "modle", "model"),
+    (["data.crop=40"], "data.crop=40", "32"),
+    (["trainer.devices=2"], "trainer.devices=2", "one device"),
+    (["trainer.max_epochs=null"], "trainer.max_epochs", "never end"),
+    (["model.num_classes=5"], "model.num_classes=5", "10"),
+    (["figure.compare=model.activatoin"], "model.activatoin", "model.activation"),
+    (["-m", "model.activation=relu,tahn"], "model.activation=tahn", "tanh"),
+    (["-m", "seed=1,2", "+optim.lrr=3"], "optim.lrr", "optim.lr"),
+    (["-m", "optim.momentum=0.9,1.5"], "optim.momentum=1.5", "below 1"),
+    (["experiment=figure1", "data.scale=0"], "data.scale=0", "above 0"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "key", "nearest"), MISTAKES, ids=lambda value: str(value))
+def test_a_mistake_is_one_sentence(train: Command, tmp_path: Path, overrides: list[str], key: str, nearest: str):
+    start = time.monotonic()
+    result = train(*overrides)
+    assert time.monotonic() - start < 10
+    assert result.returncode == 1
+    assert result.stdout == ""
+    (sentence,) = result.stderr.strip().splitlines()
+    assert sentence.startswith("error: ")
+    assert key in sentence
+    assert nearest in sentence
+    assert not list(tmp_path.iterdir()), "a refused run leaves nothing behind"
+
+
+def test_wrong_folder_suggests_its_neighbour(tmp_path: Path, train: Command):
+    (tmp_path / "cifar10").mkdir()
+    result = train("data=cifar10", "data.root=cifra10")
+    assert "did you mean cifar10?" in result.stderr
+    assert result.returncode == 1
+
+
+def test_trainer_keys_are_lightnings():
+    ours = {key.removeprefix("trainer.") for key in list(config.keys()) if key.startswith("trainer.")}
+    objects = {"self", "logger", "callbacks", "plugins", "model_registry"}  # not values one can type
+    assert ours == set(inspect.signature(Trainer.__init__).parameters) - objects
+
+
+def _fields() -> list[tuple[str, str, str | None]]:
+    """(class, field, the string below it) of every dataclass in config.py, read from the source."""
+    tree = ast.parse(Path(config.__file__).read_text())
+    found = []
+    for cls in (node for node in tree.body if isinstance(node, ast.ClassDef)):
+        for field, below in zip(cls.body, [*cls.body[1:], ast.Pass()], strict=True):
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+                text = (
+                    below.value.value if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) else None
+                )
+                found.append((cls.name, field.target.id, text))
+    return found
+
+
+def test_every_key_is_documented_beside_its_field():
+    groups = {"model", "data", "optim", "trainer", "logger", "figure"}
+    undocumented = [f"{c}.{f}" for c, f, text in _fields() if not text and not (c == "Config" and f in groups)]
+    assert undocumented == []
+
+
+def test_every_key_is_read_somewhere():
+    read = set()
+    for file in (ROOT / "alexnet_pl").glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Attribute) and not (file.name == "config.py" and node.attr == "name"):
+                read.add(node.attr)
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                read.add(node.value)  # read from a run folder's plain dict
+    dead = [f"{c}.{f}" for c, f, _ in _fields() if c != "Trainer" and f not in read]
+    assert dead == []  # Trainer's keys all go to Lightning
+
+
+def test_numbers_keep_their_types():
+    plain = {
+        "name": "x",
+        "seed": 1,
+        "window": 10,
+        "subset": 0,
+        "model": {"name": "convnet", "num_classes": 10, "activation": "tanh"},
+        "data": {"name": "shapes", "num_classes": 10},
+        "optim": {"lr": 1},
+        "trainer": {"max_epochs": 1, "limit_train_batches": 0.5},
+        "logger": {"name": "csv"},
+    }
+    run = checks.check(OmegaConf.create(plain))
+    assert run.model.activation is config.Activation.tanh
+    assert run.optim.lr == 1.0
+    assert isinstance(run.optim.lr, float)
+    assert config.as_dict(run)["model"]["activation"] == "tanh"
+    with pytest.raises(ConfigError, match=r"optim\.lr has no value"):
+        checks.check(OmegaConf.create(plain | {"optim": {}}))
+
+
+def test_lookup_names_what_it_knows():
+    assert config.lookup("relu", {"relu": 0.1}) == 0.1
+    with pytest.raises(ConfigError, match="sigmoid, only for relu, tanh"):
+        config.lookup("sigmoid", {"relu": 1, "tanh": 2})

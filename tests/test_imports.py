@@ -1,0 +1,75 @@
+"""Who may import what: imports go down the list, and the heavy or foreign libraries stay in their rooms."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+
+import pytest
+
+from alexnet_pl import ROOT
+
+ORDER = [
+    "errors",
+    "config",
+    "checks",
+    "runs",
+    "shapes",
+    "cifar10",
+    "augment",
+    "data",
+    "model",
+    "optim",
+    "module",
+    "logger",
+    "progress",
+    "checkpoints",
+    "sweep",
+    "train",
+    "curves",
+    "report",
+]
+ROOMS = {
+    "hydra": {"train", "sweep"},
+    "wandb": {"logger"},
+    "matplotlib": {"report"},
+    "plotly": {"report"},
+    "pyarrow": {"cifar10"},
+    "pytorch_lightning": {"data", "module", "logger", "progress", "checkpoints", "train"},
+    "omegaconf": {"config", "checks", "runs", "sweep", "train"},
+}
+
+
+def imports(name: str) -> set[str]:
+    """Every module a file imports, at its top or inside a function; of this package, the file's name."""
+    found = set()
+    for node in ast.walk(ast.parse((ROOT / "alexnet_pl" / f"{name}.py").read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == "alexnet_pl":
+            found |= {f"alexnet_pl.{alias.name}" for alias in node.names if alias.name.islower()}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module if node.module.startswith("alexnet_pl.") else node.module.split(".")[0])
+    return found
+
+
+def test_every_file_has_its_place():
+    assert {p.stem for p in (ROOT / "alexnet_pl").glob("*.py")} - {"__init__"} == set(ORDER)
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_imports_go_down_the_list(name: str):
+    ours = {module.removeprefix("alexnet_pl.") for module in imports(name) if module.startswith("alexnet_pl.")}
+    assert ours <= set(ORDER[: ORDER.index(name)])
+
+
+@pytest.mark.parametrize(("library", "rooms"), ROOMS.items())
+def test_libraries_stay_in_their_rooms(library: str, rooms: set[str]):
+    assert {name for name in ORDER if library in imports(name)} == rooms
+
+
+def test_help_and_completion_do_not_wait_for_torch():
+    """What the command imports before a run starts."""
+    code = "import sys, alexnet_pl.train; sys.exit(bool({'torch', 'pytorch_lightning', 'wandb'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

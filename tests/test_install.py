@@ -1,0 +1,94 @@
+"""The command from an installed wheel, the help, the shell completion."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from alexnet_pl import ROOT, config
+from tests.conftest import environment
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
+    (file,) = folder.glob("*.whl")
+    return file
+
+
+def call(cwd: Path, *args: str, path: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+    """The command in a folder, with the package unpacked at `path` in front of the installed one."""
+    env = environment(cwd) | ({"PYTHONPATH": str(path)} if path else {}) | variables
+    command = [sys.executable, "-m", "alexnet_pl.train", *args]
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=120)
+
+
+def test_the_wheel_trains_from_any_folder_as_the_checkout_does(wheel: Path, tmp_path: Path):
+    site = tmp_path / "site"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for args in (("--cfg", "job"), ("sweep=figure1", "--cfg", "job"), ("--help",)):
+        checkout, installed = call(ROOT, *args), call(elsewhere, *args, path=site)
+        assert installed.returncode == 0, installed.stderr
+        assert installed.stdout == checkout.stdout
+    tiny = ("sweep=figure1", "trainer.max_epochs=1", "trainer.limit_train_batches=2", "trainer.limit_val_batches=1")
+    run = call(elsewhere, *tiny, "experiment=figure1", "model.activation=tanh", "logger=csv", path=site)
+    assert run.returncode == 0, run.stderr
+    (done,) = (elsewhere / "runs" / "figure1").glob("*/done.json")
+    assert (done.parent / "run.json").read_text().count('"git": {}') == 1, "an installed wheel has no commit"
+
+
+def test_the_wheel_carries_what_the_command_reads(wheel: Path):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for folder in ("conf", "sweeps"):
+        for file in (ROOT / folder).rglob("*.yaml"):
+            assert f"alexnet_pl/{file.relative_to(ROOT)}" in names
+
+
+def test_help_names_every_key_with_its_meaning(tmp_path: Path):
+    text = call(tmp_path, "--help").stdout
+    for key, meaning in config.docs().items():
+        assert f"\n{key}  (" in text
+        assert meaning.split("\n")[0] in text
+    assert set(config.docs()) == set(config.keys())
+    assert "figure1, figure1_lr" in text
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("sweep=", {"sweep=figure1", "sweep=figure1_lr"}),
+        ("model.act", {"model.activation="}),
+        ("model.activation=", {"model.activation=relu"}),
+        ("data=", {"data=cifar10", "data=shapes"}),
+    ],
+)
+def test_completion(tmp_path: Path, line: str, offered: set[str]):
+    words = f"alexnet-train {line}"
+    result = call(tmp_path, "-sc", "query=bash", COMP_LINE=words, COMP_POINT=str(len(words)))
+    assert set(result.stdout.split()) == offered
+
+
+def test_the_printed_configuration_is_short_and_complete(tmp_path: Path):
+    text = call(tmp_path, "--cfg", "job").stdout
+    assert "activation: relu" in text
+    assert "Activation." not in text
+    assert text.count("\n") < 70
+    assert not list(tmp_path.iterdir())
+
+
+def test_python_m_and_the_script_are_one():
+    from importlib.metadata import entry_points
+
+    (script,) = [e for e in entry_points(group="console_scripts") if e.name == "alexnet-train"]
+    assert script.value == "alexnet_pl.train:main"
+    assert os.access(Path(sys.executable).with_name("alexnet-train"), os.X_OK)

@@ -1,0 +1,394 @@
+"""The loggers: what W&B's own client sends of a run, and that nothing that befalls W&B stops a run.
+
+The runs are few and shared, and those that wait for W&B to give up wait beside the others.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from wandb.proto import wandb_internal_pb2
+
+from alexnet_pl import checks, config, runs
+from tests.conftest import environment
+from tests.wandb_server import KEY, Received, Server
+
+TINY = ("window=100", "subset=100", "trainer.max_epochs=2", "trainer.limit_val_batches=1")
+TINY += ("trainer.limit_train_batches=12",)
+ONE_EPOCH = (*TINY[:2], "trainer.max_epochs=1", *TINY[3:])
+ONLINE = "logger.mode=online"
+
+
+class Process:
+    """A program that runs in the background, with a folder as its working and home folder."""
+
+    def __init__(self, folder: Path, *command: str | Path, **variables: str) -> None:
+        self.out, self.err = folder / f"{time.monotonic_ns()}.out", folder / f"{time.monotonic_ns()}.err"
+        with self.out.open("w") as out, self.err.open("w") as err:
+            self.popen = subprocess.Popen(
+                list(map(str, command)),
+                cwd=folder,
+                env=environment(folder) | variables,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+            )
+        self.started = time.monotonic()
+
+    def wait(self, timeout: float = 100) -> Process:
+        try:
+            self.code = self.popen.wait(timeout)
+        finally:
+            self.end()
+        self.seconds = time.monotonic() - self.started
+        self.errors = self.err.read_text()
+        return self
+
+    def end(self) -> None:
+        """W&B's process ends by itself when the one that started it has gone."""
+        if self.popen.poll() is None:
+            self.popen.kill()
+            self.popen.wait()
+
+
+def train(folder: Path, *args: str, **variables: str) -> Process:
+    return Process(folder, sys.executable, "-m", "alexnet_pl.train", *args, **variables)
+
+
+def until(condition: Callable[[], Any], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.01)
+
+
+def only_run(folder: Path, name: str = "train") -> runs.Run:
+    (run,) = runs.find(folder / "runs" / name)
+    return run
+
+
+def sent(history: list[dict[str, Any]]) -> list[dict[str, float]]:
+    """History rows as metrics.csv has them: without the client's own columns, and Lightning's name for the step."""
+    rows = [{("step" if k == "trainer/global_step" else k): v for k, v in row.items()} for row in history]
+    return [{key: value for key, value in row.items() if not key.startswith("_")} for row in rows]
+
+
+def own(received: Received) -> dict[str, Any]:
+    """The configuration on the server, without what the client adds."""
+    return {key: value for key, value in received.config.items() if key != "_wandb"}
+
+
+def whole(node: Any) -> Any:
+    """A configuration without its empty dicts, which the client does not send."""
+    return {key: whole(value) for key, value in node.items() if value != {}} if isinstance(node, dict) else node
+
+
+def records(path: Path) -> Iterator[Any]:
+    """The records of an offline .wandb file (LevelDB's log format), read with the client's protobuf classes only."""
+    data, place, record = path.read_bytes(), 7, b""
+    while place + 7 <= len(data):
+        left = 32768 - place % 32768
+        if left < 7:  # a block's last bytes hold no header
+            place += left
+            continue
+        length, kind = int.from_bytes(data[place + 4 : place + 6], "little"), data[place + 6]
+        part = data[place + 7 : place + 7 + length]
+        place += 7 + length
+        record = part if kind in (1, 2) else record + part  # 1 whole, 2 first, 3 middle, 4 last
+        if kind in (1, 4):
+            yield wandb_internal_pb2.Record.FromString(record)
+
+
+# ------------------------------------------------------------------------------------------------ the runs
+
+
+@dataclass
+class Waiting:
+    """Runs whose server does not answer."""
+
+    never: Process
+    gone: Process
+    folders: dict[str, Path]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def waiting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Waiting]:
+    """One run whose server never answers, and one whose server goes away in mid-run; both are idle for long."""
+    folders = {name: tmp_path_factory.mktemp(name) for name in ("never", "gone")}
+    nobody = {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": KEY}  # the discard port
+    never = train(folders["never"], *ONE_EPOCH, ONLINE, **nobody)
+    with Server() as server:
+        gone = train(folders["gone"], *ONE_EPOCH, ONLINE, **server.environment)
+        try:
+            until(lambda: list(folders["gone"].glob("runs/*/*/metrics.csv")))
+        except BaseException:
+            never.end()
+            gone.end()
+            raise
+    yield Waiting(never, gone, folders)
+    never.end()
+    gone.end()
+
+
+@dataclass
+class Sweep:
+    folder: Path
+    commands: list[Process]
+    server: Server
+
+    @property
+    def runs(self) -> dict[str, runs.Run]:
+        """The runs by activation."""
+        return {run.config["model"]["activation"]: run for run in runs.find(self.folder / "runs" / "synced")}
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory, waiting: Waiting) -> Iterator[Sweep]:
+    """An offline sweep of two jobs, stopped in the second and continued; then `wandb sync`."""
+    folder = tmp_path_factory.mktemp("sweep")
+    command = ("-m", "model.activation=relu,tanh", "name=synced", "logger.tags=[extra]", *TINY)
+    first = train(folder, *command)
+    try:
+        until(lambda: list(folder.glob("runs/synced/*tanh*/metrics.csv")))
+        first.popen.send_signal(signal.SIGTERM)
+        first.wait()
+    finally:
+        first.end()
+    second = train(folder, *command).wait()
+    with Server() as server:
+        program = Path(sys.executable).with_name("wandb")
+        sync = Process(folder, program, "sync", *folder.glob("runs/synced/*/wandb/offline-run-*"), **server.environment)
+        yield Sweep(folder, [first, second, sync.wait()], server)
+
+
+@dataclass
+class Online:
+    run: runs.Run
+    server: Server
+    process: Process
+    rows_seen_while_training: int
+
+
+@pytest.fixture(scope="module")
+def online(tmp_path_factory: pytest.TempPathFactory, waiting: Waiting) -> Iterator[Online]:
+    folder = tmp_path_factory.mktemp("online")
+    with Server() as server:
+        # the client sends at most every 15 s unless told otherwise
+        process = train(folder, *TINY, ONLINE, **server.environment, WANDB__FILE_STREAM_TRANSMIT_INTERVAL="0.2")
+        try:
+            until(lambda: any(run.history for run in server.runs.values()) or process.popen.poll() is not None)
+            seen = sum(len(run.history) for run in server.runs.values() if run.exit_code is None)
+            process.wait()
+        finally:
+            process.end()
+        yield Online(only_run(folder), server, process, seen)
+
+
+# ------------------------------------------------------------------------------------------------ offline, then sync
+
+
+def test_a_stopped_sweep_continued_and_synced_reaches_the_server(sweep: Sweep):
+    first, second, sync = sweep.commands
+    assert first.code == 128 + signal.SIGTERM
+    assert second.code == 0, second.errors
+    assert sync.code == 0, sync.errors
+    assert "ERROR" not in sync.errors
+    assert {run.status for run in sweep.runs.values()} == {"done"}
+    assert set(sweep.server.runs) == {run.identity["id"] for run in sweep.runs.values()}
+    assert len(sweep.server.runs) == 2
+    assert sweep.server.unknown == set()
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_the_server_has_every_run_as_its_folder_has_it(sweep: Sweep, activation: str):
+    run = sweep.runs[activation]
+    received = sweep.server.runs[run.identity["id"]]
+    told = {key: received.fields[key] for key in ("displayName", "groupName", "project", "jobType")}
+    assert told == {
+        "displayName": run.folder.name,
+        "groupName": "synced",
+        "project": "alexnet_pl",
+        "jobType": "train",
+    }
+    assert received.fields["tags"] == ["synced", "shapes", "convnet", "extra"]
+    assert own(received) == whole(run.config)
+    assert received.config["model"]["activation"] == activation
+    assert received.exit_code == 0
+    assert len(run.metrics) == 2 * (12 + 1), "a row per window and per epoch"
+    assert sent(received.history) == run.metrics
+    assert all("epoch" in row for row in received.history)
+    assert received.summary["val/error"] == run.done["metrics"]["val/error"]
+
+
+def test_a_stopped_run_keeps_its_id_and_its_history_goes_on(sweep: Sweep):
+    run = sweep.runs["tanh"]
+    files = sorted(run.folder.glob("wandb/offline-run-*/*.wandb"))
+    assert len(files) == 2, "one folder of W&B's for each start"
+    assert {file.name for file in files} == {f"run-{run.identity['id']}.wandb"}
+    parts, codes = [], []
+    for file in files:
+        kept = list(records(file))
+        lines = [{i.key or ".".join(i.nested_key): i.value_json for i in r.history.item} for r in kept]
+        parts.append([float(line["images_seen"]) for line in lines if line])
+        codes += [r.exit.exit_code for r in kept if r.WhichOneof("record_type") == "exit"]
+        assert [r.run.run_id for r in kept if r.WhichOneof("record_type") == "run"] == [run.identity["id"]]
+    assert all(parts)
+    assert parts[0] + parts[1] == [row["images_seen"] for row in run.metrics]
+    assert codes == [1, 0], "stopped, then done"
+    assert len(list(sweep.runs["relu"].folder.glob("wandb/offline-run-*"))) == 1, "a finished job is not run again"
+
+
+def test_curves_are_drawn_over_epochs(sweep: Sweep):
+    (file, *_) = sweep.runs["relu"].folder.glob("wandb/offline-run-*/*.wandb")
+    metrics = [r.metric for r in records(file) if r.WhichOneof("record_type") == "metric"]
+    assert {m.glob_name: m.step_metric for m in metrics if m.glob_name} == {
+        "train/*": "epoch",
+        "subset/*": "epoch",
+        "val/*": "epoch",
+    }
+    defined = sweep.server.runs[sweep.runs["relu"].identity["id"]].config["_wandb"]["m"]
+    names = [entry.get("1") for entry in defined]  # 1: name, 2: glob, 5: index of the step metric, from 1
+    axis = {entry["2"]: names[entry["5"] - 1] for entry in defined if "2" in entry}
+    assert axis == {"train/*": "epoch", "subset/*": "epoch", "val/*": "epoch"}
+
+
+# ------------------------------------------------------------------------------------------------ online
+
+
+def test_an_online_run_arrives_while_it_trains(online: Online):
+    assert online.process.code == 0, online.process.errors
+    (received,) = online.server.runs.values()
+    assert set(online.server.runs) == {online.run.identity["id"]}
+    assert 0 < online.rows_seen_while_training < len(online.run.metrics)
+    assert sent(received.history) == online.run.metrics
+    assert own(received) == whole(online.run.config)
+    assert received.exit_code == 0
+    assert online.run.done
+    assert online.server.unknown == set()
+
+
+def test_a_failed_run_is_failed_on_the_server(tmp_path: Path):
+    with Server() as server:
+        process = train(tmp_path, *TINY, ONLINE, "optim.lr=1e12", **server.environment).wait()
+        assert process.code == 1
+        assert "the loss became" in process.errors.splitlines()[-1]
+        run = only_run(tmp_path)
+        assert run.status == "failed"
+        received = server.runs[run.identity["id"]]
+        assert received.exit_code == 1
+        assert sent(received.history) == run.metrics
+
+
+def test_online_without_a_key_is_refused_at_once(tmp_path: Path):
+    process = train(tmp_path, *TINY, ONLINE).wait(timeout=30)
+    assert process.code == 1
+    assert process.seconds < 10
+    (sentence,) = process.errors.splitlines()
+    assert sentence.startswith("error: logger.mode=online needs a W&B key and none was found")
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("machine", "base_url", "found"),
+    [
+        ("api.wandb.ai", None, True),
+        ("example.org", None, False),
+        ("wandb.example.org", "https://wandb.example.org", True),
+        ("api.wandb.ai", "https://wandb.example.org", False),
+        ("localhost:8080", "http://localhost:8080", True),  # `wandb login` writes the port with the host
+    ],
+)
+@pytest.mark.parametrize("variable", [True, False])
+def test_a_key_in_a_netrc_file_is_found(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, machine: str, base_url: str | None, found: bool, variable: bool
+):
+    for name in ("WANDB_API_KEY", "WANDB_BASE_URL", "NETRC"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert not checks.wandb_key()
+    file = tmp_path / ("elsewhere" if variable else ".netrc")
+    file.write_text(f"machine {machine}\n  login user\n  password {KEY}\n")
+    if variable:
+        monkeypatch.setenv("NETRC", str(file))
+    if base_url:
+        monkeypatch.setenv("WANDB_BASE_URL", base_url)
+    assert checks.wandb_key() is found
+
+
+# ------------------------------------------------------------------------------------------------ without W&B
+
+
+@pytest.mark.parametrize("name", ["csv", "none"])
+def test_without_wandb_nothing_of_it_is_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str):
+    from alexnet_pl.train import fit
+
+    monkeypatch.chdir(tmp_path)
+    cfg = config.Config(name="train", seed=1, window=100, subset=100)
+    cfg.model = config.Model(name=config.Net.convnet, num_classes=10)
+    cfg.data = config.Data(name=config.DataSet.shapes, num_classes=10)
+    cfg.optim = config.Optim(lr=0.002)
+    cfg.trainer = config.Trainer(accelerator="cpu", devices=1, max_epochs=1, limit_train_batches=2, limit_val_batches=1)
+    cfg.logger = config.Logger(name=config.LoggerName[name])
+    run = runs.Run(tmp_path / "run")
+    fit(cfg, run, [])
+    assert run.done
+    assert len(run.metrics) == (2 + 1 if name == "csv" else 0)
+    files = {path.name for path in run.folder.iterdir()}
+    assert files - {"metrics.csv"} == {"checkpoints", "config.yaml", "done.json", "run.json", "train.log"}
+    assert ("metrics.csv" in files) is (name == "csv")
+    assert list(tmp_path.iterdir()) == [run.folder]
+
+
+class Dead:
+    """A W&B run whose process has died."""
+
+    logged = 0
+
+    def log(self, row: dict[str, float]) -> None:
+        self.logged += 1
+        raise ConnectionResetError("Connection\nlost")
+
+    def finish(self, exit_code: int) -> None:
+        raise ConnectionResetError("Connection lost")
+
+
+def test_when_the_process_of_wandb_dies_the_run_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    import wandb
+
+    from alexnet_pl import logger
+
+    dead = Dead()
+    mirror = logger.Mirror(experiment=dead)  # type: ignore[arg-type]
+    for step in range(3):
+        mirror.log_metrics({"train/error": 0.5}, step)
+    assert dead.logged == 1
+    said = "W&B stopped (Connection lost); the run goes on, and metrics.csv has everything\n"
+    assert capsys.readouterr().err == said
+    monkeypatch.setattr(wandb, "run", dead)
+    monkeypatch.setattr(wandb, "finish", dead.finish)
+    logger.finish(exit_code=0)
+    assert "W&B did not finish (Connection lost)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("case", "says"), [("never", "W&B did not start ("), ("gone", "Timed out finishing run")])
+def test_a_server_that_does_not_answer_does_not_stop_a_run(waiting: Waiting, case: str, says: str):
+    process: Process = getattr(waiting, case).wait()
+    assert process.code == 0, process.errors
+    assert sum(says in line for line in process.errors.splitlines()) == 1, process.errors
+    assert "Traceback" not in process.errors
+    run = only_run(waiting.folders[case])
+    assert run.done
+    assert len(run.metrics) == 12 + 1
+    assert json.loads((run.folder / "done.json").read_text())["metrics"]["images_seen"] == 12 * 128
+    assert not (case == "never" and process.seconds > 90), "the start waited for W&B too long"

@@ -1,0 +1,151 @@
+"""Run folders: names, whole writes, identity, rows."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from alexnet_pl import runs
+from alexnet_pl.errors import ConfigError
+
+CONFIG = {"seed": 3, "name": "x", "optim": {"lr": 0.1}, "data": {"root": "/a"}, "logger": {"mode": "offline"}}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        ([], "defaults"),
+        (["seed=2", "model.activation=tanh"], "model.activation=tanh,seed=2"),
+        (["model.activation=tanh", "+seed=2"], "model.activation=tanh,seed=2"),
+        (["seed=1", "seed=2"], "seed=2"),
+        (
+            ["sweep=figure1", "name=a", "data.root=/x/y", "logger=csv", "logger.mode=online", "data=cifar10"],
+            "data=cifar10",
+        ),
+        (["trainer.max_time='00:01:00:00'"], "trainer.max_time=_00_01_00_00_"),
+    ],
+)
+def test_a_folder_is_named_by_what_is_trained(overrides: list[str], name: str):
+    assert runs.folder_name(overrides) == name
+
+
+def test_long_names_fit_a_file_system_and_stay_apart():
+    a, b = ([f"model.very_long_key_{i}={i * factor}" for i in range(30)] for factor in (1, 2))
+    assert len(runs.folder_name(a)) <= 150
+    assert runs.folder_name(a) != runs.folder_name(b)
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    file = tmp_path / "a.json"
+    runs.write(file, "old")
+
+    def full_disk(self: Path, text: str, encoding: str) -> int:
+        with self.open("w") as half:
+            half.write(text[:2])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        runs.write(file, "new contents")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+    assert file.read_text() == "old"
+
+
+def test_a_started_run_is_recognised(tmp_path: Path):
+    run = runs.Run(tmp_path / "r")
+    assert run.status == "missing"
+    run.start(CONFIG, ["optim.lr=0.1"])
+    identity = run.identity
+    assert run.status == "unfinished"
+    assert identity["seed"] == 3
+    assert identity["overrides"] == ["optim.lr=0.1"]
+    assert {"python", "torch", "pytorch-lightning", "alexnet-pl"} <= set(identity["versions"])
+    assert run.config == CONFIG
+    run.fail("no more electricity")
+    assert (run.status, run.failure) == ("failed", "no more electricity")
+    moved = CONFIG | {"data": {"root": "/b"}, "logger": {"mode": "online"}}  # where, not what
+    run.start(moved, [])
+    assert run.status == "unfinished"
+    assert run.identity == identity, "the W&B id and all else stay when a run is continued"
+    run.finish({"val/error": 0.2}, 1.26)
+    assert run.status == "done"
+    assert run.done == {"metrics": {"val/error": 0.2}, "seconds": 1.3}
+
+
+def test_another_configuration_is_refused_by_its_keys(tmp_path: Path):
+    run = runs.Run(tmp_path / "r")
+    run.start(CONFIG, [])
+    with pytest.raises(ConfigError, match=r"optim\.lr was 0\.1 and is now 0\.2.*name="):
+        run.start(CONFIG | {"optim": {"lr": 0.2}}, [])
+    assert run.config == CONFIG
+
+
+def test_an_unwritable_folder_is_one_sentence(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot be written: Not a directory"):
+        runs.Run(tmp_path / "file" / "r").start(CONFIG, [])
+
+
+def test_rows(tmp_path: Path):
+    """Columns may appear late; a whole rewrite changes no byte; csv reads what was meant; a cut line is dropped."""
+    path = tmp_path / "metrics.csv"
+    rows: list[dict[str, float]] = [
+        {"step": 1, "epoch": 0.5, "train/error": 1 / 3},
+        {"step": 2.0, "epoch": 1.0, "val/error": 0.25},
+        {"step": 3, "epoch": 1.5, "train/error": 1e-9},
+    ]
+    for row in rows:
+        runs.append_row(path, row)
+    assert runs.read_rows(path) == rows
+    with path.open() as file:
+        assert [dict(r) for r in csv.DictReader(file)] == [
+            {"step": "1", "epoch": "0.5", "train/error": str(1 / 3), "val/error": ""},
+            {"step": "2", "epoch": "1", "train/error": "", "val/error": "0.25"},
+            {"step": "3", "epoch": "1.5", "train/error": "1e-09", "val/error": ""},
+        ]
+    text = path.read_text()
+    runs.write_rows(path, runs.read_rows(path), ["step", "epoch", "train/error", "val/error"])
+    assert path.read_text() == text
+    path.write_text(text + "4,2,0.1")
+    assert runs.read_rows(path) == rows
+    assert runs.read_rows(tmp_path / "none.csv") == []
+
+
+def test_find_lists_what_was_asked_for_and_what_is_there(tmp_path: Path):
+    with pytest.raises(ConfigError, match="is not a folder"):
+        runs.find(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="holds no run"):
+        runs.find(tmp_path)
+    runs.record_sweep(tmp_path, {"b": ["x=2"], "a": ["x=1"]})
+    runs.record_sweep(tmp_path, {"c": ["x=3"]})
+    runs.Run(tmp_path / "a").start(CONFIG, [])
+    runs.Run(tmp_path / "extra").start(CONFIG, [])
+    assert [(r.folder.name, r.status) for r in runs.find(tmp_path)] == [
+        ("b", "missing"),
+        ("a", "unfinished"),
+        ("c", "missing"),
+        ("extra", "unfinished"),
+    ]
+    assert [r.folder for r in runs.find(tmp_path / "a")] == [tmp_path / "a"]
+
+
+def test_a_mangled_file_is_named(tmp_path: Path):
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"run\.json is not JSON"):
+        _ = runs.Run(tmp_path).identity
+
+
+def test_git_state_tells_this_checkouts_commit():
+    import subprocess
+
+    state = runs.git_state()
+    if not state:
+        pytest.skip("the package does not run from a git checkout with a commit")
+    head = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=runs.ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert state["commit"] == head.strip()
+    assert json.dumps(state)

@@ -1,0 +1,216 @@
+"""The command as people use it: one run, resumed runs, sweeps with failures, signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from alexnet_pl import runs
+from tests.conftest import TINY, Command, environment
+
+
+def start(folder: Path, *args: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "alexnet_pl.train", *args],
+        cwd=folder,
+        env=environment(folder),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.01)
+
+
+def rows(run: runs.Run) -> int:
+    return len(run.metrics)
+
+
+def last(run: runs.Run) -> dict:
+    return torch.load(run.last, weights_only=True)
+
+
+def assert_same_training(a: runs.Run, b: runs.Run) -> None:
+    """Weights, velocities and every recorded number but the speed, bit for bit."""
+    left, right = last(a), last(b)
+    assert left["global_step"] == right["global_step"]
+    for name, weights in left["state_dict"].items():
+        assert torch.equal(weights, right["state_dict"][name]), name
+    for i, state in left["optimizer_states"][0]["state"].items():
+        assert torch.equal(state["velocity"], right["optimizer_states"][0]["state"][i]["velocity"])
+    speed = {"images_per_second"}
+    strip = lambda run: [{k: v for k, v in row.items() if k not in speed} for row in run.metrics]  # noqa: E731
+    assert strip(a) == strip(b)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> runs.Run:
+    """An uninterrupted run."""
+    folder = tmp_path_factory.mktemp("whole")
+    process = start(folder, *TINY)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert [line.split()[1] for line in out.splitlines() if "epoch" in line.split()[:1]] == ["1/3", "2/3", "3/3"]
+    (run,) = (folder / "runs" / "train").iterdir()
+    return runs.Run(run)
+
+
+def test_a_run_leaves_what_is_needed_to_trust_it(whole: runs.Run):
+    assert whole.status == "done"
+    assert whole.done["metrics"]["images_seen"] == 3 * 16 * 128
+    assert whole.config["optim"] == {"lr": 0.002, "momentum": 0.9, "weight_decay": 0.0, "bias_lr_factor": 2.0}
+    assert whole.identity["overrides"] == list(TINY)
+    assert (whole.folder / "train.log").read_text().count("  epoch ") == 3
+    assert last(whole)["config"] == whole.config, "the checkpoint carries the configuration"
+    assert {p.name for p in whole.folder.iterdir()} == {
+        "checkpoints",
+        "config.yaml",
+        "done.json",
+        "metrics.csv",
+        "run.json",
+        "train.log",
+    }
+
+
+def test_a_finished_run_is_not_run_again(whole: runs.Run):
+    before = {p: p.stat().st_mtime_ns for p in whole.folder.rglob("*")}
+    process = start(whole.folder.parents[2], *TINY)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "is done already" in out
+    assert {p: p.stat().st_mtime_ns for p in whole.folder.rglob("*")} == before
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_in_mid_epoch_saves_and_the_same_command_continues(whole: runs.Run, tmp_path: Path, signum: int):
+    run = runs.Run(tmp_path / "runs" / "train" / whole.folder.name)
+    process = start(tmp_path, *TINY)
+    wait_for(lambda: rows(run) > 20)  # 17 rows an epoch: in the second
+    process.send_signal(signum)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signum
+    assert "the same command continues" in err
+    assert "Traceback" not in err
+    assert run.status == "failed"
+    assert 16 < last(run)["global_step"] < 48
+    assert last(run)["global_step"] % 16, "the checkpoint is from the middle of an epoch"
+    process = start(tmp_path, *TINY)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert "continued after" in out
+    assert_same_training(run, whole)
+
+
+def test_another_configuration_in_the_same_folder_is_refused(whole: runs.Run):
+    folder = whole.folder
+    (folder / "done.json").rename(folder / "done.away")
+    try:
+        process = start(folder.parents[2], *TINY, "optim.lr=0.1", f"hydra.run.dir='{folder}'")
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 1
+        assert "optim.lr was 0.002 and is now 0.1" in err
+    finally:
+        (folder / "failed.json").unlink(missing_ok=True)
+        (folder / "done.away").rename(folder / "done.json")
+
+
+def test_a_damaged_checkpoint_is_named(whole: runs.Run, tmp_path: Path, train: Command):
+    run = runs.Run(tmp_path / "runs" / "train" / whole.folder.name)
+    run.last.parent.mkdir(parents=True)
+    run.last.write_bytes(whole.last.read_bytes()[:1000])
+    result = train(*TINY)
+    assert result.returncode == 1
+    assert "last.ckpt cannot be read" in result.stderr.splitlines()[-1]
+
+
+@pytest.mark.skipif(
+    not os.path.exists("/dev/full"), reason="this system has no /dev/full, the disk that is always full"
+)
+def test_a_full_disk_is_one_sentence(whole: runs.Run, tmp_path: Path, train: Command):
+    """train.log on a disk that is always full: its first line cannot be written."""
+    folder = tmp_path / "runs" / "train" / whole.folder.name
+    folder.mkdir(parents=True)
+    (folder / "train.log").symlink_to("/dev/full")
+    result = train(*TINY)
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].endswith("No space left on device")
+    assert "Traceback" not in result.stderr
+    assert not list(folder.rglob("*.tmp"))
+
+
+def test_a_sweep_survives_its_jobs(tmp_path: Path, train: Command):
+    """Of four jobs one raises and one is killed in mid-epoch: the others finish; the second call runs only those two,
+    the killed one from its checkpoint to the same end as the uninterrupted run."""
+    sweep = ("-m", *TINY, "optim.lr=0.002,1e30,0.003,0.004", "name=four")
+    folder = tmp_path / "runs" / "four"
+    process = start(tmp_path, *sweep)
+    wait_for(lambda: (folder / "sweep.json").is_file())
+    names = list(json.loads((folder / "sweep.json").read_text()))
+    jobs = {
+        lr: runs.Run(folder / next(n for n in names if f"optim.lr={lr}," in n))
+        for lr in ("0.002", "1e+30", "0.003", "0.004")
+    }
+    wait_for(lambda: rows(jobs["0.003"]) > 20)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(children[0]), signal.SIGKILL)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert {lr: run.status for lr, run in jobs.items()} == {
+        "0.002": "done",
+        "1e+30": "failed",
+        "0.003": "failed",
+        "0.004": "done",
+    }
+    assert "job 2 of 4 failed" in err
+    assert "the loss became" in err
+    assert "killed by SIGKILL" in err
+    assert err.index("job 2 of 4 failed") < err.index("job 3 of 4 failed")
+    assert "killed by SIGKILL" in out, "and once more in the closing table"
+    marks = {lr: (run.folder / "done.json").stat().st_mtime_ns for lr, run in jobs.items() if run.status == "done"}
+    assert last(jobs["0.003"])["global_step"] in (16, 32), "killed after a checkpoint"
+
+    again = train(*sweep)
+    assert again.returncode == 1, "the raising job raises again"
+    assert {lr: run.status for lr, run in jobs.items()} == {
+        "0.002": "done",
+        "1e+30": "failed",
+        "0.003": "done",
+        "0.004": "done",
+    }
+    for lr, mark in marks.items():
+        assert (jobs[lr].folder / "done.json").stat().st_mtime_ns == mark
+    assert again.stdout.count("is done already") == 2
+    assert "continued after" in again.stdout
+    whole = train(*TINY, "optim.lr=0.003", "name=whole")
+    assert whole.returncode == 0, whole.stderr
+    assert_same_training(jobs["0.003"], runs.find(tmp_path / "runs" / "whole")[0])
+
+
+def test_a_signal_to_a_sweep_stops_it_with_a_checkpoint(tmp_path: Path):
+    process = start(tmp_path, "-m", *TINY, "seed=1,2", "name=two")
+    folder = tmp_path / "runs" / "two"
+    wait_for(lambda: (folder / "sweep.json").is_file())
+    first, second = (runs.Run(folder / name) for name in json.loads((folder / "sweep.json").read_text()))
+    wait_for(lambda: rows(first) > 3)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "sweep stopped at job 1 of 2: the same command continues it" in err
+    assert first.last.is_file()
+    assert second.status == "missing"

@@ -1,0 +1,170 @@
+"""A stand-in for the W&B server, for tests: what the real client of wandb 0.31 sends is kept in memory.
+
+What it proves: which runs, configurations, history rows and exit codes leave this machine, over the client's real
+HTTP protocol, both for online runs and for `wandb sync`. What it does not prove: that wandb.ai takes, shows or plots
+them. It answers every request with the least that contents the client, and checks neither keys nor contents.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import threading
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+KEY = "local-" + "0" * 40
+"""A key of the form the client accepts."""
+
+
+@dataclass
+class Received:
+    """One run as the server holds it."""
+
+    fields: dict[str, Any] = field(default_factory=dict)
+    """displayName, groupName, project, tags, ...: the variables of the run's last UpsertBucket"""
+    lines: dict[str, list[str]] = field(default_factory=dict)
+    """the streamed files by name, line by line, each line at the place the client gave"""
+    exit_code: int | None = None
+    """None while the run is open"""
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration; under `_wandb` what the client tells about itself."""
+        return {key: entry["value"] for key, entry in json.loads(self.fields["config"]).items()}
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.lines.get("wandb-history.jsonl", [])]
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        return json.loads((self.lines.get("wandb-summary.json") or ["{}"])[-1])
+
+    def stream(self, body: dict[str, Any]) -> None:
+        """Take one file_stream request: as on the real server, a chunk replaces the lines from its offset on."""
+        for name, chunk in (body.get("files") or {}).items():
+            lines, offset = self.lines.setdefault(name, []), chunk.get("offset") or 0
+            lines[offset : offset + len(chunk["content"])] = chunk["content"]
+        if body.get("complete"):
+            self.exit_code = body["exitcode"]
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers the client; the runs are the server's."""
+
+    protocol_version = "HTTP/1.1"
+    server: Server
+
+    def log_message(self, *args: Any) -> None:
+        """Say nothing."""
+
+    def do_GET(self) -> None:
+        self._answer({})
+
+    def do_PUT(self) -> None:
+        self._body()  # a file such as requirements.txt
+        self._answer({})
+
+    def do_POST(self) -> None:
+        body = self._body()
+        stream = re.match(r"/files/[^/]+/[^/]+/([^/]+)/file_stream", self.path)
+        if stream:
+            with self.server.lock:
+                self.server.runs.setdefault(stream[1], Received()).stream(json.loads(body))
+            self._answer({"exitcode": None, "limits": {}})
+        elif self.path.startswith("/graphql"):
+            asked = json.loads(body)
+            operation = asked.get("operationName") or re.search(r"(?:query|mutation)\s+(\w+)", asked["query"])[1]
+            with self.server.lock:
+                self._answer({"data": self._graphql(operation, asked.get("variables") or {})})
+        else:
+            self._answer({})
+
+    def _graphql(self, operation: str, v: dict[str, Any]) -> dict[str, Any]:
+        runs = self.server.runs
+        if operation == "Viewer":
+            user = {"id": "VXNlcjox", "entity": "local", "username": "local", "email": "", "flags": "{}"}
+            return {"viewer": user | {"teams": {"edges": []}}}
+        if operation == "ServerInfo":
+            versions = {"max_cli_version": "9.9.9", "min_cli_version": "0.0.0"}
+            return {"serverInfo": {"cliVersionInfo": versions, "latestLocalVersionInfo": None}}
+        if operation == "ServerFeaturesQuery":
+            return {"serverInfo": {"features": []}}
+        if operation == "RunStoppedStatus":
+            return {"project": {"run": {"stopped": False}}}
+        if operation == "ProjectInternalId":
+            return {"project": {"id": "UHJvag==", "internalId": "UHJvag=="}}
+        if operation == "OrganizationCoreWeaveOrganizationID":
+            return {"entity": {"organization": None}}
+        if operation == "RunResumeStatus":
+            return {"model": self._resume_status(runs[v["name"]]) if v["name"] in runs else None}
+        if operation == "UpsertBucket":
+            new = v["name"] not in runs
+            run = runs.setdefault(v["name"], Received())
+            run.fields |= {key: value for key, value in v.items() if value is not None}
+            project = {"id": "UHJvag==", "name": v.get("project"), "entity": {"id": "RW50", "name": "local"}}
+            bucket = {"id": "UnVu" + v["name"], "name": v["name"], "displayName": v.get("displayName")}
+            bucket |= {"description": "", "config": v.get("config"), "sweepName": None, "project": project}
+            bucket |= {"historyLineCount": len(run.history)}
+            return {"upsertBucket": {"bucket": bucket, "inserted": new}}
+        if operation == "CreateRunFiles":
+            place = f"http://{self.headers['host']}/upload/"
+            files = [{"name": name, "uploadUrl": place + name} for name in v["files"]]
+            return {"createRunFiles": {"runID": "x", "uploadHeaders": [], "files": files}}
+        self.server.unknown.add(operation)
+        return {}
+
+    @staticmethod
+    def _resume_status(run: Received) -> dict[str, Any]:
+        """What a client asks before it takes up a run that the server knows."""
+        bucket: dict[str, Any] = {"name": run.fields["name"], "displayName": run.fields["displayName"]}
+        for name, file in (("history", "wandb-history.jsonl"), ("events", "wandb-events.jsonl"), ("log", "output.log")):
+            bucket[name + "LineCount"] = len(run.lines.get(file, []))
+            bucket[name + "Tail"] = json.dumps(run.lines.get(file, [])[-1:])
+        bucket |= {"summaryMetrics": json.dumps(run.summary), "config": run.fields["config"], "tags": [], "notes": ""}
+        bucket |= {"wandbConfig": json.dumps({"t": 1})}
+        return {"id": "UHJvag==", "name": run.fields["project"], "entity": {"name": "local"}, "bucket": bucket}
+
+    def _body(self) -> bytes:
+        body = self.rfile.read(int(self.headers.get("content-length") or 0))
+        return gzip.decompress(body) if self.headers.get("content-encoding") == "gzip" else body
+
+    def _answer(self, content: dict[str, Any]) -> None:
+        body = json.dumps(content).encode()
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+class Server(ThreadingHTTPServer):
+    """Listens on a free loopback port from the start of a `with` block to its end."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.runs: dict[str, Received] = {}
+        self.unknown: set[str] = set()
+        """operations that had no proper answer: a newer client asks more than this stand-in knows"""
+        self.lock = threading.Lock()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What makes a client of this machine take this server for W&B's."""
+        return {"WANDB_BASE_URL": f"http://127.0.0.1:{self.server_address[1]}", "WANDB_API_KEY": KEY}
+
+    def handle_error(self, *args: Any) -> None:
+        """A client that was killed in the middle of a request is no error."""
+
+    def __enter__(self) -> Server:
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *args: Any) -> None:
+        self.shutdown()
+        self.server_close()
