@@ -73,7 +73,7 @@ def unknown(key: str) -> str:
 
 
 def _leaves(node: Any, prefix: str = "") -> list[str]:
-    if not isinstance(node, dict) or not node:
+    if not isinstance(node, dict):
         return [prefix[:-1]]
     return [leaf for key, value in node.items() for leaf in _leaves(value, f"{prefix}{key}.")]
 

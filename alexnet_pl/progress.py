@@ -12,8 +12,7 @@ from pytorch_lightning.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-JOB = "ALEXNET_PL_JOB"
-"""Environment variable by which a sweep tells its job's place: `3 of 8`."""
+from alexnet_pl import runs
 
 
 class EpochLines(ProgressBar):
@@ -36,7 +35,7 @@ class EpochLines(ProgressBar):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.started = time.perf_counter()
         epochs = trainer.max_epochs or 0
-        place = f"job {os.environ[JOB]}: " if JOB in os.environ else ""
+        place = f"job {os.environ[runs.JOB]}: " if runs.JOB in os.environ else ""
         resumed = f", continued after {trainer.global_step:,} steps" if trainer.global_step else ""
         self.say(f"{place}{self.title}{resumed}")
         if self.show and self.console.is_terminal:

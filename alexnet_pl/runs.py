@@ -29,9 +29,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from omegaconf import OmegaConf
+
+try:
+    import fcntl
+except ImportError:  # Windows: two processes in one folder are not told apart
+    fcntl = None  # type: ignore[assignment]
 
 from alexnet_pl import ROOT
 from alexnet_pl.errors import ConfigError
@@ -48,6 +53,10 @@ BOOKKEEPING = (
     "data.download",
     "trainer.enable_progress_bar",
 )
+
+
+JOB, JOBS = "ALEXNET_PL_JOB", "ALEXNET_PL_JOBS"
+"""Environment variables by which a sweep tells a job its place, `3 of 8`, and itself the number of its jobs."""
 
 
 def folder_name(overrides: Iterable[str]) -> str:
@@ -101,6 +110,7 @@ class Run:
     """One run folder."""
 
     folder: Path
+    lock: TextIO | None = None
 
     @property
     def last(self) -> Path:
@@ -111,21 +121,32 @@ class Run:
         """Claim the folder: write config.yaml and run.json, or recognise the run they describe and take it up.
 
         Raises:
-            ConfigError: the folder cannot be written, or holds a run with another configuration.
+            ConfigError: the folder cannot be written, is in use, or holds a run with another configuration.
         """
+        self.refuse_another(config)
         try:
             self.last.parent.mkdir(parents=True, exist_ok=True)
-            if self.identity:
-                self._refuse_another(config)
-            else:
+            self._lock()
+            if not self.identity:
                 write(self.folder / "run.json", json.dumps(_identity(config, overrides), indent=1))
             write(self.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
             (self.folder / "failed.json").unlink(missing_ok=True)
         except OSError as error:
             raise ConfigError(f"the run folder {self.folder} cannot be written: {error.strerror}") from error
 
-    def _refuse_another(self, config: dict[str, Any]) -> None:
-        changed = differences(self.config, config)
+    def _lock(self) -> None:
+        """Keep other processes out until this one ends."""
+        if fcntl is None:
+            return
+        self.lock = (self.folder / ".lock").open("w")
+        try:
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(f"another process is training in {self.folder}: wait for it, or stop it") from error
+
+    def refuse_another(self, config: dict[str, Any]) -> None:
+        """Raise ConfigError if the folder holds a run of another configuration; bookkeeping does not count."""
+        changed = differences(self.config, config) if self.identity else {}
         if changed:
             said = ", ".join(f"{key} was {old} and is now {new}" for key, (old, new) in changed.items())
             raise ConfigError(

@@ -13,6 +13,8 @@ import os
 import signal
 import subprocess
 import sys
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -27,56 +29,52 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.table import Table
 
-from alexnet_pl import checks, runs
+from alexnet_pl import checks, config, runs
 from alexnet_pl.errors import ConfigError, UserError
-
-JOBS = "ALEXNET_PL_JOBS"
-"""Environment variable that carries the number of jobs from the sweep's start to its jobs."""
 
 
 class Checks(Callback):
     """Refuse a mistake before anything is written; say at the end how each job of a sweep fared."""
 
+    # Hydra passes `config` by name.
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        _or_exit(lambda: _check(config))
+        _or_exit(lambda: _check(config, Path(config.hydra.run.dir)))
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         _or_exit(lambda: self._prepare(config))
 
     def _prepare(self, sweep_config: DictConfig) -> None:
-        jobs = {}
+        self.folder = Path(sweep_config.hydra.sweep.dir).absolute()
+        self.jobs = {}
         for overrides in _expand(sweep_config):
             job = _config_loader().load_sweep_config(sweep_config, overrides)
-            _check(job)
-            jobs[Path(job.hydra.sweep.subdir).name] = overrides
-        self.folder = Path(sweep_config.hydra.sweep.dir).absolute()
-        self.jobs = jobs
-        runs.record_sweep(self.folder, jobs)
-        os.environ[JOBS] = str(len(jobs))
+            _check(job, self.folder / job.hydra.sweep.subdir)
+            self.jobs[str(job.hydra.sweep.subdir)] = overrides
+        runs.record_sweep(self.folder, self.jobs)
+        os.environ[runs.JOBS] = str(len(self.jobs))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        table = Table(title=f"{self.folder}", title_justify="left")
-        for column in ("job", "outcome", "why"):
-            table.add_column(column, overflow="fold")
-        all_done = True
-        for name in self.jobs:
-            run = runs.Run(self.folder / name)
-            all_done &= run.status == "done"
-            table.add_row(name, run.status, run.failure)
-        Console().print(table)
-        if not all_done:
+        jobs = [runs.Run(self.folder / name) for name in self.jobs]
+        done = sum(run.status == "done" for run in jobs)
+        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+        for run in jobs:
+            table.add_row(run.status, run.folder.name, run.failure)
+        console = Console(soft_wrap=True, highlight=False)
+        console.print(f"\n{done} of {len(jobs)} jobs done in {self.folder}", markup=False)
+        console.print(table)
+        if done < len(jobs):
             sys.exit("some jobs did not finish: the same command runs those again and skips the others")
 
 
 def run_job(run: runs.Run, overrides: list[str], number: int) -> None:
     """Run one job of a sweep as a plain run in its own process, unless it is done; tell at once if it failed."""
-    place = f"{number + 1} of {os.environ.get(JOBS, '?')}"
+    place = f"{number + 1} of {os.environ.get(runs.JOBS, '?')}"
     if run.done:
         print(f"job {place}: {run.folder.name} is done already", flush=True)
         return
     folder = str(run.folder).replace("\\", "\\\\").replace("'", "\\'")
     command = [sys.executable, "-m", "alexnet_pl.train", *overrides, "hydra.mode=RUN", f"hydra.run.dir='{folder}'"]
-    process = subprocess.Popen(command, env=os.environ | {"ALEXNET_PL_JOB": place})
+    process = subprocess.Popen(command, env=os.environ | {runs.JOB: place})
     stopped: list[int] = []
 
     def pass_on(signum: int, frame: FrameType | None) -> None:
@@ -91,11 +89,12 @@ def run_job(run: runs.Run, overrides: list[str], number: int) -> None:
     if stopped:
         print(f"sweep stopped at job {place}: the same command continues it", file=sys.stderr)
         sys.exit(128 + stopped[0])
+    if code < 0:  # it could not say why itself
+        run.folder.mkdir(parents=True, exist_ok=True)
+        run.fail(f"killed by {signal.Signals(-code).name}")
     if code:
-        if not run.failure:  # it was killed, or died before it could say why
-            run.folder.mkdir(parents=True, exist_ok=True)
-            run.fail(f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}")
-        print(f"job {place} failed: {run.folder.name}: {run.failure}", file=sys.stderr, flush=True)
+        reason = run.failure or f"exit code {code}"
+        print(f"job {place} failed: {run.folder.name}: {reason}", file=sys.stderr, flush=True)
 
 
 def _expand(sweep_config: DictConfig) -> list[list[str]]:
@@ -112,27 +111,22 @@ def _config_loader() -> Any:
     return hydra.config_loader
 
 
-def _check(composed: DictConfig) -> None:
+def _check(composed: DictConfig, folder: Path) -> None:
+    """Refuse a configuration that cannot run, or whose folder holds another one."""
     job = composed.copy()
     with open_dict(job):
         del job["hydra"]
-    checks.check(job)
+    runs.Run(folder).refuse_another(config.as_dict(checks.check(job)))
 
 
-def _or_exit(action: Any) -> None:
+def _or_exit(action: Callable[[], None]) -> None:
     try:
         action()
     except Exception as error:
         reason = told(error)
         if reason is None:
-            raise SystemExit(_traceback()) from error
+            sys.exit(traceback.format_exc())
         sys.exit(f"error: {reason}")
-
-
-def _traceback() -> str:
-    import traceback
-
-    return traceback.format_exc()
 
 
 def told(error: BaseException | None) -> UserError | None:
@@ -149,5 +143,5 @@ def told(error: BaseException | None) -> UserError | None:
             return UserError(f"{error.filename or 'the file system'}: {error.strerror}")
         if isinstance(error, HydraException) and error.__cause__ is None:
             return ConfigError(" ".join(str(error).split()))
-        error = error.__cause__ or error.__context__
+        error = error.__cause__
     return None

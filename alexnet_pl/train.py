@@ -37,8 +37,8 @@ for file in sorted((ROOT / "sweeps").glob("*.yaml")):  # a flat folder as a conf
     )
 
 
-def fit(cfg: config.Config, run: runs.Run, overrides: list[str]) -> None:
-    """Train one run in its folder, from its last checkpoint if there is one, and set the done mark.
+def fit(cfg: config.Config, run: runs.Run) -> None:
+    """Train one started run in its folder, from its last checkpoint if there is one, and set the done mark.
 
     Raises:
         ConfigError, TrainingError: a mistake or a failure, told in one sentence.
@@ -52,7 +52,6 @@ def fit(cfg: config.Config, run: runs.Run, overrides: list[str]) -> None:
 
     started = time.perf_counter()
     _quieten()
-    run.start(config.as_dict(cfg), overrides)
     loggers = logger.build(cfg, run)
 
     resume = run.last if run.last.is_file() else None
@@ -123,8 +122,10 @@ def train(cfg: DictConfig) -> None:
     elif run.done:
         print(f"{run.folder} is done already: remove the folder to train again")
     else:
+        run_config = checks.check(cfg)
+        run.start(config.as_dict(run_config), overrides)
         try:
-            fit(checks.check(cfg), run, overrides)
+            fit(run_config, run)
         except BaseException as error:
             reason = sweep.told(error)
             run.fail(str(reason or f"{type(error).__name__}: {error}"))

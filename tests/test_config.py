@@ -88,7 +88,7 @@ def test_every_key_is_documented_beside_its_field():
 
 def test_every_key_is_read_somewhere():
     read = set()
-    for file in (ROOT / "alexnet_pl").glob("*.py"):
+    for file in (ROOT / "alexnet_pl").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Attribute) and not (file.name == "config.py" and node.attr == "name"):
                 read.add(node.attr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -27,24 +28,40 @@ ORDER = [
     "checkpoints",
     "sweep",
     "train",
-    "curves",
+    "report.curves",
+    "report.compare",
+    "report.tables",
+    "report.picture",
+    "report.page",
     "report",
 ]
 ROOMS = {
     "hydra": {"train", "sweep"},
     "wandb": {"logger"},
-    "matplotlib": {"report"},
-    "plotly": {"report"},
+    "matplotlib": {"report.picture"},
+    "plotly": {"report.page"},
     "pyarrow": {"cifar10"},
     "pytorch_lightning": {"data", "module", "logger", "progress", "checkpoints", "train"},
     "omegaconf": {"config", "checks", "runs", "sweep", "train"},
 }
 
 
+PACKAGE = ROOT / "alexnet_pl"
+
+
+def module_name(file: Path) -> str:
+    """alexnet_pl/report/page.py -> report.page; a folder's __init__.py is the folder."""
+    parts = file.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+FILES = {module_name(file): file for file in PACKAGE.rglob("*.py") if file.parent != PACKAGE or file.stem != "__init__"}
+
+
 def imports(name: str) -> set[str]:
     """Every module a file imports, at its top or inside a function; of this package, the file's name."""
     found = set()
-    for node in ast.walk(ast.parse((ROOT / "alexnet_pl" / f"{name}.py").read_text())):
+    for node in ast.walk(ast.parse(FILES[name].read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module == "alexnet_pl":
@@ -55,7 +72,7 @@ def imports(name: str) -> set[str]:
 
 
 def test_every_file_has_its_place():
-    assert {p.stem for p in (ROOT / "alexnet_pl").glob("*.py")} - {"__init__"} == set(ORDER)
+    assert set(FILES) - {"report.__main__"} == set(ORDER)
 
 
 @pytest.mark.parametrize("name", ORDER)

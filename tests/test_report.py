@@ -13,8 +13,11 @@ import numpy as np
 import pytest
 from matplotlib import image
 
-from alexnet_pl import config, curves, report, runs
+from alexnet_pl import config, report, runs
 from alexnet_pl.errors import ConfigError
+from alexnet_pl.report import curves
+from alexnet_pl.report.compare import collect
+from alexnet_pl.report.page import html
 
 PICTURES = 1000
 WINDOWS = (300, 200, 200, 300)  # of unequal size, as where the batches do not divide the epoch
@@ -83,7 +86,7 @@ def make(folder: Path, plain: dict[str, Any], metrics: list[dict[str, float]], d
 
 
 def only_line(folder: Path) -> curves.Line:
-    (panel,) = curves.collect(folder).panels
+    (panel,) = collect(folder).panels
     (line,) = panel.lines
     return line
 
@@ -130,7 +133,7 @@ def test_mean_spread_and_ratio_over_seeds(tmp_path: Path) -> None:
     for seed in range(3):
         make(tmp_path / f"r{seed}", settings("relu", seed), rows(fast[seed], 5))
         make(tmp_path / f"t{seed}", settings("tanh", seed, lr=0.5), rows(slow[seed], 11))
-    (panel,) = curves.collect(tmp_path).panels
+    (panel,) = collect(tmp_path).panels
     for line, values in zip(panel.lines, (fast, slow), strict=True):
         timing = line.timing("running")
         assert timing is not None
@@ -158,7 +161,7 @@ def test_what_never_crossed_is_a_bound(tmp_path: Path) -> None:
     make(tmp_path / "r1", settings("relu", 1), rows(2.0, 5))
     make(tmp_path / "t1", settings("tanh", 1), rows(9.0, 11))
     make(tmp_path / "t2", settings("tanh", 2), rows(90.0, 11))
-    (panel,) = curves.collect(tmp_path).panels
+    (panel,) = collect(tmp_path).panels
     timing = panel.lines[1].timing("running")
     assert timing is not None
     assert (timing.mean, timing.spread) == (None, None)
@@ -173,14 +176,14 @@ def test_what_never_crossed_is_a_bound(tmp_path: Path) -> None:
 def test_no_ratio_where_neither_crossed(tmp_path: Path) -> None:
     make(tmp_path / "r1", settings("relu"), rows(50, 3))
     make(tmp_path / "t1", settings("tanh"), rows(60, 3))
-    assert curves.collect(tmp_path).panels[0].ratio("running") is None
+    assert collect(tmp_path).panels[0].ratio("running") is None
 
 
 def test_best_of_a_learning_rate_search(tmp_path: Path) -> None:
     compare = {"figure__compare": "optim.lr"}
     for name, lr, crosses, epochs in (("a", 0.1, 9, 5), ("b", 0.02, 7, 5), ("c", 0.004, 8, 5), ("d", 0.5, 3, 3)):
         make(tmp_path / name, settings(lr=lr, **compare), rows(crosses, epochs), done=epochs == 5)
-    (panel,) = curves.collect(tmp_path).panels
+    (panel,) = collect(tmp_path).panels
     assert [line.name for line in panel.lines] == ["0.004", "0.02", "0.1", "0.5"]
     assert [line.last_error for line in panel.lines[:2]] == pytest.approx([0.425, 0.375])
     assert panel.best is panel.lines[1]  # not the one that was lower when it stopped early
@@ -210,7 +213,7 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     make(tmp_path / "a", settings(), rows(3, 2))
     (tmp_path / "a" / "metrics.csv").write_text("epoch,train/error\nx,y\n")
     with pytest.raises(ConfigError, match=r"metrics\.csv is damaged"):
-        curves.collect(tmp_path)
+        collect(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -236,7 +239,7 @@ def test_lines_may_differ_in_rate_and_length_and_panels_in_anything(tmp_path: Pa
     make(tmp_path / "a", settings(), rows(3, 2))
     make(tmp_path / "b", settings("tanh", lr=0.5, stop_error=0.1, trainer__max_epochs=3), rows(3, 2))
     make(tmp_path / "c", settings(data__name="cifar10", figure__panel="other", data__root="/x"), rows(3, 2))
-    collected = curves.collect(tmp_path)
+    collected = collect(tmp_path)
     assert [panel.title for panel in collected.panels] == ["raw", "other"]
     assert collected.differing == ["data.name", "model.activation", "optim.lr", "stop_error", "trainer.max_epochs"]
 
@@ -248,7 +251,7 @@ def test_runs_from_other_commits_or_versions_are_told(tmp_path: Path) -> None:
         identity["git"] = {"commit": "0123456789abcdef", "dirty": name == "b"}
         identity["versions"] = {"torch": f"2.1{seed}"}
         (tmp_path / name / "run.json").write_text(json.dumps(identity))
-    assert curves.collect(tmp_path).notes == [
+    assert collect(tmp_path).notes == [
         "The runs differ in git commit: 012345678 (1 run), 012345678 + uncommitted changes (1 run).",
         "The runs differ in torch: 2.11 (1 run), 2.12 (1 run).",
     ]
@@ -341,7 +344,7 @@ def test_the_json_has_the_numbers(written: Path) -> None:
 
 def test_all_complete_means_no_box(tmp_path: Path) -> None:
     make(tmp_path / "a", settings(), rows(3, 5))
-    assert '<div class="box">' not in report.page(curves.collect(tmp_path))
+    assert '<div class="box">' not in html(collect(tmp_path))
 
 
 # ------------------------------------------------------------------------------------------------ the command

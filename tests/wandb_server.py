@@ -77,7 +77,7 @@ class Handler(BaseHTTPRequestHandler):
             self._answer({"exitcode": None, "limits": {}})
         elif self.path.startswith("/graphql"):
             asked = json.loads(body)
-            operation = asked.get("operationName") or re.search(r"(?:query|mutation)\s+(\w+)", asked["query"])[1]
+            operation = asked["operationName"]
             with self.server.lock:
                 self._answer({"data": self._graphql(operation, asked.get("variables") or {})})
         else:

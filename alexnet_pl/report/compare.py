@@ -1,201 +1,23 @@
-"""From run folders to numbers: error curves, the epochs they need to the target, and what must not be compared.
+"""Which runs are compared with which, and which must not be.
 
 A folder's runs form panels (`figure.panel`), a panel's runs form lines (one per value of `figure.compare`), and a
-line holds its seeds. Errors are shares of wrong answers between 0 and 1, times are epochs.
+line holds its seeds.
 """
 
 from __future__ import annotations
 
-import math
-from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import stdev
 from typing import Any
 
 from alexnet_pl import runs
 from alexnet_pl.errors import ConfigError
-
-METRICS = {
-    "running": "error on the training batches as they are trained, each before its update, over windows of pictures; "
-    "a window stands at its centre. cuda-convnet printed this, so it is most likely what the paper's Figure 1 shows",
-    "averaged": "the running error over a whole epoch, as a moving average that stands at that epoch's centre: "
-    "less noisy, since no single lucky window can reach the target",
-    "subset": "error on a fixed part of the training set, with the weights as they are after each epoch",
-}
-"""The training errors by which a crossing is timed: the first is the primary one. The page, the JSON and the terminal
-use these words."""
-
-VALIDATION = "error on pictures that are not trained on, with the weights as they are after each epoch"
+from alexnet_pl.report.curves import METRICS, VALIDATION, Drawn, Line, plus_minus, read
 
 # What may differ between the lines of a panel besides the compared and the tuned keys: how long a run goes on.
 LENGTH = ("stop_error", "trainer.max_epochs")
-
-
-# ------------------------------------------------------------------------------------------------ one run
-
-
-@dataclass(frozen=True)
-class Curve:
-    """Errors `y` against epochs `x`, in the order of training."""
-
-    x: list[float]
-    y: list[float]
-
-
-def crossing(x: list[float], y: list[float], target: float) -> float | None:
-    """When y is first at or under the target: interpolated linearly from the point before; None for never."""
-    for i, error in enumerate(y):
-        if error <= target:
-            share = (y[i - 1] - target) / (y[i - 1] - error) if i else 1.0
-            return x[i] if i == 0 else x[i - 1] + share * (x[i] - x[i - 1])
-    return None
-
-
-def curves(rows: list[dict[str, float]]) -> dict[str, Curve]:
-    """The curves in the rows of a metrics.csv, by metric; a metric that was not measured has an empty one."""
-    after = {name: [(r["epoch"], r[f"{key}/error"]) for r in rows if math.isfinite(r.get(f"{key}/error", math.nan))]
-             for name, key in (("window", "train"), ("subset", "subset"), ("validation", "val"))}  # fmt: skip
-    ends = [end for end, _ in after["window"]]
-    windows = [(a, b, error) for a, (b, error) in zip([0.0, *ends], after["window"], strict=False)]
-    # Longer than an epoch: the rows before are lost (the run began with logger=none), and so is the window's start.
-    windows = [(a, b, error) for a, b, error in windows if b - a < 1 + 1e-6]
-    return {
-        "running": Curve([(a + b) / 2 for a, b, _ in windows], [error for *_, error in windows]),
-        "averaged": _averaged(windows),
-        **{name: Curve([x for x, _ in after[name]], [y for _, y in after[name]]) for name in ("subset", "validation")},
-    }
-
-
-def _averaged(windows: list[tuple[float, float, float]]) -> Curve:
-    """Mean over each stretch of (start, end, error) windows that is one epoch long; windows split epochs evenly."""
-    starts = [start for start, *_ in windows]
-    curve = Curve([], [])
-    for i, (_, end, _) in enumerate(windows):
-        stretch = windows[bisect_left(starts, end - 1 - 1e-6) : i + 1]
-        if abs(sum(b - a for a, b, _ in stretch) - 1) < 1e-6:
-            curve.x.append(end - 0.5)
-            curve.y.append(sum((b - a) * error for a, b, error in stretch))
-    return curve
-
-
-@dataclass
-class Drawn:
-    """A run that has metrics."""
-
-    run: runs.Run
-    config: dict[str, Any]
-    curves: dict[str, Curve]
-    epochs: float  # trained so far
-    last_error: float | None  # running error over the last whole epoch
-
-    @property
-    def seed(self) -> int:
-        return int(self.config["seed"])
-
-    @property
-    def flat(self) -> dict[str, Any]:
-        return runs.flatten(self.config)
-
-
-def read(run: runs.Run) -> Drawn | None:
-    """A run's curves, or None where it has no metrics.
-
-    Raises:
-        ConfigError: metrics.csv is not what a run writes.
-    """
-    try:
-        rows = run.metrics
-        found = curves(rows)
-    except (ValueError, TypeError, KeyError) as error:
-        raise ConfigError(f"{run.folder / 'metrics.csv'} is damaged ({error}): remove the run, or repair it") from error
-    if not found["running"].x:
-        return None
-    whole = [row["train/epoch_error"] for row in rows if math.isfinite(row.get("train/epoch_error", math.nan))]
-    return Drawn(run, run.config, found, max(row["epoch"] for row in rows), whole[-1] if whole else None)
-
-
-# ------------------------------------------------------------------------------------------------ a line of seeds
-
-
-@dataclass
-class Timing:
-    """Epochs to the target by one metric: a value per seed, None where it was not reached by the curve's end."""
-
-    values: list[float | None]
-    ends: list[float]
-
-    @property
-    def crossed(self) -> list[float]:
-        return [value for value in self.values if value is not None]
-
-    @property
-    def bound(self) -> float:
-        """The mean where all seeds crossed; else what it is at least: a seed that did not counts to its end."""
-        return fmean(end if value is None else value for value, end in zip(self.values, self.ends, strict=True))
-
-    @property
-    def mean(self) -> float | None:
-        return self.bound if len(self.crossed) == len(self.values) else None
-
-    @property
-    def spread(self) -> float | None:
-        """Standard deviation over the seeds (n - 1)."""
-        return stdev(self.crossed) if self.mean is not None and len(self.values) > 1 else None
-
-    @property
-    def beyond(self) -> float | None:
-        """The epoch up to which a seed did not cross; None where all did."""
-        return min((e for v, e in zip(self.values, self.ends, strict=True) if v is None), default=None)
-
-    def __str__(self) -> str:
-        some = f" ({len(self.crossed)} of {len(self.values)} seeds crossed)" if len(self.values) > 1 else ""
-        return plus_minus(self.mean, self.spread) if self.mean is not None else f"> {self.beyond:.2f}{some}"
-
-
-def plus_minus(mean: float, spread: float | None) -> str:
-    return f"{mean:.2f}" if spread is None else f"{mean:.2f} ± {spread:.2f}"
-
-
-@dataclass
-class Line:
-    """The runs of one configuration: its seeds."""
-
-    name: str
-    runs: list[Drawn]
-    target: float
-
-    def timing(self, metric: str) -> Timing | None:
-        """None where no run has a point of this metric."""
-        found = [run.curves[metric] for run in self.runs]
-        if not any(curve.x for curve in found):
-            return None
-        return Timing([crossing(c.x, c.y, self.target) for c in found], [c.x[-1] if c.x else 0.0 for c in found])
-
-    def mean(self, metric: str) -> tuple[Curve, Curve, Curve]:
-        """Mean, lowest and highest error over the seeds, at the epochs where all seeds have a point."""
-        found = [run.curves[metric] for run in self.runs]
-        points = [{round(x, 6): y for x, y in zip(c.x, c.y, strict=True)} for c in found]
-        x = sorted(set(points[0]).intersection(*points[1:]))
-        columns = [[p[at] for p in points] for at in x]
-        mean, low, high = (Curve(x, [of(column) for column in columns]) for of in (fmean, min, max))
-        return mean, low, high
-
-    def lowest(self, metric: str) -> float | None:
-        """The lowest error of any seed."""
-        return min((y for run in self.runs for y in run.curves[metric].y), default=None)
-
-    @property
-    def last_error(self) -> float | None:
-        """Running error over the last whole epoch, mean over the seeds."""
-        known = [run.last_error for run in self.runs if run.last_error is not None]
-        return fmean(known) if len(known) == len(self.runs) else None
-
-    @property
-    def epochs(self) -> float:
-        """Epochs that every seed has trained."""
-        return min(run.epochs for run in self.runs)
 
 
 # ------------------------------------------------------------------------------------------------ a panel of lines

@@ -1,0 +1,80 @@
+"""Report: a folder of runs as one picture, one page and one file of numbers.
+
+    python -m alexnet_pl.report runs/figure1
+
+Writes into the folder <its name>.png, report.html (one file, opens without a network) and report.json. It reads run
+folders only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.markup import escape as literal
+from rich.table import Table
+
+from alexnet_pl import runs
+from alexnet_pl.errors import UserError
+from alexnet_pl.report.compare import Report, as_json, collect
+from alexnet_pl.report.curves import METRICS
+from alexnet_pl.report.page import html
+from alexnet_pl.report.picture import draw
+from alexnet_pl.report.tables import finding, table
+
+
+def write(folder: Path) -> tuple[Report, list[Path]]:
+    """Write picture, page and numbers into the folder; returns the report and the paths of picture and page.
+
+    Raises:
+        ConfigError: nothing to draw, or runs that must not be compared; nothing is written then.
+    """
+    folder = folder.resolve()
+    report = collect(folder)
+    picture, page = folder / f"{folder.name}.png", folder / "report.html"
+    draw(report, picture)
+    runs.write(page, html(report))
+    runs.write(folder / "report.json", json.dumps(as_json(report), indent=1, allow_nan=False))
+    return report, [picture, page]
+
+
+def show(report: Report, console: Console) -> None:
+    """Print the table, the metrics' definitions, what is not complete, and the notes."""
+    heads, sections = table(report)
+    for title, rows in sections:
+        shown = Table(*heads, title=literal(title), title_justify="left", box=SIMPLE)
+        for row in rows:
+            shown.add_row(*(literal(cell.partition("\n")[0]) for cell in row))
+        console.print(shown)
+    for panel in report.panels:
+        if said := finding(panel):
+            console.print(f"{panel.title}: {said}", markup=False)
+    for metric, said in METRICS.items():
+        console.print(f"{metric}: {said}", markup=False)
+    for run in report.incomplete:
+        console.print(f"{run.status}: {run.folder.name}{': ' * bool(run.failure)}{run.failure}", markup=False)
+    for note in report.notes:
+        console.print(note, markup=False)
+
+
+def main() -> None:
+    """The command. Exit code 0: written; 1: a mistake, told in one sentence."""
+    parser = argparse.ArgumentParser(
+        prog="python -m alexnet_pl.report",
+        description="Draw the runs of a folder: writes <folder's name>.png, report.html and report.json into it and "
+        "prints when each line reaches the target error. Runs that must not be compared are refused by name.",
+    )
+    parser.add_argument("folder", type=Path, help="a run, or a folder of runs such as runs/figure1")
+    try:
+        report, paths = write(parser.parse_args().folder)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {error.filename}: {error.strerror}")
+    show(report, Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120))
+    for path in paths:
+        print(path)

@@ -1,0 +1,3 @@
+from alexnet_pl.report import main
+
+main()
