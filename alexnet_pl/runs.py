@@ -123,8 +123,8 @@ class Run:
         Raises:
             ConfigError: the folder cannot be written, is in use, or holds a run with another configuration.
         """
-        self.refuse_another(config)
         try:
+            self.refuse_another(config)
             self.last.parent.mkdir(parents=True, exist_ok=True)
             self._lock()
             if not self.identity:

@@ -77,6 +77,11 @@ def only_run(folder: Path, name: str = "train") -> runs.Run:
     return run
 
 
+def rows(folder: Path) -> int:
+    """How many rows the folder's run has logged so far."""
+    return sum(len(runs.read_rows(file)) for file in folder.glob("runs/*/*/metrics.csv"))
+
+
 def sent(history: list[dict[str, Any]]) -> list[dict[str, float]]:
     """History rows as metrics.csv has them: without the client's own columns, and Lightning's name for the step."""
     rows = [{("step" if k == "trainer/global_step" else k): v for k, v in row.items()} for row in history]
@@ -129,7 +134,6 @@ class Waiting:
 @pytest.fixture(scope="module", autouse=True)
 def waiting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Waiting]:
     folders = {name: tmp_path_factory.mktemp(name) for name in ("never", "gone", "online")}
-    begun = lambda name: list(folders[name].glob("runs/*/*/metrics.csv"))
     nobody = {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": KEY}  # the discard port
     with Server() as server, ExitStack() as ends:
 
@@ -139,12 +143,12 @@ def waiting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Waiting]:
             return process
 
         online = start("online", *TINY, **server.environment)
-        until(lambda: begun("online"))
+        until(lambda: rows(folders["online"]) > 3)
         online.popen.send_signal(signal.SIGSTOP)
         never = start("never", *ONE_EPOCH, **nobody)
         with Server() as leaving:
             gone = start("gone", *ONE_EPOCH, **leaving.environment)
-            until(lambda: begun("gone"))
+            until(lambda: rows(folders["gone"]) > 3)
         yield Waiting(never, gone, online, server, folders)
 
 
@@ -337,7 +341,8 @@ def test_without_wandb_nothing_of_it_is_written(monkeypatch: pytest.MonkeyPatch,
     cfg.trainer = config.Trainer(accelerator="cpu", devices=1, max_epochs=1, limit_train_batches=2, limit_val_batches=1)
     cfg.logger = config.Logger(name=config.LoggerName[name])
     run = runs.Run(tmp_path / "run")
-    fit(cfg, run, [])
+    run.start(config.as_dict(cfg), [])
+    fit(cfg, run)
     assert run.done
     assert len(run.metrics) == (2 + 1 if name == "csv" else 0)
     files = {path.name for path in run.folder.iterdir()}
@@ -389,4 +394,5 @@ def test_a_server_that_does_not_answer_does_not_stop_a_run(waiting: Waiting, cas
     assert run.done
     assert len(run.metrics) == 12 + 1
     assert json.loads((run.folder / "done.json").read_text())["metrics"]["images_seen"] == 12 * 128
-    assert not (case == "never" and process.seconds > 90), "the start waited for W&B too long"
+    begun, ended = (run.folder / "run.json").stat().st_mtime, (run.folder / "done.json").stat().st_mtime
+    assert ended - begun < 60, "it waited for W&B too long"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -79,6 +80,7 @@ def test_a_run_leaves_what_is_needed_to_trust_it(whole: runs.Run):
     assert (whole.folder / "train.log").read_text().count("  epoch ") == 3
     assert last(whole)["config"] == whole.config, "the checkpoint carries the configuration"
     assert {p.name for p in whole.folder.iterdir()} == {
+        ".lock",
         "checkpoints",
         "config.yaml",
         "done.json",
@@ -124,10 +126,33 @@ def test_another_configuration_in_the_same_folder_is_refused(whole: runs.Run):
         process = start(folder.parents[2], *TINY, "optim.lr=0.1", f"hydra.run.dir='{folder}'")
         _, err = process.communicate(timeout=60)
         assert process.returncode == 1
-        assert "optim.lr was 0.002 and is now 0.1" in err
+        (sentence,) = err.strip().splitlines()
+        assert "optim.lr was 0.002 and is now 0.1" in sentence
+        assert whole.status == "unfinished", "the refused run left no mark in a folder that is not its own"
     finally:
-        (folder / "failed.json").unlink(missing_ok=True)
         (folder / "done.away").rename(folder / "done.json")
+
+
+def test_a_changed_sweep_is_refused_before_its_first_job(whole: runs.Run, tmp_path: Path, train: Command):
+    """A finished job is skipped only if it is the same: here the sweep's second job stands for another rate."""
+    folder = tmp_path / "runs" / "s"
+    shutil.copytree(whole.folder, folder / f"seed=2,{whole.folder.name}")
+    os.rename(folder / f"seed=2,{whole.folder.name}", folder / runs.folder_name([*TINY, "seed=2"]))
+    result = train("-m", *TINY, "seed=1,2", "name=s")
+    assert result.returncode == 1
+    assert "seed was 1 and is now 2" in result.stderr
+    assert [p.name for p in folder.iterdir()] == [runs.folder_name([*TINY, "seed=2"])]
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path: Path, train: Command):
+    first = start(tmp_path, *TINY)
+    run = runs.Run(tmp_path / "runs" / "train" / runs.folder_name(TINY))
+    wait_for(lambda: rows(run) > 3)
+    result = train(*TINY)
+    assert result.returncode == 1
+    assert "another process is training in" in result.stderr
+    assert first.wait(timeout=60) == 0
+    assert run.status == "done"
 
 
 def test_a_damaged_checkpoint_is_named(whole: runs.Run, tmp_path: Path, train: Command):
