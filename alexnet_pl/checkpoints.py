@@ -15,7 +15,7 @@ import torch
 from lightning_fabric.plugins.io import TorchCheckpointIO
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from alexnet_pl.errors import Interrupted
+from alexnet_pl.errors import ConfigError, Interrupted
 from alexnet_pl.runs import Run
 
 
@@ -31,6 +31,19 @@ class WholeFiles(TorchCheckpointIO):
             beside.replace(path)
         finally:
             beside.unlink(missing_ok=True)
+
+
+def images_seen(path: Path) -> int:
+    """The pictures a run had trained on when a checkpoint was written.
+
+    Raises:
+        ConfigError: the file is not a checkpoint of a run.
+    """
+    try:
+        return int(torch.load(path, map_location="cpu", weights_only=True)["progress"]["images_seen"])
+    except Exception as error:  # whatever a damaged file makes torch say
+        reason = str(error).strip().split("\n")[0]
+        raise ConfigError(f"{path} cannot be read ({reason}): remove it to start the run again") from error
 
 
 def every_epoch(run: Run, with_validation: bool) -> list[pl.Callback]:

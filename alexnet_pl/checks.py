@@ -144,5 +144,5 @@ def wandb_key() -> bool:
     if os.environ.get("WANDB_API_KEY"):
         return True
     netrc_file = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
-    host = os.environ.get("WANDB_BASE_URL", "api.wandb.ai").split("//")[-1].split("/")[0].split(":")[0]
+    host = os.environ.get("WANDB_BASE_URL", "api.wandb.ai").split("//")[-1].split("/")[0]
     return netrc_file.is_file() and host in netrc_file.read_text(errors="replace").split()

@@ -37,12 +37,6 @@ class MetricsCSV(Logger):
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """config.yaml has them."""
 
-    def rewind(self, images_seen: int) -> None:
-        """Drop the rows from after a checkpoint: the resumed run writes them again."""
-        rows = runs.read_rows(self.path)
-        if rows:
-            runs.write_rows(self.path, [row for row in rows if row["images_seen"] <= images_seen])
-
 
 class Mirror(WandbLogger):
     """A W&B run that cannot stop the training: where its process dies, it says so once and is left alone."""

@@ -162,6 +162,12 @@ class Run:
         """Leave the reason why the run ended early; the next start removes it."""
         write(self.folder / "failed.json", json.dumps({"reason": reason}, indent=1))
 
+    def rewind(self, images_seen: int) -> None:
+        """Drop the rows of metrics.csv from after a checkpoint: the resumed run writes them again."""
+        rows = self.metrics
+        if rows:
+            write_rows(self.folder / "metrics.csv", [row for row in rows if row["images_seen"] <= images_seen])
+
     # -------------------------------------------------------------------------------------------- reading
 
     @property

@@ -1,10 +1,10 @@
 """Train: one run, or a sweep of runs.
 
-    python -m alexnet_pl.train model.activation=tanh        one run
+    python -m alexnet_pl.train model.activation=tanh           one run
     python -m alexnet_pl.train -m model.activation=relu,tanh   one run per value, each in a process of its own
-    python -m alexnet_pl.train sweep=figure1                 a named sweep; again: it continues where it stopped
+    python -m alexnet_pl.train sweep=figure1                   a named sweep; again: it continues where it stopped
 
-Only this file and sweep.py know Hydra. Torch is imported when a run starts, so help and completion stay quick.
+Only this file and sweep.py know Hydra; torch is imported when a run starts, so that help and completion stay quick.
 """
 
 from __future__ import annotations
@@ -45,25 +45,18 @@ def fit(cfg: config.Config, run: runs.Run) -> None:
         Interrupted: a signal asked for the end; the checkpoint is written.
     """
     import pytorch_lightning as pl
-    import torch
     from pytorch_lightning.callbacks import EarlyStopping
+    from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
     from alexnet_pl import checkpoints, data, logger, module, progress
 
     started = time.perf_counter()
-    _quieten()
-    loggers = logger.build(cfg, run)
-
+    if cfg.trainer.profiler is None:  # a profiler reports through Lightning's log
+        _quieten()
     resume = run.last if run.last.is_file() else None
     if resume:
-        try:
-            seen = torch.load(resume, map_location="cpu", weights_only=True)["progress"]["images_seen"]
-        except Exception as error:
-            raise ConfigError(f"{resume} cannot be read ({error}): remove it to start the run again") from error
-        for log in loggers:
-            if isinstance(log, logger.MetricsCSV):
-                log.rewind(seen)
-
+        run.rewind(checkpoints.images_seen(resume))
+    loggers = logger.build(cfg, run)
     datamodule = data.SmallSet(cfg)
     classifier = module.Classifier(cfg, datamodule.image_size)
     validates = cfg.trainer.limit_val_batches != 0
@@ -76,13 +69,12 @@ def fit(cfg: config.Config, run: runs.Run) -> None:
         callbacks += checkpoints.every_epoch(run, validates)
     if cfg.stop_error is not None:
         callbacks.append(EarlyStopping("train/epoch_error", stopping_threshold=cfg.stop_error, patience=10**9))
-    trainer = pl.Trainer(
-        **{key: value for key, value in vars(cfg.trainer).items() if value is not None},
-        logger=loggers,
-        callbacks=callbacks,
-        plugins=[checkpoints.WholeFiles()],
-    )
+    options = {key: value for key, value in vars(cfg.trainer).items() if value is not None}
     try:
+        try:
+            trainer = pl.Trainer(**options, logger=loggers, callbacks=callbacks, plugins=[checkpoints.WholeFiles()])
+        except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
+            raise ConfigError(f"trainer: Lightning refuses these options: {' '.join(str(error).split())}") from error
         with stop.listening():
             trainer.fit(classifier, datamodule, ckpt_path=resume)
     except BaseException:

@@ -30,8 +30,6 @@ import torch.nn.functional as F
 from alexnet_pl import config, data, logger, model, optim, runs
 from alexnet_pl.module import Classifier
 
-STEPS = 60
-
 
 def configuration(channels_last: bool) -> config.Config:
     cfg = config.Config(name="bench", seed=1, window=2500, subset=0)
@@ -42,7 +40,7 @@ def configuration(channels_last: bool) -> config.Config:
     return cfg
 
 
-def bare(datamodule: data.SmallSet) -> float:
+def bare(datamodule: data.SmallSet, steps: int) -> float:
     """Pictures per second of a plain loop, channels-last fp32."""
     cfg = configuration(channels_last=True)
     net = model.build(cfg.model, 32, seed=1)
@@ -50,7 +48,7 @@ def bare(datamodule: data.SmallSet) -> float:
     wrong = torch.zeros(())
     start = time.perf_counter()
     for step, (images, labels) in enumerate(datamodule.train_dataloader()):
-        if step == STEPS:
+        if step == steps:
             break
         logits = net(images)
         loss = F.cross_entropy(logits, labels)
@@ -58,7 +56,7 @@ def bare(datamodule: data.SmallSet) -> float:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return STEPS * cfg.data.batch_size / (time.perf_counter() - start)
+    return steps * cfg.data.batch_size / (time.perf_counter() - start)
 
 
 class Clock(pl.Callback):
@@ -69,7 +67,7 @@ class Clock(pl.Callback):
         self.seconds = time.perf_counter() - self.start
 
 
-def lightning(datamodule: data.SmallSet, channels_last: bool, precision: str) -> float:
+def lightning(datamodule: data.SmallSet, steps: int, channels_last: bool, precision: str) -> float:
     """Pictures per second through our module, with its running error and metrics.csv."""
     cfg = configuration(channels_last)
     clock = Clock()
@@ -79,7 +77,7 @@ def lightning(datamodule: data.SmallSet, channels_last: bool, precision: str) ->
             accelerator="cpu",
             precision=precision,  # type: ignore[arg-type]
             max_epochs=1,
-            limit_train_batches=STEPS,
+            limit_train_batches=steps,
             limit_val_batches=0,
             logger=logger.MetricsCSV(run),
             callbacks=[clock],
@@ -88,10 +86,10 @@ def lightning(datamodule: data.SmallSet, channels_last: bool, precision: str) ->
             enable_checkpointing=False,
         )
         trainer.fit(Classifier(cfg, datamodule.image_size), datamodule)
-    return STEPS * cfg.data.batch_size / clock.seconds
+    return steps * cfg.data.batch_size / clock.seconds
 
 
-VARIANTS: dict[str, Callable[[data.SmallSet], float]] = {
+VARIANTS: dict[str, Callable[[data.SmallSet, int], float]] = {
     "bare loop, channels-last fp32": bare,
     "through Lightning, channels-last fp32": partial(lightning, channels_last=True, precision="32-true"),
     "through Lightning, NCHW fp32": partial(lightning, channels_last=False, precision="32-true"),
@@ -107,7 +105,8 @@ PAIRS = [
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds that count, after one to warm up")
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--steps", type=int, default=60, help="training steps of each variant in a round, at most 79")
+    rounds, steps = vars(parser.parse_args()).values()
     warnings.filterwarnings("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     datamodule = data.SmallSet(configuration(True))
@@ -115,7 +114,7 @@ def main() -> None:
     speeds: dict[str, list[float]] = {name: [] for name in VARIANTS}
     for i in range(rounds + 1):
         for name, run in VARIANTS.items():
-            speed = run(datamodule)
+            speed = run(datamodule, steps)
             if i:
                 speeds[name].append(speed)
     print(f"\n{runs.processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {rounds} rounds")
