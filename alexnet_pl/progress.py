@@ -49,7 +49,7 @@ class EpochLines(ProgressBar):
                 TextColumn("left"),
                 console=self.console,
             )
-            self.task = self.bar.add_task(place + self.title, total=total, completed=trainer.global_step)
+            self.task = self.bar.add_task(place.rstrip(": ") or "training", total=total, completed=trainer.global_step)
             self.bar.start()
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
@@ -68,6 +68,9 @@ class EpochLines(ProgressBar):
             f"  epoch {epoch:3d}/{trainer.max_epochs}  error: training {pl_module.epoch_error:.3f}  "
             f"{'  '.join(shown)}  {pl_module.rate:,.0f} images/s  {minutes}:{seconds:02d}"
         )
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self.teardown(trainer, pl_module, "fit")
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if self.bar:

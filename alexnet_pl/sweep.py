@@ -26,8 +26,6 @@ from hydra.errors import HydraException, MissingConfigException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
-from rich.console import Console
-from rich.table import Table
 
 from alexnet_pl import checks, config, runs
 from alexnet_pl.errors import ConfigError, UserError
@@ -56,12 +54,9 @@ class Checks(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         jobs = [runs.Run(self.folder / name) for name in self.jobs]
         done = sum(run.status == "done" for run in jobs)
-        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+        print(f"\n{done} of {len(jobs)} jobs done in {self.folder}")
         for run in jobs:
-            table.add_row(run.status, run.folder.name, run.failure)
-        console = Console(soft_wrap=True, highlight=False)
-        console.print(f"\n{done} of {len(jobs)} jobs done in {self.folder}", markup=False)
-        console.print(table)
+            print(f"  {run.status:10}  {run.folder.name}" + (f": {run.failure}" if run.failure else ""))
         if done < len(jobs):
             sys.exit("some jobs did not finish: the same command runs those again and skips the others")
 

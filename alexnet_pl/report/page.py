@@ -54,8 +54,8 @@ click a name in the legend to hide its line.</p>
 <div class="wide"><table>{"".join(results)}</table></div>
 <p class="small">In epochs: the first time a curve is at or under the target, interpolated between its points. Over
 several seeds: mean ± standard deviation. <b>&gt; 54.9</b>: not reached by epoch 54.9, where the curve ends. A ratio is
-that of the means; its ± is over the seeds. <b>paper</b>: Krizhevsky, Sutskever and Hinton 2012; epochs are read off its
-plot. <b>error over the last epoch</b>: the running error, mean over that epoch.</p>
+that of the means; its ± is over the seeds. <b>paper</b>: Krizhevsky, Sutskever and Hinton 2012, on
+CIFAR-10; epochs are read off its plot. <b>error over the last epoch</b>: the running error, mean over that epoch.</p>
 <dl>{"".join(f"<dt>{word}</dt><dd>{escape(said)}.</dd>" for word, said in words.items())}</dl>
 <h2>What differs between the runs</h2>
 {_plain(["line", "panel", *report.differing], lines)}
@@ -147,7 +147,8 @@ def _traces(panel: Panel, line: Line, metric: str) -> list[dict[str, Any]]:
     name, hover = escape(label(panel, line)), "epoch %{x:.2f}: %{y:.1%}"
     mean, low, high = line.mean(metric)
     ink = {"dash": dash, "color": colour}
-    traces: list[dict[str, Any]] = [{"x": mean.x, "y": mean.y, "name": name, "hovertemplate": hover, "line": ink}]
+    main = {"x": mean.x, "y": mean.y, "name": name, "hovertemplate": hover, "line": ink, "mode": "lines"}
+    traces: list[dict[str, Any]] = [main]
     quiet = {"showlegend": False, "mode": "lines"}
     if len(line.runs) > 1:
         fill = f"rgba{(*bytes.fromhex(colour[1:]), 0.15)}"

@@ -61,7 +61,9 @@ def draw_panel(axes: Any, panel: Panel) -> None:
     # The first label stands below its curve, the others above theirs: there they have room.
     for i, (x, y, said, colour) in enumerate(sorted(crossings)):
         offset, side = ((-10, -26), "left") if i == 0 else ((4, 8), "left") if y == panel.target else ((0, 18), "right")
-        axes.annotate(said, (x, y), offset, textcoords="offset points", ha=side, color=colour, weight="bold")
+        box = {"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 1}
+        look = {"ha": side, "color": colour, "weight": "bold", "bbox": box, "zorder": 6}
+        axes.annotate(said, (x, y), offset, textcoords="offset points", **look)
     axes.axhline(panel.target, color="#555555", linewidth=1, linestyle=(0, (6, 4)), zorder=0)
     place = {"transform": axes.get_yaxis_transform(), "va": "top"}
     said = f"{100 * panel.target:g} % error"
