@@ -15,8 +15,9 @@ from typing import Any, get_type_hints
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from alexnet_pl.config import Config, DataSet, LoggerName, WandbMode, keys
+from alexnet_pl.config import Config, DataSet, LoggerName, WandbMode
 from alexnet_pl.errors import ConfigError
+from alexnet_pl.keys import keys
 
 
 def nearest(word: str, choices: list[str]) -> str:
@@ -53,6 +54,9 @@ def explain(error: OmegaConfBaseException) -> str:
     kind = keys().get(key)
     said = str(error.msg or error).split("\n")[0]
     value = said.split("'")[1] if said.count("'") > 1 else ""
+    if value.startswith("${oc.env:"):
+        variable = value.removeprefix("${oc.env:").split(",")[0].rstrip("}")
+        value = f"{os.environ.get(variable, '')} (from the environment variable {variable})"
     if isinstance(kind, type) and issubclass(kind, Enum):
         return f"{key}={value} is not a choice: {nearest(value, list(kind.__members__))}"
     if "not in" in said and key:
@@ -81,8 +85,8 @@ def _leaves(node: Any, prefix: str = "") -> list[str]:
 def _rules(c: Config) -> Iterator[str]:
     """What no type can say: a sentence for each rule that is broken."""
     d, o, t = c.data, c.optim, c.trainer
-    if not c.name or not Path(c.name).parts[-1].strip("."):
-        yield f"name={c.name!r} cannot name a folder"
+    if not Path(c.name).name or ".." in Path(c.name).parts or Path(c.name).is_absolute():
+        yield f"name={c.name!r} must name a folder under runs/"
     if not o.lr > 0:
         yield f"optim.lr={o.lr} must be above 0"
     if not 0 <= o.momentum < 1:
@@ -120,9 +124,13 @@ def _rules(c: Config) -> Iterator[str]:
     for key in (c.figure.compare, *c.figure.tuned):
         if key not in keys():
             yield f"figure names {key}, which is not a key: {nearest(key, list(keys()))}"
+    if t.overfit_batches or t.limit_train_batches == 0:
+        name = "overfit_batches" if t.overfit_batches else "limit_train_batches"
+        yield f"trainer.{name}={getattr(t, name)} would not train as it says: use trainer.limit_train_batches above 0"
     if all(limit is None for limit in (t.max_epochs, t.max_steps, t.max_time, t.fast_dev_run)):
         yield "training would never end: set trainer.max_epochs, trainer.max_steps or trainer.max_time"
-    if str(t.devices) not in ("1", "None") or t.num_nodes not in (1, None):
+    one = str(t.devices) == "1" or (isinstance(t.devices, list) and len(t.devices) == 1)
+    if not one or t.num_nodes not in (1, None):
         yield f"trainer.devices={t.devices} on {t.num_nodes or 1} nodes: this version trains on one device"
     if c.logger.name is LoggerName.wandb and c.logger.mode is WandbMode.online and not wandb_key():
         yield (

@@ -6,9 +6,6 @@ into a `Config`.
 
 from __future__ import annotations
 
-import ast
-import inspect
-import itertools
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum, auto
 from typing import Any, get_type_hints
@@ -144,12 +141,8 @@ class Trainer:
     """training batches per epoch: a number, or a share of the set"""
     limit_val_batches: Any = None
     """validation batches, likewise"""
-    limit_test_batches: Any = None
-    """test batches, likewise"""
-    limit_predict_batches: Any = None
-    """prediction batches, likewise"""
     overfit_batches: Any = None
-    """train and validate on these few batches only"""
+    """refused: the order of the pictures is ours; use limit_train_batches"""
     val_check_interval: Any = None
     """validate every so many batches, or after this share of an epoch"""
     check_val_every_n_epoch: int | None = None
@@ -178,8 +171,6 @@ class Trainer:
     """let cuDNN time its algorithms"""
     inference_mode: bool | None = None
     """evaluate under inference_mode rather than no_grad"""
-    use_distributed_sampler: bool | None = None
-    """let Lightning wrap samplers"""
     profiler: str | None = None
     """simple, advanced, pytorch"""
     detect_anomaly: bool | None = None
@@ -244,47 +235,6 @@ class Config:
     trainer: Trainer = field(default_factory=Trainer)
     logger: Logger = field(default_factory=Logger)
     figure: Figure = field(default_factory=Figure)
-
-
-# ------------------------------------------------------------------------------------------------ the keys
-
-
-def keys(schema: type = Config, prefix: str = "") -> dict[str, Any]:
-    """Every dotted key of the schema with its type: {"seed": int, "model.activation": Activation, ...}."""
-    out: dict[str, Any] = {}
-    for name, kind in get_type_hints(schema).items():
-        if isinstance(kind, type) and is_dataclass(kind):
-            out |= keys(kind, f"{prefix}{name}.")
-        else:
-            out[prefix + name] = kind
-    return out
-
-
-def docs(schema: type = Config, prefix: str = "") -> dict[str, str]:
-    """Every dotted key with the words below its field in this file."""
-    (cls,) = ast.parse(inspect.getsource(schema)).body
-    assert isinstance(cls, ast.ClassDef)
-    kinds = get_type_hints(schema)
-    out: dict[str, str] = {}
-    for node, below in itertools.pairwise([*cls.body, ast.Pass()]):
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            name = node.target.id
-            if is_dataclass(kinds[name]):
-                out |= docs(kinds[name], f"{prefix}{name}.")
-            elif isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
-                out[prefix + name] = str(below.value.value)
-    return out
-
-
-def describe() -> str:
-    """The keys as a list for --help: name, choices or type, meaning."""
-    lines = []
-    for key, text in docs().items():
-        kind = keys()[key]
-        is_choice = isinstance(kind, type) and issubclass(kind, Enum)
-        words = "|".join(kind.__members__) if is_choice else getattr(kind, "__name__", str(kind).replace("typing.", ""))
-        lines.append(f"{key}  ({words})\n    {text}")
-    return "\n".join(lines)
 
 
 def schema() -> DictConfig:

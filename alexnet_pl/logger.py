@@ -82,8 +82,8 @@ def _wandb(cfg: config.Config, run: runs.Run) -> list[Logger]:
             # Without limits a server that does not answer would hold up the start for 90 s, and the end for ever.
             settings=wandb.Settings(silent=True, console="off", init_timeout=20, finish_timeout=30),
         )
-        for group in ("train", "subset", "val"):
-            experiment.define_metric(f"{group}/*", step_metric="epoch")
+        for metrics in ("train/*", "subset/*", "val/*", "images_seen", "images_per_second"):
+            experiment.define_metric(metrics, step_metric="epoch")
         return Mirror(experiment=experiment)
 
     # A mirror must not stop the run: where W&B does not start, say so and go on.

@@ -34,6 +34,7 @@ class Classifier(pl.LightningModule):
         self.net = model.build(cfg.model, image_size, cfg.seed)
         self.images_seen = 0
         self.rate = 0.0  # pictures per second over the last window
+        self._evaluated: dict[str, float] = {}  # since the last row of an epoch
         # wrong answers, summed loss, pictures: of this window, counted on the device and read once a window; and of
         # this epoch. Not buffers: those would follow the net into low precision.
         self._window = torch.zeros(3)
@@ -51,10 +52,13 @@ class Classifier(pl.LightningModule):
 
     def on_train_start(self) -> None:
         self._window = self._window.to(self.device)
-        self._clock = time.perf_counter()
+        self._start_clock()
 
     def on_train_epoch_start(self) -> None:
-        self._clock = time.perf_counter()
+        self._start_clock()
+
+    def _start_clock(self) -> None:
+        self._clock, self._timed_from = time.perf_counter(), self.images_seen
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, labels = batch
@@ -67,7 +71,8 @@ class Classifier(pl.LightningModule):
         self.images_seen += len(labels)
         # Windows split an epoch evenly, so that none is too small to trust.
         batches = int(self.trainer.num_training_batches)
-        windows = max(1, min(batches, round(self.pictures_per_epoch / self.cfg.window)))
+        pictures = min(self.pictures_per_epoch, batches * self.cfg.data.batch_size)
+        windows = max(1, min(batches, round(pictures / self.cfg.window)))
         if (batch_idx + 1) * windows // batches > batch_idx * windows // batches:
             self._close_window()
         return loss
@@ -76,7 +81,7 @@ class Classifier(pl.LightningModule):
         """Report the running error and start counting anew.
 
         Raises:
-            TrainingError: the loss is not finite. The update that would follow is not made.
+            TrainingError: the loss is not finite; this step's update is not made, and no checkpoint has it.
         """
         wrong, loss, count = self._window.tolist()  # the only wait for the device
         if not math.isfinite(loss):
@@ -85,17 +90,28 @@ class Classifier(pl.LightningModule):
                 f"learning rate that is too high for this input scale (optim.lr={self.cfg.optim.lr}, "
                 f"data.scale={self.cfg.data.scale})"
             )
-        now = time.perf_counter()
-        self.rate = count / (now - self._clock)
-        self._clock = now
+        self.rate = (self.images_seen - self._timed_from) / (time.perf_counter() - self._clock)
+        self._start_clock()
         self._epoch = [total + part for total, part in zip(self._epoch, (wrong, loss, count), strict=True)]
         self._window.zero_()
         self.report({"train/error": wrong / count, "train/loss": loss / count, "images_per_second": self.rate})
 
+    def on_validation_start(self) -> None:
+        self._validation_began = time.perf_counter()
+
+    def on_validation_end(self) -> None:
+        """Keep what was measured for the epoch's row, and leave the time it took out of the speed."""
+        metrics = self.trainer.callback_metrics
+        self._evaluated = {k: float(v) for k, v in metrics.items() if k.startswith(("val/", "subset/"))}
+        if not self.trainer.sanity_checking:
+            self._clock += time.perf_counter() - self._validation_began
+
     def on_train_epoch_end(self) -> None:
+        if self._window[2]:  # the epoch was cut short, by max_steps or max_time
+            self._close_window()
         error, self._epoch = self.epoch_error, [0.0, 0.0, 0.0]
         self.log("train/epoch_error", error, logger=False)
-        evaluated = {k: float(v) for k, v in self.trainer.callback_metrics.items() if k.startswith(("val/", "subset/"))}
+        evaluated, self._evaluated = self._evaluated, {}
         self.report({"train/epoch_error": error, **evaluated})
 
     @property

@@ -19,15 +19,12 @@ import csv
 import hashlib
 import json
 import os
-import platform
 import re
 import secrets
-import subprocess
 import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -38,7 +35,7 @@ try:
 except ImportError:  # Windows: two processes in one folder are not told apart
     fcntl = None  # type: ignore[assignment]
 
-from alexnet_pl import ROOT
+from alexnet_pl import provenance
 from alexnet_pl.errors import ConfigError
 
 # Overrides that say where and how a run is recorded, not what is trained: they do not name the folder, and may
@@ -127,12 +124,20 @@ class Run:
             self.refuse_another(config)
             self.last.parent.mkdir(parents=True, exist_ok=True)
             self._lock()
-            if not self.identity:
-                write(self.folder / "run.json", json.dumps(_identity(config, overrides), indent=1))
-            write(self.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
+            identity = self.identity
+            if identity:  # what goes on from here may be other code, on another machine
+                identity.setdefault("continued", []).append(_session())
+            else:
+                identity = _identity(config, overrides)
+            write(self.folder / "run.json", json.dumps(identity, indent=1))
+            self.record(config)
             (self.folder / "failed.json").unlink(missing_ok=True)
         except OSError as error:
             raise ConfigError(f"the run folder {self.folder} cannot be written: {error.strerror}") from error
+
+    def record(self, config: dict[str, Any]) -> None:
+        """Write config.yaml; of a run that is there already only bookkeeping can have changed."""
+        write(self.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
 
     def _lock(self) -> None:
         """Keep other processes out until this one ends."""
@@ -156,17 +161,23 @@ class Run:
 
     def finish(self, metrics: dict[str, float], seconds: float) -> None:
         """Set the done mark."""
-        write(self.folder / "done.json", json.dumps({"metrics": metrics, "seconds": round(seconds, 1)}, indent=1))
+        write(
+            self.folder / "done.json",
+            json.dumps({"metrics": metrics, "seconds": round(seconds, 1)}, indent=1, allow_nan=False),
+        )
 
     def fail(self, reason: str) -> None:
         """Leave the reason why the run ended early; the next start removes it."""
         write(self.folder / "failed.json", json.dumps({"reason": reason}, indent=1))
 
     def rewind(self, images_seen: int) -> None:
-        """Drop the rows of metrics.csv from after a checkpoint: the resumed run writes them again."""
-        rows = self.metrics
+        """Drop the rows of metrics.csv from after a checkpoint (0: there was none): they are about to come again."""
+        path = self.folder / "metrics.csv"
+        rows = [row for row in self.metrics if row["images_seen"] <= images_seen]
         if rows:
-            write_rows(self.folder / "metrics.csv", [row for row in rows if row["images_seen"] <= images_seen])
+            write_rows(path, rows)
+        else:
+            path.unlink(missing_ok=True)
 
     # -------------------------------------------------------------------------------------------- reading
 
@@ -221,44 +232,17 @@ def _identity(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
         "overrides": overrides,
         "command": sys.argv,
         "seed": config["seed"],
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "git": git_state(),
-        "versions": {"python": platform.python_version()} | {p: _version(p) for p in PACKAGES},
-        "machine": {"system": platform.platform(), "processor": processor(), "cpus": os.cpu_count()},
+        **_session(),
     }
 
 
-PACKAGES = ("alexnet-pl", "torch", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf", "wandb")
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
-
-
-def git_state() -> dict[str, Any]:
-    """Commit and dirty flag of the checkout the package runs from; empty for an installed wheel."""
-
-    def git(*args: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(ROOT), *args], capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    if not (ROOT / ".git").exists():
-        return {}
-    try:
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
-    except (OSError, subprocess.CalledProcessError):  # no git on this machine, or no commit yet
-        return {}
-
-
-def processor() -> str:
-    """The processor's name, as the system tells it."""
-    info = Path("/proc/cpuinfo")
-    names = re.findall(r"model name\s*: (.*)", info.read_text()) if info.is_file() else []
-    return names[0] if names else platform.processor() or platform.machine()
+def _session() -> dict[str, Any]:
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "git": provenance.git_state(),
+        "versions": provenance.versions(),
+        "machine": provenance.machine(),
+    }
 
 
 # ------------------------------------------------------------------------------------------------ metrics.csv

@@ -30,6 +30,8 @@ from omegaconf.errors import OmegaConfBaseException
 from alexnet_pl import checks, config, runs
 from alexnet_pl.errors import ConfigError, UserError
 
+STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
 
 class Checks(Callback):
     """Refuse a mistake before anything is written; say at the end how each job of a sweep fared."""
@@ -43,12 +45,20 @@ class Checks(Callback):
 
     def _prepare(self, sweep_config: DictConfig) -> None:
         self.folder = Path(sweep_config.hydra.sweep.dir).absolute()
-        self.jobs = {}
+        self.jobs: dict[str, list[str]] = {}
+        configs = {}
         for overrides in _expand(sweep_config):
             job = _config_loader().load_sweep_config(sweep_config, overrides)
-            _check(job, self.folder / job.hydra.sweep.subdir)
-            self.jobs[str(job.hydra.sweep.subdir)] = overrides
+            name = str(job.hydra.sweep.subdir)
+            if name in self.jobs:
+                raise ConfigError(f"the sweep asks for {name} twice: give each value once")
+            configs[name] = _check(job, self.folder / name)
+            self.jobs[name] = overrides
         runs.record_sweep(self.folder, self.jobs)
+        for name, checked in configs.items():  # how finished runs are drawn may change
+            run = runs.Run(self.folder / name)
+            if run.done:
+                run.record(checked)
         os.environ[runs.JOBS] = str(len(self.jobs))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -69,15 +79,19 @@ def run_job(run: runs.Run, overrides: list[str], number: int) -> None:
         return
     folder = str(run.folder).replace("\\", "\\\\").replace("'", "\\'")
     command = [sys.executable, "-m", "alexnet_pl.train", *overrides, "hydra.mode=RUN", f"hydra.run.dir='{folder}'"]
-    process = subprocess.Popen(command, env=os.environ | {runs.JOB: place})
+    process: subprocess.Popen[bytes] | None = None
     stopped: list[int] = []
 
     def pass_on(signum: int, frame: FrameType | None) -> None:
         stopped.append(signum)
-        if signum == signal.SIGTERM or len(stopped) > 1:  # Ctrl-C has reached the job from the terminal already
-            process.send_signal(signum)
+        if process:
+            process.send_signal(signal.SIGINT if signum == signal.SIGINT else signal.SIGTERM)
 
-    before = {s: signal.signal(s, pass_on) for s in (signal.SIGINT, signal.SIGTERM)}
+    before = {s: signal.signal(s, pass_on) for s in STOPS}
+    # In a session of its own the job hears signals from here only, whoever sends them.
+    process = subprocess.Popen(command, env=os.environ | {runs.JOB: place}, start_new_session=True)
+    if stopped:
+        process.send_signal(signal.SIGTERM)
     code = process.wait()
     for signum, handler in before.items():
         signal.signal(signum, handler)
@@ -106,15 +120,17 @@ def _config_loader() -> Any:
     return hydra.config_loader
 
 
-def _check(composed: DictConfig, folder: Path) -> None:
-    """Refuse a configuration that cannot run, or whose folder holds another one."""
+def _check(composed: DictConfig, folder: Path) -> dict[str, Any]:
+    """Refuse a configuration that cannot run, or whose folder holds another one; return it as a plain dict."""
     job = composed.copy()
     with open_dict(job):
         del job["hydra"]
-    runs.Run(folder).refuse_another(config.as_dict(checks.check(job)))
+    checked = config.as_dict(checks.check(job))
+    runs.Run(folder).refuse_another(checked)
+    return checked
 
 
-def _or_exit(action: Callable[[], None]) -> None:
+def _or_exit(action: Callable[[], object]) -> None:
     try:
         action()
     except Exception as error:

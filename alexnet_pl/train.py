@@ -24,11 +24,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from alexnet_pl import ROOT, checks, config, runs, sweep
+from alexnet_pl import ROOT, checks, config, keys, runs, sweep
 from alexnet_pl.errors import ConfigError, UserError
 
 OmegaConf.register_new_resolver("folder_name", runs.folder_name, replace=True)
-OmegaConf.register_new_resolver("describe_keys", config.describe, replace=True)
+OmegaConf.register_new_resolver("describe_keys", keys.describe, replace=True)
 OmegaConf.register_new_resolver("describe_groups", lambda: _choices(), replace=True)
 ConfigStore.instance().store(name="schema", node=config.schema(), provider="alexnet_pl/config.py")
 for file in sorted((ROOT / "sweeps").glob("*.yaml")):  # a flat folder as a config group, without a search path
@@ -54,8 +54,7 @@ def fit(cfg: config.Config, run: runs.Run) -> None:
     if cfg.trainer.profiler is None:  # a profiler reports through Lightning's log
         _quieten()
     resume = run.last if run.last.is_file() else None
-    if resume:
-        run.rewind(checkpoints.images_seen(resume))
+    run.rewind(checkpoints.images_seen(resume) if resume else 0)
     loggers = logger.build(cfg, run)
     datamodule = data.SmallSet(cfg)
     classifier = module.Classifier(cfg, datamodule.image_size)
@@ -68,7 +67,14 @@ def fit(cfg: config.Config, run: runs.Run) -> None:
     if cfg.trainer.enable_checkpointing is not False:
         callbacks += checkpoints.every_epoch(run, validates)
     if cfg.stop_error is not None:
-        callbacks.append(EarlyStopping("train/epoch_error", stopping_threshold=cfg.stop_error, patience=10**9))
+        callbacks.append(
+            EarlyStopping(
+                "train/epoch_error",
+                stopping_threshold=cfg.stop_error,
+                patience=10**9,  # only the threshold ends the run
+                check_on_train_epoch_end=True,
+            )
+        )
     options = {key: value for key, value in vars(cfg.trainer).items() if value is not None}
     try:
         try:
@@ -112,6 +118,7 @@ def train(cfg: DictConfig) -> None:
     if this.mode is RunMode.MULTIRUN:
         sweep.run_job(run, overrides, this.job.num)
     elif run.done:
+        run.record(config.as_dict(checks.check(cfg)))
         print(f"{run.folder} is done already: remove the folder to train again")
     else:
         run_config = checks.check(cfg)
@@ -139,6 +146,8 @@ def main() -> None:
     # Torch's threads spin while they wait. Where another program shares the processor they starve each other (seen:
     # 300 instead of 2,600 pictures/s); sleeping costs a tenth at most on a machine of one's own.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # Hydra's parser wants its flags before the overrides; people type them anywhere.
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
     try:
         hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name="config")(train)()
     except KeyboardInterrupt:

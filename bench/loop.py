@@ -27,7 +27,7 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 
-from alexnet_pl import config, data, logger, model, optim, runs
+from alexnet_pl import config, data, logger, model, optim, provenance, runs
 from alexnet_pl.module import Classifier
 
 
@@ -117,7 +117,7 @@ def main() -> None:
             speed = run(datamodule, steps)
             if i:
                 speeds[name].append(speed)
-    print(f"\n{runs.processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {rounds} rounds")
+    print(f"\n{provenance.processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {rounds} rounds")
     for name, values in speeds.items():
         print(f"{statistics.median(values):8,.0f} images/s  {name}")
     for ours, peer in PAIRS:

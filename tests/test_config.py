@@ -11,7 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 from pytorch_lightning import Trainer
 
-from alexnet_pl import ROOT, checks, config
+from alexnet_pl import ROOT, checks, config, keys
 from alexnet_pl.errors import ConfigError
 from tests.conftest import Command
 
@@ -29,6 +29,11 @@ MISTAKES = [
     (["modle.activation=relu"], "modle", "model"),
     (["data.crop=40"], "data.crop=40", "32"),
     (["trainer.devices=2"], "trainer.devices=2", "one device"),
+    (["trainer.devices=null"], "trainer.devices=None", "one device"),
+    (["trainer.overfit_batches=2"], "trainer.overfit_batches=2", "limit_train_batches"),
+    (["name=."], "name='.'", "under runs/"),
+    (["name=../evil"], "name='../evil'", "under runs/"),
+    (["seed=1,1", "-m"], "seed=1 twice", "once"),
     (["trainer.max_epochs=null"], "trainer.max_epochs", "never end"),
     (["model.num_classes=5"], "model.num_classes=5", "10"),
     (["figure.compare=model.activatoin"], "model.activatoin", "model.activation"),
@@ -61,9 +66,10 @@ def test_wrong_folder_suggests_its_neighbour(tmp_path: Path, train: Command):
 
 
 def test_trainer_keys_are_lightnings():
-    ours = {key.removeprefix("trainer.") for key in list(config.keys()) if key.startswith("trainer.")}
+    ours = {key.removeprefix("trainer.") for key in list(keys.keys()) if key.startswith("trainer.")}
     objects = {"self", "logger", "callbacks", "plugins", "model_registry"}  # not values one can type
-    objects.add("barebones")  # forbids logging and checkpoints, which make a run
+    objects |= {"barebones"}  # forbids logging and checkpoints, which make a run
+    objects |= {"limit_test_batches", "limit_predict_batches", "use_distributed_sampler"}  # would do nothing here
     assert ours == set(inspect.signature(Trainer.__init__).parameters) - objects
 
 
@@ -108,7 +114,7 @@ def test_numbers_keep_their_types():
         "model": {"name": "convnet", "num_classes": 10, "activation": "tanh"},
         "data": {"name": "shapes", "num_classes": 10},
         "optim": {"lr": 1},
-        "trainer": {"max_epochs": 1, "limit_train_batches": 0.5},
+        "trainer": {"max_epochs": 1, "devices": 1, "limit_train_batches": 0.5},
         "logger": {"name": "csv"},
     }
     run = checks.check(OmegaConf.create(plain))

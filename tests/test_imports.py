@@ -14,7 +14,9 @@ from alexnet_pl import ROOT
 ORDER = [
     "errors",
     "config",
+    "keys",
     "checks",
+    "provenance",
     "runs",
     "shapes",
     "cifar10",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from alexnet_pl import ROOT, config
+from alexnet_pl import ROOT, keys
 from tests.conftest import environment
 
 
@@ -56,10 +56,10 @@ def test_the_wheel_carries_what_the_command_reads(wheel: Path):
 
 def test_help_names_every_key_with_its_meaning(tmp_path: Path):
     text = call(tmp_path, "--help").stdout
-    for key, meaning in config.docs().items():
+    for key, meaning in keys.docs().items():
         assert f"\n{key}  (" in text
         assert meaning.split("\n")[0] in text
-    assert set(config.docs()) == set(config.keys())
+    assert set(keys.docs()) == set(keys.keys())
     assert "figure1, figure1_lr" in text
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from matplotlib import image
 
-from alexnet_pl import config, report, runs
+from alexnet_pl import config, provenance, report, runs
 from alexnet_pl.errors import ConfigError
 from alexnet_pl.report import curves
 from alexnet_pl.report.compare import collect
@@ -28,7 +28,7 @@ NASTY = "<script>alert(1)</script> & $x^$ [b]"
 def _checkout() -> Iterator[None]:
     """Runs start from a known commit, and without asking git each time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "git_state", lambda: {"commit": "0123456789abcdef", "dirty": False})
+        patch.setattr(provenance, "git_state", lambda: {"commit": "0123456789abcdef", "dirty": False})
         yield
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from alexnet_pl import runs
+from alexnet_pl import ROOT, provenance, runs
 from alexnet_pl.errors import ConfigError
 
 CONFIG = {"seed": 3, "name": "x", "optim": {"lr": 0.1}, "data": {"root": "/a"}, "logger": {"mode": "offline"}}
@@ -69,7 +69,9 @@ def test_a_started_run_is_recognised(tmp_path: Path):
     moved = CONFIG | {"data": {"root": "/b"}, "logger": {"mode": "online"}}  # where, not what
     run.start(moved, [])
     assert run.status == "unfinished"
-    assert run.identity == identity, "the W&B id and all else stay when a run is continued"
+    (continued,) = run.identity["continued"]
+    assert set(continued) == {"started", "git", "versions", "machine"}, "what it went on with"
+    assert run.identity | {"continued": 0} == identity | {"continued": 0}, "the W&B id and all else stay"
     run.finish({"val/error": 0.2}, 1.26)
     assert run.status == "done"
     assert run.done == {"metrics": {"val/error": 0.2}, "seconds": 1.3}
@@ -141,11 +143,9 @@ def test_a_mangled_file_is_named(tmp_path: Path):
 def test_git_state_tells_this_checkouts_commit():
     import subprocess
 
-    state = runs.git_state()
+    state = provenance.git_state()
     if not state:
         pytest.skip("the package does not run from a git checkout with a commit")
-    head = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=runs.ROOT, capture_output=True, text=True, check=True
-    ).stdout
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert state["commit"] == head.strip()
     assert json.dumps(state)

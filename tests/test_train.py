@@ -16,6 +16,8 @@ import pytest
 import torch
 
 from alexnet_pl import runs
+from alexnet_pl.errors import ConfigError
+from alexnet_pl.report.compare import collect
 from tests.conftest import TINY, Command, environment
 
 
@@ -91,12 +93,13 @@ def test_a_run_leaves_what_is_needed_to_trust_it(whole: runs.Run):
 
 
 def test_a_finished_run_is_not_run_again(whole: runs.Run):
-    before = {p: p.stat().st_mtime_ns for p in whole.folder.rglob("*")}
+    files = [p for p in whole.folder.rglob("*.*") if p.name != "config.yaml"]  # which holds bookkeeping, too
+    before = {p: p.stat().st_mtime_ns for p in files}
     process = start(whole.folder.parents[2], *TINY)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     assert "is done already" in out
-    assert {p: p.stat().st_mtime_ns for p in whole.folder.rglob("*")} == before
+    assert {p: p.stat().st_mtime_ns for p in files} == before
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
@@ -119,6 +122,19 @@ def test_a_signal_in_mid_epoch_saves_and_the_same_command_continues(whole: runs.
     assert_same_training(run, whole)
 
 
+def test_a_run_killed_before_its_first_checkpoint_starts_anew(whole: runs.Run, tmp_path: Path):
+    run = runs.Run(tmp_path / "runs" / "train" / whole.folder.name)
+    process = start(tmp_path, *TINY)
+    wait_for(lambda: rows(run) > 3)
+    process.kill()
+    process.wait()
+    assert not run.last.exists()
+    process = start(tmp_path, *TINY)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert_same_training(run, whole)
+
+
 def test_another_configuration_in_the_same_folder_is_refused(whole: runs.Run):
     folder = whole.folder
     (folder / "done.json").rename(folder / "done.away")
@@ -131,6 +147,30 @@ def test_another_configuration_in_the_same_folder_is_refused(whole: runs.Run):
         assert whole.status == "unfinished", "the refused run left no mark in a folder that is not its own"
     finally:
         (folder / "done.away").rename(folder / "done.json")
+
+
+def test_an_epoch_cut_short_and_one_without_validation_leave_true_rows(tmp_path: Path, train: Command):
+    """A window that max_steps leaves open is closed; an error is recorded for the epoch it was measured in, only."""
+    more = ("trainer.max_epochs=4", "trainer.check_val_every_n_epoch=2", "trainer.max_steps=60", "window=9999")
+    result = train(*TINY, *more)
+    assert result.returncode == 0, result.stderr
+    (run,) = runs.find(tmp_path / "runs" / "train")[0:1]
+    epochs = [row for row in run.metrics if "train/epoch_error" in row]
+    assert ["val/error" in row for row in epochs[:3]] == [False, True, False]
+    windows = [row["images_seen"] for row in run.metrics if "train/error" in row]
+    assert windows == [*(16 * 128 * n for n in (1, 2, 3)), 60 * 128]
+    assert run.done["metrics"]["images_seen"] == 60 * 128
+    assert "nan" not in result.stdout
+
+
+def test_how_finished_runs_are_drawn_may_change(tmp_path: Path, train: Command):
+    sweep = ("-m", *TINY, "trainer.max_epochs=1", "data.batch_size=64,128", "name=b")
+    assert train(*sweep).returncode == 0
+    with pytest.raises(ConfigError, match=r"data\.batch_size \(64, 128\).*figure\.compare=KEY"):
+        collect(tmp_path / "runs" / "b")
+    again = train(*sweep, "figure.compare=data.batch_size")
+    assert again.stdout.count("is done already") == 2
+    assert [line.name for line in collect(tmp_path / "runs" / "b").panels[0].lines] == ["64", "128"]
 
 
 def test_a_changed_sweep_is_refused_before_its_first_job(whole: runs.Run, tmp_path: Path, train: Command):
@@ -227,15 +267,16 @@ def test_a_sweep_survives_its_jobs(tmp_path: Path, train: Command):
     assert_same_training(jobs["0.003"], runs.find(tmp_path / "runs" / "whole")[0])
 
 
-def test_a_signal_to_a_sweep_stops_it_with_a_checkpoint(tmp_path: Path):
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_a_sweep_stops_it_with_a_checkpoint(tmp_path: Path, signum: int):
     process = start(tmp_path, "-m", *TINY, "seed=1,2", "name=two")
     folder = tmp_path / "runs" / "two"
     wait_for(lambda: (folder / "sweep.json").is_file())
     first, second = (runs.Run(folder / name) for name in json.loads((folder / "sweep.json").read_text()))
     wait_for(lambda: rows(first) > 3)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(signum)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM
+    assert process.returncode == 128 + signum
     assert "sweep stopped at job 1 of 2: the same command continues it" in err
     assert first.last.is_file()
     assert second.status == "missing"

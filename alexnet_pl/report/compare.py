@@ -148,8 +148,8 @@ def _refuse(place: str, drawn: list[Drawn], allowed: set[str]) -> None:
     if mixed:
         said = ", ".join(f"{key} ({', '.join(values)})" for key, values in mixed.items())
         raise ConfigError(
-            f"{place} mixes runs that differ in {said}: report them from separate folders, or remove the runs that do "
-            f"not belong"
+            f"{place} mixes runs that differ in {said}: report them from separate folders, or name the key to compare "
+            f"by issuing the same command with figure.compare=KEY"
         )
 
 

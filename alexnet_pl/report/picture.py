@@ -82,8 +82,8 @@ def draw_panel(axes: Any, panel: Panel) -> None:
             frameon=False,
             loc="lower right",
             bbox_to_anchor=(1, 0.07),
-            ncols=3,
-            fontsize=9,
+            ncols=4,
+            fontsize=8,
             title=title,
             title_fontsize=9,
         )

@@ -1,0 +1,50 @@
+"""The keys of a configuration: their dotted names, types and meanings, read from the dataclasses of config.py."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import itertools
+from dataclasses import is_dataclass
+from enum import Enum
+from typing import Any, get_type_hints
+
+from alexnet_pl.config import Config
+
+
+def keys(schema: type = Config, prefix: str = "") -> dict[str, Any]:
+    """Every dotted key of the schema with its type: {"seed": int, "model.activation": Activation, ...}."""
+    out: dict[str, Any] = {}
+    for name, kind in get_type_hints(schema).items():
+        if isinstance(kind, type) and is_dataclass(kind):
+            out |= keys(kind, f"{prefix}{name}.")
+        else:
+            out[prefix + name] = kind
+    return out
+
+
+def docs(schema: type = Config, prefix: str = "") -> dict[str, str]:
+    """Every dotted key with the words below its field in config.py."""
+    (cls,) = ast.parse(inspect.getsource(schema)).body
+    assert isinstance(cls, ast.ClassDef)
+    kinds = get_type_hints(schema)
+    out: dict[str, str] = {}
+    for node, below in itertools.pairwise([*cls.body, ast.Pass()]):
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            name = node.target.id
+            if is_dataclass(kinds[name]):
+                out |= docs(kinds[name], f"{prefix}{name}.")
+            elif isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+                out[prefix + name] = str(below.value.value)
+    return out
+
+
+def describe() -> str:
+    """The keys as a list for --help: name, choices or type, meaning."""
+    lines = []
+    for key, text in docs().items():
+        kind = keys()[key]
+        is_choice = isinstance(kind, type) and issubclass(kind, Enum)
+        words = "|".join(kind.__members__) if is_choice else getattr(kind, "__name__", str(kind).replace("typing.", ""))
+        lines.append(f"{key}  ({words})\n    {text}")
+    return "\n".join(lines)
