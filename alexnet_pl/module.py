@@ -34,7 +34,7 @@ class Classifier(pl.LightningModule):
         self.net = model.build(cfg.model, image_size, cfg.seed)
         self.images_seen = 0
         self.rate = 0.0  # pictures per second over the last window
-        self._evaluated: dict[str, float] = {}  # since the last row of an epoch
+        self.evaluated: dict[str, float] = {}  # since the last row of an epoch
         # wrong answers, summed loss, pictures: of this window, counted on the device and read once a window; and of
         # this epoch. Not buffers: those would follow the net into low precision.
         self._window = torch.zeros(3)
@@ -102,7 +102,7 @@ class Classifier(pl.LightningModule):
     def on_validation_end(self) -> None:
         """Keep what was measured for the epoch's row, and leave the time it took out of the speed."""
         metrics = self.trainer.callback_metrics
-        self._evaluated = {k: float(v) for k, v in metrics.items() if k.startswith(("val/", "subset/"))}
+        self.evaluated = {k: float(v) for k, v in metrics.items() if k.startswith(("val/", "subset/"))}
         if not self.trainer.sanity_checking:
             self._clock += time.perf_counter() - self._validation_began
 
@@ -111,13 +111,13 @@ class Classifier(pl.LightningModule):
             self._close_window()
         error, self._epoch = self.epoch_error, [0.0, 0.0, 0.0]
         self.log("train/epoch_error", error, logger=False)
-        evaluated, self._evaluated = self._evaluated, {}
+        evaluated, self.evaluated = self.evaluated, {}
         self.report({"train/epoch_error": error, **evaluated})
 
     @property
     def epoch_error(self) -> float:
-        """Running training error over the epoch so far."""
-        wrong, _, count = self._epoch
+        """Running training error over the epoch so far, the open window included."""
+        wrong, _, count = (a + b for a, b in zip(self._epoch, self._window.tolist(), strict=True))
         return wrong / count if count else math.nan
 
     # -------------------------------------------------------------------------------------------- evaluation

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from alexnet_pl import runs
+from alexnet_pl.module import Classifier
 
 
 class EpochLines(ProgressBar):
@@ -56,12 +57,9 @@ class EpochLines(ProgressBar):
         if self.bar:
             self.bar.update(self.task, completed=trainer.global_step)
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        shown = [
-            f"{name} {float(trainer.callback_metrics[key]):.3f}"
-            for key, name in (("val/error", "validation"), ("subset/error", "training subset"))
-            if key in trainer.callback_metrics
-        ]
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Classifier) -> None:  # type: ignore[override]
+        names = {"val/error": "validation", "subset/error": "training subset"}
+        shown = [f"{name} {pl_module.evaluated[key]:.3f}" for key, name in names.items() if key in pl_module.evaluated]
         epoch = trainer.current_epoch + 1
         minutes, seconds = divmod(round(time.perf_counter() - self.started), 60)
         self.say(
