@@ -16,6 +16,7 @@ from lightning_fabric.plugins.io import TorchCheckpointIO
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from alexnet_pl.errors import ConfigError, Interrupted
+from alexnet_pl.files import beside
 from alexnet_pl.runs import Run
 
 
@@ -24,13 +25,9 @@ class WholeFiles(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         path = Path(path)
-        beside = path.with_name(path.name + ".tmp")
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            torch.save(checkpoint, beside)
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
+        with beside(path) as part:
+            torch.save(checkpoint, part)
 
 
 def images_seen(path: Path) -> int:

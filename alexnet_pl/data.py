@@ -29,10 +29,6 @@ class SmallSet(pl.LightningDataModule):
         super().__init__()
         self.cfg = cfg
 
-    def prepare_data(self) -> None:
-        if self.cfg.data.download:
-            self._load("train")
-
     def setup(self, stage: str) -> None:
         """Load both splits and the mean image.
 

@@ -42,8 +42,9 @@ def docs(schema: type = Config, prefix: str = "") -> dict[str, str]:
 def describe() -> str:
     """The keys as a list for --help: name, choices or type, meaning."""
     lines = []
+    kinds = keys()
     for key, text in docs().items():
-        kind = keys()[key]
+        kind = kinds[key]
         is_choice = isinstance(kind, type) and issubclass(kind, Enum)
         words = "|".join(kind.__members__) if is_choice else getattr(kind, "__name__", str(kind).replace("typing.", ""))
         lines.append(f"{key}  ({words})\n    {text}")

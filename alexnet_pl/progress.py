@@ -19,9 +19,9 @@ from alexnet_pl.module import Classifier
 class EpochLines(ProgressBar):
     """One line per epoch on standard output and in train.log; on a terminal also a live bar over the whole run."""
 
-    def __init__(self, log: Path, title: str, show: bool = True) -> None:
+    def __init__(self, log: Path, title: str) -> None:
         super().__init__()
-        self.log_file, self.title, self.show = log, title, show
+        self.log_file, self.title, self.show = log, title, True
         self.console = Console(highlight=False, soft_wrap=True)
         self.bar: Progress | None = None
         self.started = 0.0

@@ -18,7 +18,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import os
 import re
 import secrets
 import sys
@@ -37,6 +36,7 @@ except ImportError:  # Windows: two processes in one folder are not told apart
 
 from alexnet_pl import provenance
 from alexnet_pl.errors import ConfigError
+from alexnet_pl.files import write
 
 # Overrides that say where and how a run is recorded, not what is trained: they do not name the folder, and may
 # differ when a run is continued.
@@ -87,16 +87,6 @@ def flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in node.items():
         out |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + str(key): value}
     return out
-
-
-def write(path: Path, text: str) -> None:
-    """Write a whole file: beside, then rename. On an error (a full disk, say) nothing is left behind."""
-    beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 # ------------------------------------------------------------------------------------------------ writing a run

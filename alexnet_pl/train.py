@@ -117,21 +117,23 @@ def train(cfg: DictConfig) -> None:
     overrides = list(this.overrides.task)
     if this.mode is RunMode.MULTIRUN:
         sweep.run_job(run, overrides, this.job.num)
-    elif run.done:
-        run.record(config.as_dict(checks.check(cfg)))
+        return
+    run_config = checks.check(cfg)
+    plain = config.as_dict(run_config)
+    if run.done:
+        run.record(plain)
         print(f"{run.folder} is done already: remove the folder to train again")
-    else:
-        run_config = checks.check(cfg)
-        run.start(config.as_dict(run_config), overrides)
-        try:
-            fit(run_config, run)
-        except BaseException as error:
-            reason = sweep.told(error)
-            run.fail(str(reason or f"{type(error).__name__}: {error}"))
-            if reason is None:
-                raise
-            _end(reason)  # here already: Hydra would add lines of its own
-        print(f"done: {run.folder}")
+        return
+    run.start(plain, overrides)
+    try:
+        fit(run_config, run)
+    except BaseException as error:
+        reason = sweep.told(error)
+        run.fail(str(reason or f"{type(error).__name__}: {error}"))
+        if reason is None:
+            raise
+        _end(reason)  # here already: Hydra would add lines of its own
+    print(f"done: {run.folder}")
 
 
 def _end(reason: UserError) -> NoReturn:

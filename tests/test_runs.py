@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from alexnet_pl import ROOT, provenance, runs
+from alexnet_pl import ROOT, files, provenance, runs
 from alexnet_pl.errors import ConfigError
 
 CONFIG = {"seed": 3, "name": "x", "optim": {"lr": 0.1}, "data": {"root": "/a"}, "logger": {"mode": "offline"}}
@@ -40,7 +40,7 @@ def test_long_names_fit_a_file_system_and_stay_apart():
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     file = tmp_path / "a.json"
-    runs.write(file, "old")
+    files.write(file, "old")
 
     def full_disk(self: Path, text: str, encoding: str) -> int:
         with self.open("w") as half:
@@ -49,7 +49,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path,
 
     monkeypatch.setattr(Path, "write_text", full_disk)
     with pytest.raises(OSError, match="No space left"):
-        runs.write(file, "new contents")
+        files.write(file, "new contents")
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
     assert file.read_text() == "old"
 

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape as literal
 from rich.table import Table
 
-from alexnet_pl import runs
+from alexnet_pl import files
 from alexnet_pl.errors import UserError
 from alexnet_pl.report.compare import Report, as_json, collect
 from alexnet_pl.report.curves import METRICS
@@ -37,8 +37,8 @@ def write(folder: Path) -> tuple[Report, list[Path]]:
     report = collect(folder)
     picture, page = folder / f"{folder.name}.png", folder / "report.html"
     draw(report, picture)
-    runs.write(page, html(report))
-    runs.write(folder / "report.json", json.dumps(as_json(report), indent=1, allow_nan=False))
+    files.write(page, html(report))
+    files.write(folder / "report.json", json.dumps(as_json(report), indent=1, allow_nan=False))
     return report, [picture, page]
 
 

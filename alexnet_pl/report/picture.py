@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from math import ceil
 from pathlib import Path
 from typing import Any
 
+from alexnet_pl.files import beside
 from alexnet_pl.report.compare import Panel, Report
 from alexnet_pl.report.tables import PRIMARY, finding, label, percent, small_print, style, top
 
@@ -28,12 +28,8 @@ def draw(report: Report, path: Path) -> None:
             axes.remove()
         grid[0].set(xlim=(0, None), ylim=(0, top(report)), yticks=[0, 0.25, 0.5, 0.75])
         figure.supxlabel(small_print(report), fontsize=8, color="#444444", wrap=True)
-        beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        try:
-            figure.savefig(beside, format="png")
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
+        with beside(path) as part:
+            figure.savefig(part, format="png")
 
 
 def draw_panel(axes: Any, panel: Panel) -> None:
