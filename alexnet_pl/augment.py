@@ -10,12 +10,20 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor
+from torchvision.transforms.v2 import functional
 
 
 def stream(*numbers: int) -> torch.Generator:
     """A CPU generator that depends on all the numbers, such as (seed, epoch, step), and on nothing else."""
     state = np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state))
+
+
+def resize(images: Tensor, size: int) -> Tensor:
+    """Scale pictures (N, H, W, C), any dtype, to squares of `size` pixels: bilinear, smoothed where they shrink."""
+    if images.shape[1:3] == (size, size):
+        return images
+    return functional.resize(images.permute(0, 3, 1, 2), [size, size]).permute(0, 2, 3, 1)
 
 
 def random_crop(images: Tensor, size: int, generator: torch.Generator) -> Tensor:

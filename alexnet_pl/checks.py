@@ -15,9 +15,10 @@ from typing import Any, get_type_hints
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from alexnet_pl.config import Config, DataSet, LoggerName, WandbMode
+from alexnet_pl.config import Config, DataSet, LoggerName, Model, WandbMode
 from alexnet_pl.errors import ConfigError
 from alexnet_pl.keys import keys
+from alexnet_pl.table import steps
 
 
 def nearest(word: str, choices: list[str]) -> str:
@@ -57,12 +58,14 @@ def explain(error: OmegaConfBaseException) -> str:
     if value.startswith("${oc.env:"):
         variable = value.removeprefix("${oc.env:").split(",")[0].rstrip("}")
         value = f"{os.environ.get(variable, '')} (from the environment variable {variable})"
+    if "issing mandatory value" in said:
+        return f"{key} has no value: give one with {key}=..."
     if isinstance(kind, type) and issubclass(kind, Enum):
         return f"{key}={value} is not a choice: {nearest(value, list(kind.__members__))}"
     if "not in" in said and key:
         return unknown(key)
-    if "issing mandatory value" in said:
-        return f"{key} has no value: give one with {key}=..."
+    if "is not a ListConfig" in said:
+        return f"{key} takes a list: {key}=[...,...], or {key}=[] for none"
     if "could not be converted to" in said:
         return f"{key}={value} is not of type {said.split()[-1].lower()}"
     return f"{key}: {said}" if key and key not in said else said
@@ -99,8 +102,10 @@ def _rules(c: Config) -> Iterator[str]:
         yield f"data.batch_size={d.batch_size} must be at least 1"
     if not d.scale > 0:
         yield f"data.scale={d.scale} must be above 0 (1 keeps the pixels at 0..255)"
-    if d.crop is not None and not 8 <= d.crop <= 32:
-        yield f"data.crop={d.crop} must lie between 8 and the picture's 32 pixels"
+    if d.resize is not None and d.resize < 8:
+        yield f"data.resize={d.resize} must be at least 8 pixels"
+    if d.crop is not None and not 8 <= d.crop <= d.picture_size:
+        yield f"data.crop={d.crop} must lie between 8 and the picture's {d.picture_size} pixels (data.resize sets them)"
     if d.name is DataSet.shapes and (d.root is not None or d.download):
         yield (
             f"data.root={d.root} and data.download mean nothing for data=shapes, which is generated: "
@@ -111,6 +116,8 @@ def _rules(c: Config) -> Iterator[str]:
         yield f"data.root={d.root} is not a folder: {hint}give the one with CIFAR-10, or data.download=true"
     if c.model.num_classes < d.num_classes:
         yield f"model.num_classes={c.model.num_classes} is fewer than the {d.num_classes} of data={d.name.name}"
+    yield from _model_rules(c.model)
+    steps(c.model, d.image_size)  # raises where there is no such net
     if c.seed < 0:
         yield f"seed={c.seed} must not be negative"
     if c.window < 1:
@@ -137,6 +144,22 @@ def _rules(c: Config) -> Iterator[str]:
             "logger.mode=online needs a W&B key and none was found: run `wandb login`, set WANDB_API_KEY, "
             "or keep logger.mode=offline and `wandb sync` later"
         )
+
+
+def _model_rules(m: Model) -> Iterator[str]:
+    if m.towers not in (1, 2):
+        yield f"model.towers={m.towers} must be 1 or 2"
+    for key in ("widths", "std"):
+        for layer, value in getattr(m, key).items():
+            if not value > 0:
+                yield f"model.{key}.{layer}={value} must be above 0"
+    if m.lrn_size < 3 or m.lrn_size % 2 == 0:
+        yield f"model.lrn_size={m.lrn_size} must be odd and at least 3, so that a unit is the middle of its window"
+    for key in ("lrn_alpha", "lrn_beta", "lrn_k"):
+        if not getattr(m, key) > 0:
+            yield f"model.{key}={getattr(m, key)} must be above 0 (model.lrn=[] is no normalisation)"
+    if not 0 < m.dropout_rate < 1:
+        yield f"model.dropout_rate={m.dropout_rate} must lie between 0 and 1 (model.dropout=none is no dropout)"
 
 
 def _folder_hint(root: str | None) -> str:

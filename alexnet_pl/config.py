@@ -24,19 +24,71 @@ class Choice(Enum):
         return self.name
 
 
-class Net(Choice):
+class Table(Choice):
+    alexnet = auto()
+    six_conv = auto()
     convnet = auto()
+    conv_local = auto()
 
 
 class Activation(Choice):
     relu = auto()
     tanh = auto()
     sigmoid = auto()
+    abs_tanh = auto()
+
+
+class Order(Choice):
+    act_lrn_pool = auto()
+    act_pool_lrn = auto()
+    lrn_act_pool = auto()
+    lrn_pool_act = auto()
+    pool_act_lrn = auto()
+    pool_lrn_act = auto()
+
+
+class Pooling(Choice):
+    overlapping = auto()
+    plain = auto()
+
+
+class Conv1Padding(Choice):
+    right_bottom = auto()
+    symmetric = auto()
+    none = auto()
+
+
+class LrnScale(Choice):
+    code = auto()
+    paper = auto()
+
+
+class Compile(Choice):
+    on_gpu = auto()
+    always = auto()
+    never = auto()
+
+
+class Dropout(Choice):
+    none = auto()
+    mask = auto()
+    inverted = auto()
+
+
+class DropoutAt(Choice):
+    outputs = auto()
+    inputs = auto()
 
 
 class Init(Choice):
-    released_2012 = auto()
+    gaussian = auto()
     fan_in = auto()
+    torch = auto()
+
+
+class ParameterNames(Choice):
+    layers = auto()
+    torchvision = auto()
 
 
 class DataSet(Choice):
@@ -63,14 +115,58 @@ class WandbMode(Choice):
 class Model:
     """conf/model: the net, as a layer table of model.py."""
 
-    name: Net = MISSING
-    """the layer table: convnet is Figure 1's four-layer CIFAR-10 net"""
-    activation: Activation = Activation.relu
-    """the nonlinearity after every hidden layer"""
-    init: Init = Init.released_2012
-    """released_2012: each layer's own small Gaussian; fan_in: Kaiming for relu, LeCun for tanh and sigmoid"""
+    name: str = MISSING
+    """what the net is called, in W&B tags and messages"""
+    table: Table = MISSING
+    """the layer table in table.py; all below departs from it"""
     num_classes: int = MISSING
     """outputs of the last layer"""
+    widths: dict[str, int] = field(default_factory=dict)
+    """kernels (over all towers) or units of single layers, {conv1: 48}; the others keep the table's"""
+    drop_layers: list[str] = field(default_factory=list)
+    """layers to leave out, [conv3]; a pooling layer above a convolution stays"""
+    towers: int = 1
+    """2: as over two GPUs, conv2, conv4 and conv5 see half of the maps below them; 1: everything sees everything"""
+    conv1_padding: Conv1Padding = Conv1Padding.right_bottom
+    """right_bottom: zeros so that the last window fits, 3 at 224 pixels (2012); symmetric: 2 on each side; none"""
+    activation: Activation = Activation.relu
+    """the nonlinearity after every hidden layer; abs_tanh is |tanh(x)|"""
+    order: dict[str, Order] = field(default_factory=dict)
+    """what comes first after a convolution, {conv1: lrn_pool_act}; the others have act_lrn_pool"""
+    pooling: Pooling = Pooling.overlapping
+    """overlapping: 3x3 windows 2 apart; plain: 2x2 windows 2 apart, with paddings that keep the last grid"""
+    lrn: list[str] = field(default_factory=list)
+    """convolutions with local response normalisation, [conv1,conv2]; [] is off"""
+    lrn_size: int = 5
+    """maps in a window, odd"""
+    lrn_alpha: float = 1e-4
+    """factor of the sum of squares, before lrn_scale"""
+    lrn_beta: float = 0.75
+    """the power"""
+    lrn_k: float = 2.0
+    """what is added to the sum; matters only for inputs of 0..255"""
+    lrn_scale: LrnScale = LrnScale.code
+    """code: alpha is divided by lrn_size, as every released program does; paper: as its formula is printed"""
+    lrn_across_towers: bool = False
+    """windows cross from one tower's maps to the other's, as in Caffe"""
+    spatial_norm: list[str] = field(default_factory=list)
+    """convolutions with the unpublished normalisation over 5x5 places, after their LRN (2012: conv2)"""
+    compile: Compile = Compile.on_gpu
+    """run the normalisations through torch.compile where there is a compiler (on CPUs they are as fast without)"""
+    dropout: Dropout = Dropout.none
+    """mask: zeros in training, times 1 - rate in evaluation (2012); inverted: survivors over 1 - rate in training"""
+    dropout_rate: float = 0.5
+    """share of the units that are zeroed"""
+    dropout_at: DropoutAt = DropoutAt.outputs
+    """outputs of the hidden fully connected layers (2012), or their inputs (torchvision)"""
+    init: Init = Init.gaussian
+    """gaussian: the table's std and bias; fan_in: Kaiming for relu, LeCun otherwise, biases 0; torch: its default"""
+    std: dict[str, float] = field(default_factory=dict)
+    """initial standard deviation of single layers, {conv3: 0.03}, with init=gaussian; the others keep the table's"""
+    bias: dict[str, float] = field(default_factory=dict)
+    """initial bias of single layers, likewise"""
+    parameter_names: ParameterNames = ParameterNames.layers
+    """in the state dict: conv1.weight, or features.0.weight so that torchvision's weights load"""
     channels_last: bool = True
     """store activations as NHWC: the same numbers, about 1.5 times as fast on CPU"""
 
@@ -91,10 +187,22 @@ class Data:
     """pictures per step over all devices"""
     scale: float = 1.0
     """pixels are (0..255 minus the mean image) divided by this: 1 as in 2012, 64 for about unit size"""
+    resize: int | None = None
+    """scale the stored pictures to this side first (null: as they are)"""
     crop: int | None = None
     """train on random squares of this many pixels, test on the centre one (null: whole pictures)"""
     flip: bool = False
     """mirror each training picture with probability one half"""
+
+    @property
+    def picture_size(self) -> int:
+        """Side of a picture in pixels, before it is cropped."""
+        return self.resize or 32
+
+    @property
+    def image_size(self) -> int:
+        """Side of the net's input in pixels."""
+        return self.crop or self.picture_size
 
 
 @dataclass
@@ -240,14 +348,19 @@ class Config:
 def schema() -> DictConfig:
     """What Hydra composes against: the groups with their types.
 
-    `trainer` holds only what is set there, so that a printed configuration stays short; `check` knows its names.
+    `trainer` holds only what is set there, so that a printed configuration stays short; `check` knows its names, as
+    the layer table knows those that model.widths and its like may hold.
     """
     kinds = get_type_hints(Config)
     node = OmegaConf.create(
-        {f.name: kinds[f.name] if is_dataclass(kinds[f.name]) else f.default for f in fields(Config)}
+        {
+            f.name: OmegaConf.structured(kinds[f.name]) if is_dataclass(kinds[f.name]) else f.default
+            for f in fields(Config)
+        }
     )
     node.trainer = {}
-    OmegaConf.set_struct(node.trainer, False)
+    for holder in (node.trainer, node.model.widths, node.model.order, node.model.std, node.model.bias):
+        OmegaConf.set_struct(holder, False)
     return node
 
 

@@ -41,7 +41,8 @@ class SmallSet(pl.LightningDataModule):
         # float64: float32 would lose digits over 50,000 pictures
         self.mean = self.train[0].double().mean(0).float()
         self.train, self.val = _to(self.train, device), _to(self.val, device)
-        self.mean = augment.centre_crop(self.mean, self.image_size).to(device)
+        self.mean = augment.centre_crop(augment.resize(self.mean[None], self.picture_size)[0], self.image_size)
+        self.mean = self.mean.to(device)
 
     def _load(self, split: str) -> tuple[Tensor, Tensor]:
         d = self.cfg.data
@@ -60,7 +61,11 @@ class SmallSet(pl.LightningDataModule):
 
     @property
     def image_size(self) -> int:
-        return self.cfg.data.crop or 32
+        return self.cfg.data.image_size
+
+    @property
+    def picture_size(self) -> int:
+        return self.cfg.data.picture_size
 
     @property
     def pictures_per_epoch(self) -> int:
@@ -74,6 +79,7 @@ class SmallSet(pl.LightningDataModule):
         seed, crop, flip = self.cfg.seed, self.cfg.data.crop, self.cfg.data.flip
 
         def transform(images: Tensor, step: int) -> Tensor:
+            images = augment.resize(images, self.picture_size)
             if crop or flip:
                 random = augment.stream(seed, self.epoch, step)
                 images = augment.random_crop(images, crop, random) if crop else images
@@ -89,7 +95,8 @@ class SmallSet(pl.LightningDataModule):
         """The validation set, then the fixed training subset: the first pictures of the training set, not augmented."""
 
         def transform(images: Tensor, step: int) -> Tensor:
-            return augment.to_input(augment.centre_crop(images, self.image_size), self.mean, self.cfg.data.scale)
+            images = augment.centre_crop(augment.resize(images, self.picture_size), self.image_size)
+            return augment.to_input(images, self.mean, self.cfg.data.scale)
 
         sets = [self.val]
         if self.cfg.subset:

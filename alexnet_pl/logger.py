@@ -77,7 +77,7 @@ def _wandb(cfg: config.Config, run: runs.Run) -> list[Logger]:
             entity=cfg.logger.entity,
             group=cfg.name,
             job_type="train",
-            tags=[cfg.name, cfg.data.name.name, cfg.model.name.name, *cfg.logger.tags],
+            tags=[cfg.name, cfg.data.name.name, cfg.model.name, *cfg.logger.tags],
             config=config.as_dict(cfg),
             # Without limits a server that does not answer would hold up the start for 90 s, and the end for ever.
             settings=wandb.Settings(silent=True, console="off", init_timeout=20, finish_timeout=30),

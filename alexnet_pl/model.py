@@ -1,97 +1,79 @@
-"""The nets as layer tables, and how their weights start.
+"""From the layer table to a net: one `nn.Sequential` whose modules carry the table's names, and how weights start.
 
-A net is a list of layers, read from the picture to the logits; `build` turns the list into one `nn.Sequential` whose
-modules carry the table's names. Shapes in comments are (channels, height, width).
+    build(cfg.model, 224, seed=1)   ->  conv1_pad, conv1, conv1_act, conv1_lrn, conv1_pool, conv2, ... fc8
+
+Two towers on one device are grouped convolutions: the first half of the maps is one tower, the second the other.
 """
 
 from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from alexnet_pl import config
-from alexnet_pl.errors import ConfigError
+from alexnet_pl.lrn import LocalResponseNorm, SpatialResponseNorm
+from alexnet_pl.table import Step, steps
 
-# ------------------------------------------------------------------------------------------------ layers
-
-
-@dataclass
-class Conv:
-    """A convolution; `std` is the 2012 width of its Gaussian, biases start at `bias`."""
-
-    name: str
-    kernels: int
-    size: int
-    padding: int
-    std: float
-    bias: float = 0.0
+# ------------------------------------------------------------------------------------------------ modules
 
 
-@dataclass
-class Act:
-    """The nonlinearity of the run."""
+class LocalConv2d(nn.Module):
+    """A convolution whose weights differ from place to place ("locally connected"), stride 1.
 
-    name: str
-
-
-@dataclass
-class Pool:
-    """Pooling over 3x3 windows, 2 apart: overlapping. Windows that hang over the edge count what is inside."""
-
-    name: str
-    kind: Literal["max", "avg"]
-    size: int = 3
-    stride: int = 2
-
-
-@dataclass
-class Full:
-    """A fully connected layer over everything below it."""
-
-    name: str
-    outputs: int
-    std: float
-    bias: float = 0.0
-
-
-Layer = Conv | Act | Pool | Full
-
-
-# ------------------------------------------------------------------------------------------------ nets
-
-
-def convnet(num_classes: int) -> list[Layer]:
-    """Figure 1's four-layer net, as far as it is known: the layers of cuda-convnet's `layers-19pct.cfg`.
-
-    The paper names no file; this is the four-weight-layer net its author published for CIFAR-10 at the time.
-    89,578 parameters for 10 classes.
+    `weight` is (places, kernels, channels * size * size), places row by row; `bias` is (kernels, height, width).
     """
-    return [
-        Conv("conv1", 32, size=5, padding=2, std=0.0001),  # 3x32x32 -> 32x32x32
-        Pool("pool1", "max"),  #                              -> 32x16x16
-        # A monotone activation commutes with the maximum; after the pool it has a quarter of the work.
-        Act("act1"),
-        Conv("conv2", 32, size=5, padding=2, std=0.01),
-        Act("act2"),
-        Pool("pool2", "avg"),  #                              -> 32x8x8
-        Conv("conv3", 64, size=5, padding=2, std=0.01),
-        Act("act3"),
-        Pool("pool3", "avg"),  #                              -> 64x4x4
-        Full("fc10", num_classes, std=0.01),
-    ]
+
+    def __init__(self, inputs: tuple[int, int, int], outputs: tuple[int, int, int], size: int, padding: int) -> None:
+        super().__init__()
+        self.size, self.padding = size, padding
+        kernels, height, width = outputs
+        self.weight = nn.Parameter(torch.empty(height * width, kernels, inputs[0] * size * size))
+        self.bias = nn.Parameter(torch.empty(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, channels, height, width) -> (N, kernels, height, width)."""
+        windows = F.unfold(x, self.size, padding=self.padding)  # (N, channels * size * size, places)
+        out = windows.permute(2, 0, 1) @ self.weight.mT  # (places, N, kernels)
+        return out.permute(1, 2, 0).unflatten(2, self.bias.shape[1:]) + self.bias
 
 
-TABLES = {config.Net.convnet: convnet}
+class MaskDropout(nn.Module):
+    """Dropout as in 2012: a mask in training, and in evaluation everything times 1 - rate (paper, section 4.2).
 
-ACTIVATIONS = {
+    torch's own scales the survivors up in training instead. For the layer above that is another optimisation: its
+    inputs are twice as large, and its learning rate counts four times.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            return x * torch.empty_like(x).bernoulli_(1 - self.rate)
+        return x * (1 - self.rate)
+
+    def extra_repr(self) -> str:
+        return f"{self.rate}"
+
+
+class AbsTanh(nn.Module):
+    """|tanh(x)|, which the paper's section 3.1 compares itself with (Jarrett et al., 2009)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(x).abs()
+
+
+ACTIVATIONS: dict[config.Activation, type[nn.Module]] = {
     config.Activation.relu: nn.ReLU,
     config.Activation.tanh: nn.Tanh,
     config.Activation.sigmoid: nn.Sigmoid,
+    config.Activation.abs_tanh: AbsTanh,
 }
 
 
@@ -106,50 +88,104 @@ def build(cfg: config.Model, image_size: int, seed: int) -> nn.Sequential:
         image_size: side of the square input in pixels.
         seed: of the initial weights; the same seed gives the same weights on every device.
     Raises:
-        ConfigError: the picture is too small for the layers.
+        ConfigError: there is no such net; see `table.steps`.
     """
     modules: OrderedDict[str, nn.Module] = OrderedDict()
-    channels, side = 3, image_size
     generator = torch.Generator().manual_seed(seed)
-    for layer in TABLES[cfg.name](cfg.num_classes):
-        module: nn.Module
-        match layer:
-            case Conv():
-                module = nn.Conv2d(channels, layer.kernels, layer.size, padding=layer.padding)
-                channels, side = layer.kernels, side + 2 * layer.padding - layer.size + 1
-            case Pool():
-                pool = nn.MaxPool2d if layer.kind == "max" else nn.AvgPool2d
-                module = pool(layer.size, layer.stride, ceil_mode=True)
-                side = math.ceil((side - layer.size) / layer.stride) + 1
-            case Act():
-                module = ACTIVATIONS[cfg.activation]()
-            case Full():
-                if not any(isinstance(m, nn.Flatten) for m in modules.values()):
-                    modules["flatten"] = nn.Flatten()
-                    channels, side = channels * side * side, 1
-                module = nn.Linear(channels, layer.outputs)
-                channels = layer.outputs
-        if side < 1:
-            raise ConfigError(
-                f"pictures of {image_size} pixels are too small for model={cfg.name.name}: nothing is left "
-                f"after {layer.name}"
-            )
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            assert isinstance(layer, Conv | Full)
-            _start(module, layer, cfg, generator)
-        modules[layer.name] = module
+    for step in steps(cfg, image_size):
+        if step.kind == "full" and "flatten" not in modules:
+            modules["flatten"] = nn.Flatten()
+        module = _module(step, cfg)
+        if step.parameters:
+            _start(module, step, cfg, generator)
+        modules[step.name] = module
     net = nn.Sequential(modules)
+    if cfg.parameter_names is config.ParameterNames.torchvision:
+        net.register_state_dict_post_hook(_to_torchvision)
+        net.register_load_state_dict_pre_hook(_from_torchvision)
     return net.to(memory_format=torch.channels_last) if cfg.channels_last else net
 
 
+def _module(step: Step, cfg: config.Model) -> nn.Module:
+    """The module that does what a step says; its weights are not set yet."""
+    compiled = cfg.compile
+    match step.kind:
+        case "pad":
+            return nn.ZeroPad2d((0, step.overhang, 0, step.overhang))
+        case "conv":
+            maps = step.inputs[0], step.outputs[0]
+            return nn.utils.skip_init(
+                nn.Conv2d, *maps, step.size, step.stride, padding=step.padding, groups=step.groups
+            )
+        case "local":
+            return LocalConv2d(step.inputs, step.outputs, step.size, step.padding)
+        case "full":
+            return nn.utils.skip_init(nn.Linear, math.prod(step.inputs), step.outputs[0])
+        case "act":
+            return ACTIVATIONS[cfg.activation]()
+        case "lrn":
+            by_size = cfg.lrn_size if cfg.lrn_scale is config.LrnScale.code else 1
+            return LocalResponseNorm(
+                cfg.lrn_size, cfg.lrn_alpha / by_size, cfg.lrn_beta, cfg.lrn_k, step.groups, compiled
+            )
+        case "spatial":  # the constants of net 145; its code divides the scale of 1e-3 by the window's area
+            return SpatialResponseNorm(5, alpha=1e-3 / 25, beta=0.75, k=1, compiled=compiled)
+        case "max":
+            return nn.MaxPool2d(step.size, step.stride, ceil_mode=True)
+        case "avg":
+            return nn.AvgPool2d(step.size, step.stride, ceil_mode=True)
+        case "dropout":
+            kind = MaskDropout if cfg.dropout is config.Dropout.mask else nn.Dropout
+            return kind(cfg.dropout_rate)
+
+
 @torch.no_grad()
-def _start(module: nn.Conv2d | nn.Linear, layer: Conv | Full, cfg: config.Model, generator: torch.Generator) -> None:
-    """Draw the weights of a layer. fan_in: He et al. 2015 for relu (variance 2/fan_in), LeCun 1998 otherwise."""
-    assert module.bias is not None
-    fan_in = module.weight[0].numel()
-    if cfg.init is config.Init.released_2012:
-        std = layer.std
-    else:
-        std = math.sqrt((2 if cfg.activation is config.Activation.relu else 1) / fan_in)
+def _start(module: Any, step: Step, cfg: config.Model, generator: torch.Generator) -> None:
+    """Draw the initial weights of a layer.
+
+    gaussian: the table's width and bias (2012). fan_in: He et al. 2015 for relu (variance 2 / fan_in), LeCun 1998
+    otherwise (1 / fan_in), biases 0. torch: uniform to 1 / sqrt(fan_in) on both sides, biases too.
+    """
+    fan_in = step.inputs[0] // step.groups * step.size**2 if step.size else math.prod(step.inputs)
+    match cfg.init:
+        case config.Init.gaussian:
+            std, bias = step.row.std, step.row.bias
+        case config.Init.fan_in:
+            std, bias = math.sqrt((2 if cfg.activation is config.Activation.relu else 1) / fan_in), 0.0
+        case config.Init.torch:
+            bound = 1 / math.sqrt(fan_in)
+            module.weight.uniform_(-bound, bound, generator=generator)
+            module.bias.uniform_(-bound, bound, generator=generator)
+            return
     module.weight.copy_(torch.randn(module.weight.shape, generator=generator) * std)
-    module.bias.fill_(layer.bias)
+    module.bias.fill_(bias)
+
+
+# ------------------------------------------------------------------------------------------------ torchvision
+
+TORCHVISION = {
+    "conv1": "features.0",
+    "conv2": "features.3",
+    "conv3": "features.6",
+    "conv4": "features.8",
+    "conv5": "features.10",
+    "fc6": "classifier.1",
+    "fc7": "classifier.4",
+    "fc8": "classifier.6",
+}
+"""What torchvision's alexnet calls our layers."""
+
+
+def _rename(state: dict[str, Any], prefix: str, names: dict[str, str]) -> None:
+    for ours, theirs in names.items():
+        for parameter in ("weight", "bias"):
+            if f"{prefix}{ours}.{parameter}" in state:
+                state[f"{prefix}{theirs}.{parameter}"] = state.pop(f"{prefix}{ours}.{parameter}")
+
+
+def _to_torchvision(net: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+    _rename(state, prefix, TORCHVISION)
+
+
+def _from_torchvision(net: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:
+    _rename(state, prefix, {theirs: ours for ours, theirs in TORCHVISION.items()})

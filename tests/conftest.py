@@ -12,6 +12,10 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch starts its threads; the test
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+
+from alexnet_pl import ROOT, checks
+from alexnet_pl.config import Config
 
 torch.set_num_threads(1)
 
@@ -32,6 +36,12 @@ def environment(home: Path) -> dict[str, str]:
     """The environment of a user without a W&B account."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
     return kept | {"HOME": str(home), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+
+
+def composed(*overrides: str) -> Config:
+    """The checked configuration of `alexnet-train OVERRIDES`."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return checks.check(compose("config", list(overrides)))
 
 
 @pytest.fixture

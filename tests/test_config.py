@@ -111,7 +111,7 @@ def test_numbers_keep_their_types():
         "seed": 1,
         "window": 10,
         "subset": 0,
-        "model": {"name": "convnet", "num_classes": 10, "activation": "tanh"},
+        "model": {"name": "convnet", "table": "convnet", "num_classes": 10, "activation": "tanh"},
         "data": {"name": "shapes", "num_classes": 10},
         "optim": {"lr": 1},
         "trainer": {"max_epochs": 1, "devices": 1, "limit_train_batches": 0.5},
