@@ -13,10 +13,14 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 
+def seed(*numbers: int) -> int:
+    """A seed that depends on all the numbers, such as (seed, epoch, step), and on nothing else."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
+
+
 def stream(*numbers: int) -> torch.Generator:
-    """A CPU generator that depends on all the numbers, such as (seed, epoch, step), and on nothing else."""
-    state = np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(state))
+    """A CPU generator with the seed of these numbers."""
+    return torch.Generator().manual_seed(seed(*numbers))
 
 
 def resize(images: Tensor, size: int) -> Tensor:

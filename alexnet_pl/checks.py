@@ -15,7 +15,7 @@ from typing import Any, get_type_hints
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from alexnet_pl.config import Config, DataSet, LoggerName, Model, WandbMode
+from alexnet_pl.config import Config, DataSet, LoggerName, Model, Schedule, WandbMode
 from alexnet_pl.errors import ConfigError
 from alexnet_pl.keys import keys
 from alexnet_pl.table import steps
@@ -98,6 +98,7 @@ def _rules(c: Config) -> Iterator[str]:
         yield f"optim.weight_decay={o.weight_decay} must not be negative"
     if not o.bias_lr_factor > 0:
         yield f"optim.bias_lr_factor={o.bias_lr_factor} must be above 0 (2012: 2)"
+    yield from _schedule_rules(c)
     if d.batch_size < 1:
         yield f"data.batch_size={d.batch_size} must be at least 1"
     if not d.scale > 0:
@@ -146,7 +147,35 @@ def _rules(c: Config) -> Iterator[str]:
         )
 
 
+def _schedule_rules(c: Config) -> Iterator[str]:
+    o, t = c.optim, c.trainer
+    for kind in ("cut", "bias_cut", "conv1_cut"):
+        at, to = getattr(o, f"{kind}_at"), getattr(o, f"{kind}_to")
+        if len(at) != len(to):
+            yield f"optim.{kind}_at={at} and optim.{kind}_to={to} must be of one length: a factor of lr for each time"
+        if at != sorted(set(at)) or any(time <= 0 for time in at):
+            yield f"optim.{kind}_at={at} must rise and be above 0"
+        if any(share < 0 for share in to):
+            yield f"optim.{kind}_to={to} are factors of the rate at the start: they must not be negative"
+        if at and o.schedule is Schedule.plateau:
+            yield f"optim.{kind}_at={at} means nothing with optim.schedule=plateau: set it to []"
+        if at and o.schedule is Schedule.shares and at[-1] >= 1:
+            yield f"optim.{kind}_at={at} are shares of the run with optim.schedule=shares: they must be below 1"
+    if o.schedule is Schedule.shares and (t.max_epochs or t.max_steps or -1) < 0:
+        yield "optim.schedule=shares needs the length of the run: set trainer.max_epochs or trainer.max_steps"
+    if o.schedule is Schedule.plateau and (o.plateau_patience < 1 or o.plateau_cuts < 1):
+        yield "optim.plateau_patience and optim.plateau_cuts must be at least 1"
+    if o.schedule is Schedule.plateau and t.limit_val_batches == 0:
+        yield "optim.schedule=plateau watches the validation error: trainer.limit_val_batches must be above 0"
+    if o.conv1_cut_at and "conv1" in c.model.drop_layers:
+        yield "optim.conv1_cut_at is set, but model.drop_layers leaves conv1 out"
+    if c.watch_steps < 0:
+        yield f"watch_steps={c.watch_steps} must not be negative (0 never looks)"
+
+
 def _model_rules(m: Model) -> Iterator[str]:
+    if m.image_size < 8:
+        yield f"model.image_size={m.image_size} must be at least 8 pixels"
     if m.towers not in (1, 2):
         yield f"model.towers={m.towers} must be 1 or 2"
     for key in ("widths", "std"):

@@ -96,6 +96,17 @@ class DataSet(Choice):
     cifar10 = auto()
 
 
+class Rule(Choice):
+    sgd_2012 = auto()
+    sgd = auto()
+
+
+class Schedule(Choice):
+    epochs = auto()
+    shares = auto()
+    plateau = auto()
+
+
 class LoggerName(Choice):
     wandb = auto()
     csv = auto()
@@ -121,6 +132,8 @@ class Model:
     """the layer table in table.py; all below departs from it"""
     num_classes: int = MISSING
     """outputs of the last layer"""
+    image_size: int = MISSING
+    """side in pixels of the pictures it was made for: what data.crop is unless set"""
     widths: dict[str, int] = field(default_factory=dict)
     """kernels (over all towers) or units of single layers, {conv1: 48}; the others keep the table's"""
     drop_layers: list[str] = field(default_factory=list)
@@ -188,7 +201,7 @@ class Data:
     scale: float = 1.0
     """pixels are (0..255 minus the mean image) divided by this: 1 as in 2012, 64 for about unit size"""
     resize: int | None = None
-    """scale the stored pictures to this side first (null: as they are)"""
+    """scale the stored pictures to this side first (null: as they are, or just large enough for the crop)"""
     crop: int | None = None
     """train on random squares of this many pixels, test on the centre one (null: whole pictures)"""
     flip: bool = False
@@ -197,7 +210,7 @@ class Data:
     @property
     def picture_size(self) -> int:
         """Side of a picture in pixels, before it is cropped."""
-        return self.resize or 32
+        return self.resize or max(32, self.crop or 0)
 
     @property
     def image_size(self) -> int:
@@ -207,16 +220,38 @@ class Data:
 
 @dataclass
 class Optim:
-    """conf/optim: the 2012 update rule, v <- momentum v - lr (weight_decay w + gradient), w <- w + v."""
+    """conf/optim: the update rule and how its learning rates fall."""
 
+    name: Rule = Rule.sgd_2012
+    """sgd_2012: v <- momentum v - lr (weight_decay w + gradient), w <- w + v; sgd: torch's, lr outside the velocity"""
     lr: float = MISSING
-    """learning rate of the weights"""
+    """learning rate of the weights, at the start"""
     momentum: float = 0.9
     """share of the velocity kept from step to step"""
     weight_decay: float = 0.0
-    """decay of the weights; biases have none, as in 2012"""
+    """decay of the weights"""
+    decay_biases: bool = False
+    """decay the biases as well (2012: not)"""
     bias_lr_factor: float = 2.0
     """learning rate of the biases over that of the weights"""
+    schedule: Schedule = Schedule.epochs
+    """what the cuts below are counted in: epochs, shares of the run; or plateau: cut when validation stops improving"""
+    cut_at: list[float] = field(default_factory=list)
+    """when the weights' rate changes, [25,51,79]"""
+    cut_to: list[float] = field(default_factory=list)
+    """what it is from then on, as a factor of lr, [0.1,0.01,0.001]"""
+    bias_cut_at: list[float] = field(default_factory=list)
+    """when the biases' rate changes; they do not follow the weights'"""
+    bias_cut_to: list[float] = field(default_factory=list)
+    """what it is from then on, as a factor of lr * bias_lr_factor"""
+    conv1_cut_at: list[float] = field(default_factory=list)
+    """when conv1 leaves the weights' schedule for its own"""
+    conv1_cut_to: list[float] = field(default_factory=list)
+    """its rate from then on, as a factor of lr; 0 freezes its weights and biases"""
+    plateau_patience: int = 5
+    """validations without a lower error before all rates are divided by ten (schedule=plateau)"""
+    plateau_cuts: int = 3
+    """how often they are (the paper: three times)"""
 
 
 @dataclass
@@ -337,6 +372,8 @@ class Config:
     """size of the fixed training subset that is evaluated after each epoch (0: none)"""
     stop_error: float | None = None
     """stop once the running training error over an epoch is at or under this (null: train to max_epochs)"""
+    watch_steps: int = 2000
+    """after so many updates, say so if the loss is still that of guessing, and what may be the cause (0: never)"""
     model: Model = field(default_factory=Model)
     data: Data = field(default_factory=Data)
     optim: Optim = field(default_factory=Optim)

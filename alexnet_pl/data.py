@@ -76,7 +76,8 @@ class SmallSet(pl.LightningDataModule):
         return self.trainer.current_epoch if self.trainer else 0
 
     def train_dataloader(self) -> Batches:
-        seed, crop, flip = self.cfg.seed, self.cfg.data.crop, self.cfg.data.flip
+        seed, flip = self.cfg.seed, self.cfg.data.flip
+        crop = self.image_size if self.image_size < self.picture_size else None
 
         def transform(images: Tensor, step: int) -> Tensor:
             images = augment.resize(images, self.picture_size)
@@ -101,7 +102,8 @@ class SmallSet(pl.LightningDataModule):
         sets = [self.val]
         if self.cfg.subset:
             sets.append((self.train[0][: self.cfg.subset], self.train[1][: self.cfg.subset]))
-        return [Batches(images, labels, 1000, transform) for images, labels in sets]
+        batch_size = min(1000, 2**23 // self.image_size**2)  # about the same memory whatever the size
+        return [Batches(images, labels, batch_size, transform) for images, labels in sets]
 
 
 class Batches:

@@ -19,6 +19,10 @@ class TrainingError(UserError):
     """Training cannot go on."""
 
 
+class NotFinite(TrainingError):
+    """The training loss became infinite or not a number."""
+
+
 class Interrupted(UserError):
     """A signal asked the run to stop, and its checkpoint is written."""
 

@@ -146,14 +146,13 @@ def _start(module: Any, step: Step, cfg: config.Model, generator: torch.Generato
     gaussian: the table's width and bias (2012). fan_in: He et al. 2015 for relu (variance 2 / fan_in), LeCun 1998
     otherwise (1 / fan_in), biases 0. torch: uniform to 1 / sqrt(fan_in) on both sides, biases too.
     """
-    fan_in = step.inputs[0] // step.groups * step.size**2 if step.size else math.prod(step.inputs)
     match cfg.init:
         case config.Init.gaussian:
             std, bias = step.row.std, step.row.bias
         case config.Init.fan_in:
-            std, bias = math.sqrt((2 if cfg.activation is config.Activation.relu else 1) / fan_in), 0.0
+            std, bias = math.sqrt((2 if cfg.activation is config.Activation.relu else 1) / step.fan_in), 0.0
         case config.Init.torch:
-            bound = 1 / math.sqrt(fan_in)
+            bound = 1 / math.sqrt(step.fan_in)
             module.weight.uniform_(-bound, bound, generator=generator)
             module.bias.uniform_(-bound, bound, generator=generator)
             return

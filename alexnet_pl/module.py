@@ -10,9 +10,10 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from alexnet_pl import config, model, optim
-from alexnet_pl.errors import TrainingError
+from alexnet_pl import augment, config, model, optim
+from alexnet_pl.errors import NotFinite
 
 
 class Classifier(pl.LightningModule):
@@ -34,7 +35,10 @@ class Classifier(pl.LightningModule):
         self.net = model.build(cfg.model, image_size, cfg.seed)
         self.images_seen = 0
         self.rate = 0.0  # pictures per second over the last window
+        self.window_loss = math.nan  # mean training loss over the last window
         self.evaluated: dict[str, float] = {}  # since the last row of an epoch
+        self.plateau: ReduceLROnPlateau | None = None
+        self._plateau_state: dict[str, Any] = {}  # from a checkpoint
         # wrong answers, summed loss, pictures: of this window, counted on the device and read once a window; and of
         # this epoch. Not buffers: those would follow the net into low precision.
         self._window = torch.zeros(3)
@@ -45,8 +49,25 @@ class Classifier(pl.LightningModule):
         layout = torch.channels_last if self.cfg.model.channels_last else torch.contiguous_format
         return self.net(images.contiguous(memory_format=layout))
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return optim.build(self.net, self.cfg.optim)
+    def configure_optimizers(self) -> Any:
+        optimizer = optim.build(self.net, self.cfg.optim)
+        if self.cfg.optim.schedule is not config.Schedule.plateau:
+            return [optimizer], [
+                {"scheduler": optim.schedule(optimizer, self.cfg.optim, self._time), "interval": "step"}
+            ]
+        # Stepped and saved here: Lightning's own handling loses the step of an epoch that was resumed.
+        self.plateau = optim.plateau(optimizer, self.cfg.optim)
+        if self._plateau_state:
+            self.plateau.load_state_dict(self._plateau_state)
+        return optimizer
+
+    def _time(self, updates: int) -> float:
+        """Where the run is after so many updates, in the unit of its schedule."""
+        if not updates:  # asked before the trainer knows its data
+            return 0.0
+        if self.cfg.optim.schedule is config.Schedule.shares:
+            return updates / self.trainer.estimated_stepping_batches
+        return updates / math.ceil(int(self.trainer.num_training_batches) / self.trainer.accumulate_grad_batches)
 
     # -------------------------------------------------------------------------------------------- training
 
@@ -62,6 +83,9 @@ class Classifier(pl.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, labels = batch
+        if self.cfg.model.dropout is not config.Dropout.none:  # a resumed run must draw the same masks
+            place = self.cfg.seed, self.trainer.current_epoch, batch_idx, 1 + self.global_rank
+            torch.manual_seed(augment.seed(*place))
         logits = self(images)
         loss = F.cross_entropy(logits, labels)
         with torch.no_grad():
@@ -81,11 +105,12 @@ class Classifier(pl.LightningModule):
         """Report the running error and start counting anew.
 
         Raises:
-            TrainingError: the loss is not finite; this step's update is not made, and no checkpoint has it.
+            NotFinite: the loss is not finite; this step's update is not made, and no checkpoint has it.
         """
         wrong, loss, count = self._window.tolist()  # the only wait for the device
+        self.window_loss = loss / count
         if not math.isfinite(loss):
-            raise TrainingError(
+            raise NotFinite(
                 f"the loss became {loss / count} in epoch {self.trainer.current_epoch + 1}: the usual cause is a "
                 f"learning rate that is too high for this input scale (optim.lr={self.cfg.optim.lr}, "
                 f"data.scale={self.cfg.data.scale})"
@@ -103,6 +128,8 @@ class Classifier(pl.LightningModule):
         """Keep what was measured for the epoch's row, and leave the time it took out of the speed."""
         metrics = self.trainer.callback_metrics
         self.evaluated = {k: float(v) for k, v in metrics.items() if k.startswith(("val/", "subset/"))}
+        if self.plateau and not self.trainer.sanity_checking:
+            self.plateau.step(self.evaluated["val/error"])
         if not self.trainer.sanity_checking:
             self._clock += time.perf_counter() - self._validation_began
 
@@ -158,9 +185,12 @@ class Classifier(pl.LightningModule):
             "window": self._window.tolist(),
             "epoch": self._epoch,
         }
+        if self.plateau:
+            checkpoint["plateau"] = self.plateau.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         progress = checkpoint["progress"]
         self.images_seen = progress["images_seen"]
         self._window = torch.tensor(progress["window"])
         self._epoch = progress["epoch"]
+        self._plateau_state = checkpoint.get("plateau", {})

@@ -1,12 +1,14 @@
-"""The 2012 update rule and its parameter groups."""
+"""The 2012 update rule, its parameter groups, and how the learning rates fall."""
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from alexnet_pl import config
 
@@ -18,7 +20,8 @@ class SGD2012(torch.optim.Optimizer):
         w <- w + v
 
     `torch.optim.SGD` keeps the learning rate outside. At a constant rate both take the same steps; where the rate
-    changes, this one carries the old velocity on for some ten steps, as the original did.
+    changes, this one carries the old velocity on for some ten steps, as the original did. A rate of 0 freezes: neither
+    velocity nor decay moves the weights, and the velocity stays.
     """
 
     def __init__(self, params: Iterable[Any], lr: float, momentum: float = 0.9, weight_decay: float = 0.0) -> None:
@@ -33,7 +36,7 @@ class SGD2012(torch.optim.Optimizer):
                 loss = closure()
         for group in self.param_groups:
             weights: list[Tensor] = [p for p in group["params"] if p.grad is not None]
-            if not weights:
+            if not weights or not group["lr"]:
                 continue
             for w in weights:
                 if "velocity" not in self.state[w]:
@@ -47,12 +50,80 @@ class SGD2012(torch.optim.Optimizer):
         return loss
 
 
-def build(net: nn.Module, cfg: config.Optim) -> SGD2012:
-    """The optimiser of a net: weights at `lr` with decay, biases at `bias_lr_factor` times `lr` without (2012)."""
-    weights = [p for name, p in net.named_parameters() if not name.endswith("bias")]
-    biases = [p for name, p in net.named_parameters() if name.endswith("bias")]
-    groups = [
-        {"params": weights, "lr": cfg.lr, "weight_decay": cfg.weight_decay},
-        {"params": biases, "lr": cfg.lr * cfg.bias_lr_factor, "weight_decay": 0.0},
-    ]
-    return SGD2012(groups, lr=cfg.lr, momentum=cfg.momentum)
+def build(net: nn.Module, cfg: config.Optim) -> torch.optim.Optimizer:
+    """The optimiser of a net, with the groups weights, biases and, where it has cuts of its own, conv1's two."""
+    parts = ["conv1.", ""] if cfg.conv1_cut_at else [""]
+    groups: list[dict[str, Any]] = []
+    taken: set[str] = set()
+    for prefix in parts:
+        for kind in ("weight", "bias"):
+            named = {
+                name: p
+                for name, p in net.named_parameters()
+                if name.startswith(prefix) and name.endswith(kind) and name not in taken
+            }
+            taken |= set(named)
+            decays = kind == "weight" or cfg.decay_biases
+            groups.append(
+                {
+                    "name": f"{prefix}{kind}",
+                    "params": list(named.values()),
+                    "lr": cfg.lr * (1 if kind == "weight" else cfg.bias_lr_factor),
+                    "weight_decay": cfg.weight_decay if decays else 0.0,
+                }
+            )
+    rule = SGD2012 if cfg.name is config.Rule.sgd_2012 else torch.optim.SGD
+    return rule([g for g in groups if g["params"]], lr=cfg.lr, momentum=cfg.momentum)
+
+
+# ------------------------------------------------------------------------------------------------ schedules
+
+
+def factor(cfg: config.Optim, group: str, time: float) -> float:
+    """What a group's starting rate is multiplied with, at a time in the schedule's unit.
+
+    Args:
+        group: weight, bias, conv1.weight or conv1.bias.
+    """
+
+    def reached(at: list[float], to: list[float]) -> float | None:
+        passed = bisect_right(at, time + 1e-9)  # a share of the run need not be exact in binary
+        return to[passed - 1] if passed else None
+
+    own = reached(cfg.conv1_cut_at, cfg.conv1_cut_to) if group.startswith("conv1.") else None
+    if group.endswith("bias"):
+        if own == 0:
+            return 0.0
+        now = reached(cfg.bias_cut_at, cfg.bias_cut_to)
+    else:
+        now = reached(cfg.cut_at, cfg.cut_to) if own is None else own
+    return 1.0 if now is None else now
+
+
+def schedule(optimizer: torch.optim.Optimizer, cfg: config.Optim, time: Callable[[int], float]) -> LambdaLR:
+    """The cuts by epoch or by share of the run; to be stepped after each update.
+
+    Args:
+        time: updates made -> epochs (schedule=epochs) or share of the run (schedule=shares).
+    """
+
+    def of(group: str) -> Callable[[int], float]:
+        return lambda updates: factor(cfg, group, time(updates))
+
+    return LambdaLR(optimizer, [of(group["name"]) for group in optimizer.param_groups])
+
+
+def plateau(optimizer: torch.optim.Optimizer, cfg: config.Optim) -> ReduceLROnPlateau:
+    """The paper's rule (section 5): all rates divided by ten when the validation error stops improving, three times.
+
+    To be stepped with the validation error after each validation.
+    """
+    least = [group["lr"] * 10.0**-cfg.plateau_cuts for group in optimizer.param_groups]
+    return ReduceLROnPlateau(
+        optimizer,
+        factor=0.1,
+        patience=cfg.plateau_patience - 1,  # torch cuts when patience is exceeded
+        threshold=0.0,
+        min_lr=[rate * (1 - 1e-9) for rate in least],
+        eps=min(least) * 1e-6,  # a change this small is not one: rounding would make a cut too many
+    )

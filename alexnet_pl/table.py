@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from alexnet_pl.config import Conv1Padding, Dropout, DropoutAt, Model, ParameterNames, Pooling, Table
+from alexnet_pl.config import Activation, Conv1Padding, Dropout, DropoutAt, Model, ParameterNames, Pooling, Table
 from alexnet_pl.errors import ConfigError
 
 # ------------------------------------------------------------------------------------------------ rows
@@ -172,6 +172,11 @@ class Step:
     macs: int = 0  # multiply-adds of the forward pass
     crossing: int = 0  # numbers each tower gets from the other
 
+    @property
+    def fan_in(self) -> int:
+        """Inputs of one unit."""
+        return self.inputs[0] // self.groups * (self.size**2 if self.size else self.inputs[1] * self.inputs[2])
+
 
 def steps(m: Model, image_size: int) -> list[Step]:
     """Everything between a picture (3, image_size, image_size) and the logits, in order.
@@ -267,3 +272,25 @@ def _too_small(m: Model, image_size: int, name: str, side: int, size: int) -> st
 
 def _unshared(m: Model, row: Row) -> str:
     return f"{row.name} has {row.outputs} outputs, which {m.towers} towers cannot share equally: use an even number"
+
+
+def kept(m: Model, plan: list[Step]) -> int:
+    """Bytes per picture that the backward pass needs of the forward pass, in fp32: each tensor once."""
+    numbers: dict[str, int] = {}
+    below = "picture"
+    for step in plan:
+        made, given = math.prod(step.outputs), math.prod(step.inputs)
+        if step.kind in ("conv", "full", "lrn", "spatial", "max", "avg"):
+            numbers[below] = given
+        if step.kind == "local":  # every window laid out
+            numbers[f"{step.name} windows"] = step.fan_in * step.outputs[1] * step.outputs[2]
+        if step.kind == "act":
+            numbers[step.name] = made
+        if step.kind == "max":
+            numbers[f"{step.name} places"] = 2 * made  # int64
+        if step.kind == "dropout":
+            numbers[f"{step.name} mask"] = made
+        if step.kind == "act" and m.activation is Activation.abs_tanh:
+            numbers[f"{step.name} signs"] = made
+        below = step.name
+    return 4 * (sum(numbers.values()) + math.prod(plan[-1].outputs))

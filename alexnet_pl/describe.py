@@ -1,0 +1,91 @@
+"""`--describe`: the net of a configuration as a table, before any of it exists.
+
+python -m alexnet_pl.train model=released_2012 data.resize=224 --describe
+"""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+
+from alexnet_pl.config import Config, Dropout, Init, LrnScale, Model
+from alexnet_pl.table import Conv, Step, kept, steps
+
+
+def show(cfg: Config, console: Console | None = None) -> None:
+    """Print shapes, parameters, multiply-adds, what crosses the towers, initial weights, and memory."""
+    m, size = cfg.model, cfg.data.image_size
+    plan = steps(m, size)
+    two = m.towers == 2
+    table = Table(title=f"{m.name}: {'two towers' if two else 'one tower'}, pictures 3x{size}x{size}", box=box.SIMPLE)
+    for title in ("layer", "what it does", "output"):
+        table.add_column(title)
+    for title in ("parameters", "multiply-adds", *(["from other tower"] if two else [])):
+        table.add_column(title, justify="right")
+    table.add_column("initial weights")
+    for step in plan:
+        output = "x".join(map(str, step.outputs)).removesuffix("x1x1")
+        costs = [f"{step.parameters:,}", f"{step.macs / 1e6:,.2f} M"] if step.parameters else ["", ""]
+        costs += [f"{step.crossing:,}" if step.crossing else ""] if two else []
+        begins = start(m, step) if step.parameters else ""
+        table.add_row(step.name, what(m, step), output, *costs, begins, style=None if step.parameters else "dim")
+    parameters, macs = sum(s.parameters for s in plan), sum(s.macs for s in plan)
+    table.add_section()
+    crossing = [f"{sum(s.crossing for s in plan):,}"] if two else []
+    table.add_row("total", "", "", f"{parameters:,}", f"{macs / 1e6:,.2f} M", *crossing, "", style="bold")
+    console = console or Console(highlight=False)
+    natural = Measurement.get(console, console.options.update(max_width=1000), table).maximum
+    console.width = max(console.width, natural)  # a line that the terminal wraps is better than squeezed columns
+    console.print(table)
+    picture = kept(m, plan)
+    console.print(
+        f"memory in fp32: {3 * 4 * parameters / 1e6:,.0f} MB for weights, gradients and velocities; "
+        f"{picture / 1e6:,.2f} MB kept per picture for the backward pass, "
+        f"{picture * cfg.data.batch_size / 1e6:,.0f} MB at data.batch_size={cfg.data.batch_size}",
+        soft_wrap=True,
+    )
+
+
+def what(m: Model, step: Step) -> str:
+    """One step in the field's words."""
+    match step.kind:
+        case "pad":
+            return f"zeros: {step.overhang} rows below, {step.overhang} columns to the right"
+        case "conv" | "local":
+            assert isinstance(step.row, Conv)
+            words = [f"{step.size}x{step.size} kernels", f"stride {step.stride}", f"padding {step.padding}"]
+            words[1:2] = [] if step.stride == 1 else words[1:2]
+            words = words if step.padding else words[:-1]
+            if step.kind == "local":
+                words.append("other weights at every place")
+            if m.towers == 2:
+                words.append("own tower" if step.groups == 2 else "both towers" if step.crossing else "the picture")
+            return ", ".join(words)
+        case "full":
+            return "fully connected" + (", both towers" if step.crossing else "")
+        case "act":
+            return str(m.activation)
+        case "lrn":
+            by = f"/{m.lrn_size}" if m.lrn_scale is LrnScale.code else ""
+            where = "" if m.towers == 1 else ", within a tower" if step.groups == 2 else ", across the towers"
+            return f"LRN n={m.lrn_size} k={m.lrn_k:g} alpha={m.lrn_alpha:g}{by} beta={m.lrn_beta:g}{where}"
+        case "spatial":
+            return "LRN over 5x5 places k=1 alpha=0.001/25 beta=0.75"
+        case "max" | "avg":
+            overlap = "overlapping" if step.size > step.stride else "plain"
+            return f"{step.kind} pooling {step.size}x{step.size}, stride {step.stride} ({overlap})"
+        case "dropout":
+            return f"dropout {m.dropout_rate:g}, " + ("mask only" if m.dropout is Dropout.mask else "inverted")
+
+
+def start(m: Model, step: Step) -> str:
+    """How a layer's weights start."""
+    match m.init:
+        case Init.gaussian:
+            return f"std {step.row.std:g}, bias {step.row.bias:g}"
+        case Init.fan_in:
+            return "by fan-in, bias 0"
+        case Init.torch:
+            return "uniform, torch's"

@@ -1,0 +1,61 @@
+"""The printed table of a net, and its memory figures against what a real step keeps."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+
+from alexnet_pl import model, table
+from tests.conftest import Command, composed
+
+
+def test_describe_prints_the_table_and_runs_nothing(train: Command, tmp_path):
+    result = train("model=released_2012", "model.num_classes=1000", "--describe")
+    assert result.returncode == 0
+    assert not list(tmp_path.iterdir())
+    lines = {words[0]: " ".join(words) for line in result.stdout.splitlines() if (words := line.split())}
+    # facts file, sections 2 and 3
+    assert "11x11 kernels, stride 4" in lines["conv1"]
+    assert "96x55x55 34,944 105.42 M std 0.01, bias 0" in lines["conv1"]
+    assert "3 rows below, 3 columns to the right" in lines["conv1_pad"]
+    assert "alpha=0.0001/5 beta=0.75, within a tower" in lines["conv1_lrn"]
+    assert "own tower 256x27x27 307,456 223.95 M std 0.01, bias 1" in lines["conv2"]
+    assert "both towers 384x13x13 885,120 149.52 M 21,632 std 0.03, bias 0" in lines["conv3"]
+    assert "37,752,832 37.75 M 4,608 std 0.01, bias 1" in lines["fc6"]
+    assert re.search(r"60,965,224 724\.41 M", lines["total"])
+    order = [line.split()[0] for line in result.stdout.splitlines() if line.startswith("  conv1")]
+    assert order == ["conv1_pad", "conv1", "conv1_lrn", "conv1_pool", "conv1_act"]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["model=alexnet", "model.widths={conv1: 8, conv2: 8, conv3: 8, conv4: 8, conv5: 8, fc6: 16, fc7: 16}"],
+        ["model=torchvision", "model.widths={conv1: 8, conv2: 8, conv3: 8, conv4: 8, conv5: 8, fc6: 16, fc7: 16}"],
+        ["model=convnet", "model.activation=abs_tanh"],
+        ["model=conv_local_11"],
+    ],
+    ids=["alexnet", "torchvision", "convnet", "conv_local"],
+)
+def test_memory_is_what_a_step_keeps(overrides: list[str]):
+    """Against autograd: every tensor it holds for the backward pass, each storage once, weights left out."""
+    cfg = composed(*overrides)
+    net = model.build(cfg.model, cfg.data.image_size, seed=1)
+    weights = {p.untyped_storage().data_ptr() for p in net.parameters()}
+    held: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights and tensor.numel() > 100:
+            held[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    pictures = 8
+    x = torch.randn(pictures, 3, cfg.data.image_size, cfg.data.image_size).to(memory_format=torch.channels_last)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = torch.nn.functional.cross_entropy(net(x), torch.zeros(pictures, dtype=torch.long))
+    measured = sum(held.values()) / pictures
+    loss.backward()
+    assert table.kept(cfg.model, table.steps(cfg.model, cfg.data.image_size)) == pytest.approx(measured, rel=0.05)

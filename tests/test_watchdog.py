@@ -1,0 +1,80 @@
+"""A loss that does not move, or is not finite, is told with its usual causes; a loss that moves is left alone."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from alexnet_pl import model, watchdog
+from alexnet_pl.config import Config
+from tests.conftest import TINY, Command, composed
+
+# In sixteen steps this learns nothing: the weights of 2012 on pixels of unit size.
+STUCK = ("data.scale=64", "optim.lr=1e-6", "trainer.max_epochs=1")
+
+
+def suspects(*overrides: str) -> set[str]:
+    return {cause.name for cause in watchdog.causes(composed(*overrides)) if cause.suspect}
+
+
+def test_a_stuck_run_is_told_once_with_what_its_settings_say(train: Command):
+    result = train(*TINY, *STUCK, "watch_steps=5")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("warning:") == 1
+    (warning,) = [line for line in result.stdout.splitlines() if "warning:" in line]
+    assert "after 5 updates the training loss is 2.30" in warning
+    assert "ln 10 = 2.303" in warning
+    assert "! input scale: (0..255 minus the mean) / 64 is too small for init=gaussian" in result.stdout
+    assert "! learning rate: optim.lr=1e-06" in result.stdout
+    assert "  dropout: none" in result.stdout
+
+
+def test_a_run_that_learns_is_left_alone(train: Command):
+    for overrides in (("experiment=figure1_unit", "watch_steps=40"), (*STUCK, "watch_steps=0")):
+        result = train(*TINY, *overrides)
+        assert result.returncode == 0, result.stderr
+        assert "warning" not in result.stdout
+
+
+def test_an_infinite_loss_is_told_with_its_causes(train: Command, tmp_path):
+    result = train(*TINY, "experiment=figure1", "optim.lr=100")
+    assert result.returncode == 1
+    assert "the training loss is not finite. The usual causes" in result.stdout
+    assert "! learning rate: optim.lr=100" in result.stdout
+    assert "error: the loss became" in result.stderr
+    (log,) = tmp_path.glob("runs/*/*/train.log")
+    assert "! learning rate" in log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["experiment=figure1_unit"], set()),
+        (["model=released_2012", "optim=released_145"], set()),
+        (["model=alexnet", "optim=paper"], {"biases"}),  # the paper's 0.01 with biases of 1: facts file, section 2
+        (["model=caffe", "optim=paper"], set()),
+        (["model=released_2012", "optim=released_145", "data.scale=64"], {"input scale", "biases"}),
+        (["experiment=figure1_unit", "data.scale=1"], {"input scale"}),
+        (["experiment=figure1_unit", "model.activation=tanh", "data.scale=1"], {"input scale", "activation"}),
+        (["model=released_2012", "optim=released_145", "optim.lr=1"], {"learning rate"}),
+        (["model=released_2012", "optim=released_145", "model.num_classes=1000"], {"labels"}),
+        (["model=released_2012", "optim=released_145", "model.dropout_rate=0.9"], {"dropout"}),
+    ],
+    ids=lambda value: ", ".join(sorted(value)),
+)
+def test_settings_known_to_be_good_or_bad(overrides: list[str], expected: set[str]):
+    assert suspects(*overrides) & (expected | {"biases", "input scale", "learning rate", "dropout"}) == expected
+
+
+@pytest.mark.parametrize("init", ["gaussian", "fan_in", "torch"])
+def test_the_gain_of_a_layer_is_what_its_weights_do(init: str):
+    """On independent inputs of one size, through a layer and its relu's half."""
+    cfg: Config = composed("model=convnet", f"model.init={init}")
+    step = next(step for step in watchdog.steps(cfg.model, 32) if step.name == "conv3")
+    conv = model.build(cfg.model, 32, seed=1).get_submodule("conv3")
+    x = torch.randn(64, 32, 8, 8)
+    with torch.no_grad():
+        out = torch.nn.functional.conv2d(x, conv.weight).relu()  # no padding: every window is full
+    assert watchdog.gain(cfg, step) == pytest.approx(math.sqrt(out.square().mean()), rel=0.1)
