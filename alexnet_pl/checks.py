@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
@@ -54,7 +55,8 @@ def explain(error: OmegaConfBaseException) -> str:
     key = error.full_key or str(error.key or "")
     kind = keys().get(key)
     said = str(error.msg or error).split("\n")[0]
-    value = said.split("'")[1] if said.count("'") > 1 else ""
+    quoted = re.search(r"^Value (\S+) \(|'(.*?)'", said)
+    value = quoted[quoted.lastindex or 0].strip("'") if quoted else ""
     if value.startswith("${oc.env:"):
         variable = value.removeprefix("${oc.env:").split(",")[0].rstrip("}")
         value = f"{os.environ.get(variable, '')} (from the environment variable {variable})"
@@ -99,6 +101,7 @@ def _rules(c: Config) -> Iterator[str]:
     if not o.bias_lr_factor > 0:
         yield f"optim.bias_lr_factor={o.bias_lr_factor} must be above 0 (2012: 2)"
     yield from _schedule_rules(c)
+    yield from _model_rules(c.model)
     if d.batch_size < 1:
         yield f"data.batch_size={d.batch_size} must be at least 1"
     if not d.scale > 0:
@@ -117,7 +120,6 @@ def _rules(c: Config) -> Iterator[str]:
         yield f"data.root={d.root} is not a folder: {hint}give the one with CIFAR-10, or data.download=true"
     if c.model.num_classes < d.num_classes:
         yield f"model.num_classes={c.model.num_classes} is fewer than the {d.num_classes} of data={d.name.name}"
-    yield from _model_rules(c.model)
     steps(c.model, d.image_size)  # raises where there is no such net
     if c.seed < 0:
         yield f"seed={c.seed} must not be negative"

@@ -18,7 +18,11 @@ from alexnet_pl.errors import ConfigError
 
 
 class Choice(Enum):
-    """A closed set of values, shown and typed by their names."""
+    """A closed set of values, shown and typed by their names (and by nothing else: a number is no choice)."""
+
+    @staticmethod
+    def _generate_next_value_(name: str, *rest: Any) -> str:
+        return name
 
     def __str__(self) -> str:
         return self.name

@@ -127,14 +127,17 @@ def _refuse_unknown_layers(m: Model, table: list[Row]) -> None:
         "spatial_norm": convs,
     }
     for key, choices in allowed.items():
-        for name in getattr(m, key):
-            if name == names[-1] and name not in choices:
-                why = "the classes come from it" if key == "drop_layers" else "its width is model.num_classes"
-                raise ConfigError(f"model.{key} names {name}, the last layer: {why}")
-            if name not in choices:
-                close = difflib.get_close_matches(name, choices, n=1)
-                hint = f"did you mean {close[0]}?" if close else "choose from " + ", ".join(choices)
-                raise ConfigError(f"model.{key} names {name}, which model={m.name} does not have: {hint}")
+        for name in set(getattr(m, key)) - set(choices):
+            if name in names[:-1]:
+                raise ConfigError(
+                    f"model.{key} names {name}, which is not a convolution: choose from {', '.join(convs)}"
+                )
+            if name == names[-1]:
+                why = {"drop_layers": "the classes come from it", "widths": "its width is model.num_classes"}
+                raise ConfigError(f"model.{key} names {name}, the last layer: {why.get(key, 'it is no convolution')}")
+            close = difflib.get_close_matches(name, choices, n=1)
+            hint = f"did you mean {close[0]}?" if close else "choose from " + ", ".join(choices)
+            raise ConfigError(f"model.{key} names {name}, which model={m.name} does not have: {hint}")
 
 
 def _refuse_what_it_cannot_have(m: Model, table: list[Row]) -> None:
@@ -144,6 +147,9 @@ def _refuse_what_it_cannot_have(m: Model, table: list[Row]) -> None:
         raise ConfigError(
             f"model={m.name} has no hidden fully connected layer to drop units of: set model.dropout=none"
         )
+    strides = any(isinstance(row, Conv) and row.stride > 1 for row in table)
+    if m.conv1_padding is not Conv1Padding.right_bottom and not strides:
+        raise ConfigError(f"model.conv1_padding means nothing for model={m.name}, whose conv1 has no stride")
     if m.parameter_names is ParameterNames.torchvision and m.table is not Table.alexnet:
         raise ConfigError(f"torchvision has no names for the parameters of model={m.name}: use parameter_names=layers")
 

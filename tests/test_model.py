@@ -1,102 +1,411 @@
-"""The nets against explicit float64 functions and the facts of 2012."""
+"""The nets against tests/reference.py, torchvision's alexnet and photographs: what they compute."""
 
 from __future__ import annotations
 
-import math
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from math import floor
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+import torchvision
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.transforms.v2.functional import center_crop, pil_to_tensor, resize
 
-from alexnet_pl import model
-from alexnet_pl.config import Activation, Init, Model, Table
-from alexnet_pl.errors import ConfigError
+from alexnet_pl import ROOT, model
+from alexnet_pl.config import Activation, Conv1Padding, Dropout, LrnScale, Model, Order, Pooling, Table
+from tests import reference as ref
+from tests.test_table import config
 
-
-def convnet(activation: Activation = Activation.relu, init: Init = Init.gaussian, size: int = 32):
-    return model.build(
-        Model(name="convnet", table=Table.convnet, activation=activation, init=init, num_classes=10), size, seed=3
-    )
-
-
-def test_convnet_has_the_published_number_of_parameters():
-    sizes = {name: p.numel() for name, p in convnet().named_parameters()}
-    assert sum(sizes.values()) == 89_578
-    assert sizes == {
-        "conv1.weight": 32 * 3 * 25,
-        "conv1.bias": 32,
-        "conv2.weight": 32 * 32 * 25,
-        "conv2.bias": 32,
-        "conv3.weight": 64 * 32 * 25,
-        "conv3.bias": 64,
-        "fc10.weight": 10 * 64 * 4 * 4,
-        "fc10.bias": 10,
-    }
+CONVS = ("conv1", "conv2", "conv3", "conv4", "conv5")
+NARROW = dict.fromkeys(CONVS, 8) | {"fc6": 16, "fc7": 16}  # float64 and NumPy take no time at these widths
 
 
-@pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid"])
-def test_convnet_equals_its_definition(activation: str):
-    """Outputs and gradients in float64, with the first activation below the pool as in the usual reading."""
-    net = convnet(Activation[activation], Init.fan_in).double()
-    act = {"relu": F.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid}[activation]
-    w = {name: p.detach().clone().requires_grad_() for name, p in net.named_parameters()}
-    x = torch.randn(5, 3, 32, 32, dtype=torch.float64)
-
-    def reference(x: Tensor) -> Tensor:
-        x = F.max_pool2d(act(F.conv2d(x, w["conv1.weight"], w["conv1.bias"], padding=2)), 3, 2, ceil_mode=True)
-        x = F.avg_pool2d(act(F.conv2d(x, w["conv2.weight"], w["conv2.bias"], padding=2)), 3, 2, ceil_mode=True)
-        x = F.avg_pool2d(act(F.conv2d(x, w["conv3.weight"], w["conv3.bias"], padding=2)), 3, 2, ceil_mode=True)
-        assert x.shape == (5, 64, 4, 4)
-        return x.flatten(1) @ w["fc10.weight"].T + w["fc10.bias"]
-
-    ours, theirs = net(x), reference(x)
-    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
-    labels = torch.arange(5)
-    F.cross_entropy(ours, labels).backward()
-    F.cross_entropy(theirs, labels).backward()
-    for name, p in net.named_parameters():
-        torch.testing.assert_close(p.grad, w[name].grad, rtol=1e-10, atol=1e-13)
+def narrow(name: str, **changes: Any) -> tuple[Model, int]:
+    """`config` with few kernels and units."""
+    cfg, side = config(name, **changes)
+    if cfg.table in (Table.alexnet, Table.six_conv):
+        cfg = replace(cfg, widths=NARROW | ({"conv6": 8} if cfg.table is Table.six_conv else {}))
+    return cfg, side
 
 
-def test_released_init():
-    """Facts file, section 7: std 0.0001, 0.01, 0.01, 0.01, biases 0."""
-    net = convnet()
-    stds = {"conv1": 1e-4, "conv2": 0.01, "conv3": 0.01, "fc10": 0.01}
-    for name, std in stds.items():
-        layer = net.get_submodule(name)
-        n = layer.weight.numel()
-        assert layer.weight.std().item() == pytest.approx(std, rel=4 / math.sqrt(2 * n))
-        assert abs(layer.weight.mean().item()) < 4 * std / math.sqrt(n)
-        assert not layer.bias.any()
+def lively(net: nn.Module) -> nn.Module:
+    """float64, weights of fan-in scale, biases around 1; of those of 2012 half the net would hide behind the biases."""
+    generator = torch.Generator().manual_seed(7)
+    for name, p in net.double().named_parameters():
+        fan_in = 1 if name.endswith("bias") else p.shape[2] if p.ndim == 3 else p[0].numel()
+        p.data.copy_(torch.randn(p.shape, generator=generator, dtype=p.dtype) / fan_in**0.5)
+    return net.eval()
 
 
-@pytest.mark.parametrize(("activation", "gain"), [(Activation.relu, 2), (Activation.tanh, 1), (Activation.sigmoid, 1)])
-def test_fan_in_init(activation: Activation, gain: int):
-    layer = convnet(activation, Init.fan_in).get_submodule("conv3")
-    assert layer.weight.var().item() == pytest.approx(gain / (32 * 25), rel=0.03)
+def noise(side: int, pixels: float, number: int = 2) -> Tensor:
+    return pixels * torch.randn(number, 3, side, side, dtype=torch.float64, generator=torch.Generator().manual_seed(8))
 
 
-def test_same_seed_same_weights_whatever_the_global_state():
-    torch.manual_seed(1)
-    a = convnet()
-    torch.manual_seed(2)
-    b = convnet(Activation.tanh)
-    assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
+# ------------------------------------------------------------------------------------------------ equal to the rules
+
+LRN = partial(ref.LRN, alpha_per_element=1e-4 / 5)
+FULL = [("fc6", ref.full), ref.relu, ("fc7", ref.full), ref.relu, ("fc8", ref.full)]
 
 
-def test_crops_of_24_fit_and_too_small_pictures_do_not():
-    assert convnet(size=24)(torch.zeros(2, 3, 24, 24)).shape == (2, 10)
-    with pytest.raises(ConfigError, match="pictures of 0 pixels are too small"):
-        convnet(size=0)
+def run(layers: list[Any], params: dict[str, Any], images: Any, labels: Any) -> ref.Result:
+    """`reference.run` for nets with other fully connected layers, or whose outputs are not halved."""
+    x, trail = images, []
+    for layer in layers:
+        name, function = layer if isinstance(layer, tuple) else ("", layer)
+        x, back = function(x, params[f"{name}.weight"], params[f"{name}.bias"]) if name else function(x)
+        trail.append((name, back))
+    loss, back = ref.cross_entropy(x, labels)
+    grad, gradients = back(), {}
+    for name, back in reversed(trail):
+        grad = back(grad)
+        if name:
+            grad, gradients[f"{name}.weight"], gradients[f"{name}.bias"] = grad
+    return x, loss, gradients | {"images": grad}
+
+
+def six_conv(*args: Any) -> ref.Result:
+    """The released net with conv6 over the last pooling layer, seeing both towers."""
+    first = [ref.CONV1, LRN, ref.POOL, ref.relu, ref.CONV2, ref.relu, LRN, ref.spatial_norm, ref.POOL]
+    rest = [ref.CONV3, ref.relu, ref.CONV4, ref.relu, ref.CONV5, ref.relu, ref.POOL]
+    return ref.run([*first, *rest, ("conv6", partial(ref.conv, pad=1)), ref.relu], *args, keep=0.5)
+
+
+def one_tower(*args: Any, space: tuple[Any, ...] = ()) -> ref.Result:
+    """The layers of the released net where everything sees everything."""
+    norm = partial(ref.lrn, size=5, k=2.0, alpha_per_element=1e-4 / 5, beta=0.75)
+    first = [ref.CONV1, norm, ref.POOL, ref.relu, ("conv2", partial(ref.conv, pad=2)), ref.relu, norm, *space, ref.POOL]
+    rest = [layer for name in CONVS[2:] for layer in ((name, partial(ref.conv, pad=1)), ref.relu)]
+    return ref.run([*first, *rest, ref.POOL], *args, keep=0.5)
+
+
+def plain_pooling(*args: Any) -> ref.Result:
+    """The released net with windows of 2x2; a pixel of padding less in conv2 and conv5 (net 147)."""
+    pool, conv2 = partial(ref.max_pool, size=2, stride=2), ("conv2", partial(ref.conv, pad=1, groups=2))
+    first = [ref.CONV1, LRN, pool, ref.relu, conv2, ref.relu, LRN, ref.spatial_norm, pool]
+    conv5 = ("conv5", partial(ref.conv, groups=2))
+    return ref.run([*first, ref.CONV3, ref.relu, ref.CONV4, ref.relu, conv5, ref.relu, pool], *args, keep=0.5)
+
+
+def caffe(*args: Any) -> ref.Result:
+    """ReLU, LRN, pool; k = 1, alpha divided by 5, windows across both towers, no zeros around 227 pixels."""
+    norm = partial(ref.lrn, size=5, k=1.0, alpha_per_element=1e-4 / 5, beta=0.75)
+    first = [ref.CONV1, ref.relu, norm, ref.POOL, ref.CONV2, ref.relu, norm, ref.POOL]
+    return run([*first, ref.CONV3, ref.relu, ref.CONV4, ref.relu, ref.CONV5, ref.relu, ref.POOL, *FULL], *args)
+
+
+def torchvision_rule(*args: Any) -> ref.Result:
+    """One tower, no normalisation, two zeros on every side of the picture, and widths rounded down."""
+    first = [("conv1", partial(ref.conv, stride=4, pad=2, rounding=floor)), ref.relu, ref.POOL]
+    second = [("conv2", partial(ref.conv, pad=2)), ref.relu, ref.POOL]
+    rest = [layer for name in CONVS[2:] for layer in ((name, partial(ref.conv, pad=1)), ref.relu)]
+    return run([*first, *second, *rest, ref.POOL, *FULL], *args)
+
+
+def conv_local_11(*args: Any) -> ref.Result:
+    """Facts file, section 7: conv, ReLU, max, LRN of 9 maps; conv, ReLU, LRN, max; two local layers."""
+    norm = partial(ref.lrn, size=9, k=1.0, alpha_per_element=1e-3 / 9, beta=0.75)
+    conv, local = partial(ref.conv, pad=2), partial(ref.local, pad=1)
+    first = [("conv1", conv), ref.relu, ref.POOL, norm, ("conv2", conv), ref.relu, norm, ref.POOL]
+    return run([*first, ("local3", local), ref.relu, ("local4", local), ref.relu, ("fc10", ref.full)], *args)
+
+
+def convnet(*args: Any, act: Callable[..., Any] = ref.relu) -> ref.Result:
+    """The activation below the maximum; above it, as in conf/model/convnet.yaml, it is the same if it rises."""
+    conv, mean = partial(ref.conv, pad=2), partial(ref.avg_pool, size=3, stride=2)
+    above = [("conv2", conv), act, mean, ("conv3", conv), act, mean, ("fc10", ref.full)]
+    return run([("conv1", conv), act, ref.POOL, *above], *args)
+
+
+RULES: dict[str, Callable[..., ref.Result]] = {
+    "alexnet": ref.alexnet,
+    "released_2012": ref.released_2012,
+    "six_conv": six_conv,
+    "one_gpu": partial(one_tower, space=(ref.spatial_norm,)),
+    "cuda_convnet2": one_tower,
+    "caffe": caffe,
+    "torchvision": torchvision_rule,
+    "conv_local_11": conv_local_11,
+    "convnet": convnet,
+}
+
+
+def difference(cfg: Model, side: int, rule: Callable[..., ref.Result], pixels: float = 60) -> dict[str, float]:
+    """The largest difference from a rule in the logits and every gradient, relative to the largest number there."""
+    net, images, labels = lively(model.build(cfg, side, 1)), noise(side, pixels), torch.tensor([3, 8])
+    weights = dict(net.named_parameters())
+    logits, loss, gradients = rule({k: p.detach().numpy() for k, p in weights.items()}, images.numpy(), labels.numpy())
+    out = net(images.requires_grad_())
+    F.cross_entropy(out, labels).backward()
+    ours = {name: p.grad for name, p in (weights | {"images": images}).items()}
+    ours |= {"logits": out.detach(), "loss": F.cross_entropy(out, labels).detach()}
+    theirs = gradients | {"logits": logits, "loss": np.array(loss)}
+    assert set(ours) == set(theirs)
+    assert all(np.abs(b).max() > 0 for b in theirs.values())
+    return {name: np.abs(ours[name].numpy() - b).max() / np.abs(b).max() for name, b in theirs.items()}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_logits_and_gradients_equal_the_rules(name: str):
+    """Those of every weight and bias, and of the pictures; in evaluation."""
+    assert max(difference(*narrow(name), RULES[name]).values()) < 1e-10
+
+
+def test_plain_pooling_equals_the_rules():
+    assert max(difference(*narrow("released_2012", pooling=Pooling.plain), plain_pooling).values()) < 1e-10
+
+
+@pytest.mark.parametrize("activation", Activation)
+def test_activations_equal_the_rules(activation: Activation):
+    cfg, side = narrow("convnet", activation=activation, order={})
+    assert max(difference(cfg, side, partial(convnet, act=getattr(ref, str(activation))), pixels=1).values()) < 1e-10
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"lrn_k": 1.0},
+        {"lrn_alpha": 2e-4},
+        {"lrn_beta": 0.7},
+        {"lrn_size": 3},
+        {"lrn_scale": LrnScale.paper},
+        {"lrn_across_towers": True},
+        {"lrn": ["conv1"]},
+        {"lrn": ["conv2"]},
+        {"spatial_norm": []},
+        {"conv1_padding": Conv1Padding.symmetric},
+        {"conv1_padding": Conv1Padding.none},
+        {"order": {"conv1": Order.act_lrn_pool}},
+        {"order": {"conv2": Order.pool_act_lrn}},
+        {"dropout": Dropout.none},
+        {"dropout_rate": 0.4},
+    ],
+    ids=str,
+)
+def test_one_constant_changed_is_another_net(change: dict[str, Any]):
+    """What the equality above would not let pass: logits differ by more than 0.5 %, some gradient by half its size."""
+    found = difference(*narrow("released_2012", **change), ref.released_2012)
+    assert found["logits"] > 0.005
+    assert max(found.values()) > 0.5
 
 
 def test_channels_last_changes_the_layout_not_the_numbers():
-    fast, plain = (
-        model.build(Model(name="convnet", table=Table.convnet, num_classes=10, channels_last=c), 32, seed=3).double()
-        for c in (True, False)
-    )
+    fast, plain = (lively(model.build(*narrow("released_2012", channels_last=last), seed=3)) for last in (True, False))
     assert fast.get_submodule("conv2").weight.is_contiguous(memory_format=torch.channels_last)
     assert not plain.get_submodule("conv2").weight.is_contiguous(memory_format=torch.channels_last)
-    x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
-    torch.testing.assert_close(fast(x), plain(x), rtol=1e-12, atol=1e-15)
+    x = noise(224, 60)
+    torch.testing.assert_close(fast(x), plain(x), rtol=1e-12, atol=1e-12)
+
+
+# ------------------------------------------------------------------------------------------------ towers
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "below", "sees"),
+    [
+        ("released_2012", "conv2", "conv1", False),
+        ("released_2012", "conv3", "conv2", True),
+        ("released_2012", "conv4", "conv3", False),
+        ("released_2012", "conv5", "conv4", False),
+        ("six_conv", "conv6", "conv5", True),
+        ("released_2012", "fc6", "conv5", True),
+        ("caffe", "conv2", "conv1", True),  # through its normalisation
+    ],
+)
+def test_which_layers_see_the_other_tower(name: str, layer: str, below: str, sees: bool):
+    """The gradient of a layer's first half with respect to the kernels of the second half of a layer below."""
+    net = lively(model.build(*narrow(name), seed=3))
+    names = [key for key, _ in net.named_children()]
+    out = net[: names.index(layer) + 1](noise(227 if name == "caffe" else 224, 60))
+    out[:, : out.shape[1] // 2].square().sum().backward()
+    kernels = net.get_submodule(below).weight.grad
+    own, other = kernels.abs().flatten(1).amax(1).chunk(2)
+    assert own.min() > 0
+    assert bool(other.max() > 0) is sees
+
+
+# ------------------------------------------------------------------------------------------------ dropout
+
+
+def test_mask_dropout_is_a_mask_in_training_and_a_factor_in_evaluation():
+    dropout = model.MaskDropout(0.3)
+    x = torch.randn(400, 500).requires_grad_()
+    y = dropout(x)
+    kept = y != 0
+    assert torch.equal(y, x * kept)
+    assert kept.double().mean().item() == pytest.approx(0.7, abs=5 * (0.3 * 0.7 / x.numel()) ** 0.5)
+    (gradient,) = torch.autograd.grad(y.sum(), x)
+    assert torch.equal(gradient, kept.float())
+    assert not torch.equal(kept, dropout(x) != 0)
+    assert torch.equal(dropout.eval()(x), x * 0.7)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "order"),
+    [
+        ("alexnet", model.MaskDropout, ["fc6", "fc6_act", "fc6_dropout", "fc7", "fc7_act", "fc7_dropout", "fc8"]),
+        ("caffe", nn.Dropout, ["fc6", "fc6_act", "fc6_dropout", "fc7", "fc7_act", "fc7_dropout", "fc8"]),
+        ("torchvision", nn.Dropout, ["fc6_dropout", "fc6", "fc6_act", "fc7_dropout", "fc7", "fc7_act", "fc8"]),
+    ],
+)
+def test_where_dropout_stands(name: str, kind: type[nn.Module], order: list[str]):
+    net = model.build(*narrow(name, dropout_rate=0.4), seed=3)
+    modules = {key: module for key, module in net.named_children() if key.startswith("fc")}
+    assert list(modules) == order
+    drops = [module for key, module in modules.items() if "dropout" in key]
+    assert [(type(drop), getattr(drop, "rate", getattr(drop, "p", 0))) for drop in drops] == [(kind, 0.4)] * 2
+
+
+def test_inverted_dropout_is_torchs():
+    net = model.build(*narrow("caffe"), seed=3)
+    x = torch.rand(50, 40) + 1
+    drop = net.get_submodule("fc6_dropout").train()
+    torch.manual_seed(1)
+    y = drop(x)
+    torch.manual_seed(1)
+    assert torch.equal(y, F.dropout(x, 0.5))
+    assert torch.equal(drop.eval()(x), x)
+
+
+def test_inverted_dropout_is_mask_dropout_with_other_constants():
+    """Facts file, section 4: with half the weights in fc7 and fc8, a quarter of their rate and four times their decay.
+
+    Ten updates under the same masks: the same function all the way, and the same weights but for that half.
+    """
+    (cfg, _), side = narrow("alexnet"), 67
+    mask, inverted = (lively(model.build(replace(cfg, dropout=d), side, 3)) for d in (Dropout.mask, Dropout.inverted))
+    halved = [inverted.get_submodule(name).weight for name in ("fc7", "fc8")]
+    for weight in halved:
+        weight.data /= 2
+    x, labels, decay = noise(side, 60, 4), torch.arange(4), 0.1
+    torch.testing.assert_close(mask(x), inverted(x), rtol=1e-10, atol=1e-10)
+    others = [p for p in inverted.parameters() if not any(p is weight for weight in halved)]
+    groups = [{"params": others}, {"params": halved, "lr": 1e-3 / 4, "weight_decay": decay * 4}]
+    start = mask(x).detach()
+    for net, params in ((mask, mask.parameters()), (inverted, groups)):
+        optimiser = torch.optim.SGD(params, lr=1e-3, momentum=0.9, weight_decay=decay)
+        for step in range(10):
+            torch.manual_seed(step)
+            optimiser.zero_grad()
+            F.cross_entropy(net.train()(x), labels).backward()
+            optimiser.step()
+        net.eval()
+    assert (mask(x) - start).abs().max() > 0.1
+    torch.testing.assert_close(mask(x), inverted(x), rtol=1e-9, atol=1e-9)
+    for (name, p), q in zip(mask.named_parameters(), inverted.parameters(), strict=True):
+        torch.testing.assert_close(p, q * (2 if name in ("fc7.weight", "fc8.weight") else 1), rtol=1e-9, atol=1e-9)
+
+
+# ------------------------------------------------------------------------------------------------ torchvision
+
+
+@pytest.fixture(scope="module")
+def ours() -> nn.Sequential:
+    return model.build(*config("torchvision"), seed=3).eval()
+
+
+@pytest.fixture(scope="module")
+def theirs() -> nn.Module:
+    return torchvision.models.alexnet(weights=None).eval()
+
+
+@torch.no_grad()
+def test_torchvisions_weights_load_here(ours: nn.Sequential, theirs: nn.Module):
+    x, state = torch.randn(2, 3, 224, 224), theirs.state_dict()
+    assert list(ours.state_dict()) == list(state)
+    assert (ours(x) - theirs(x)).abs().max() > 1e-3
+    ours.load_state_dict(state)
+    torch.testing.assert_close(ours(x), theirs(x), rtol=0, atol=1e-5)
+    assert list(state) == list(theirs.state_dict()), "the caller's dictionary stays as it is"
+
+
+@torch.no_grad()
+def test_our_weights_load_there(ours: nn.Sequential, theirs: nn.Module):
+    x = torch.randn(2, 3, 224, 224)
+    for p in ours.parameters():
+        p.mul_(1.1)
+    assert (ours(x) - theirs(x)).abs().max() > 1e-3
+    theirs.load_state_dict(ours.state_dict())
+    torch.testing.assert_close(ours(x), theirs(x), rtol=0, atol=1e-5)
+
+
+def test_torchvisions_names_inside_another_module(ours: nn.Sequential, theirs: nn.Module):
+    """As in a LightningModule, whose checkpoints hold `net.features.0.weight`."""
+    outer = nn.ModuleDict({"net": ours})
+    state = {f"net.{name}": value + 1 for name, value in theirs.state_dict().items()}
+    assert list(outer.state_dict()) == list(state)
+    outer.load_state_dict(state)
+    assert all(torch.equal(value, state[name]) for name, value in outer.state_dict().items())
+    assert torch.equal(ours.get_submodule("fc8").bias, state["net.classifier.6.bias"])
+
+
+def test_torchvisions_names_survive_a_copy_and_a_wrong_state_is_refused():
+    net = copy.deepcopy(model.build(*narrow("torchvision"), seed=3))
+    state = net.state_dict()
+    assert "features.0.weight" in state
+    with pytest.raises(RuntimeError, match=r"Unexpected key.*features\.1\.weight"):
+        net.load_state_dict(state | {"features.1.weight": torch.zeros(1)})
+    del state["classifier.6.bias"]
+    with pytest.raises(RuntimeError, match="Missing key"):
+        net.load_state_dict(state)
+
+
+# ------------------------------------------------------------------------------------------------ photographs
+
+
+@pytest.fixture(scope="module")
+def photographs() -> Tensor:
+    """The centre squares, 224 of 256 pixels, minus each colour's mean over all of them."""
+    folder = ROOT / "../shared/data/ilsvrc-samples"
+    if not folder.is_dir():
+        pytest.skip("needs the folder of sample photographs ../shared/data/ilsvrc-samples")
+    files = [Image.open(path).convert("RGB") for path in sorted(folder.rglob("*.JPEG"))]
+    x = torch.stack([center_crop(resize(pil_to_tensor(file), [256]), [224]) for file in files]).float()
+    return x - x.mean((0, 2, 3), keepdim=True)
+
+
+@pytest.fixture(scope="module")
+def first(photographs: Tensor) -> dict[str, dict[str, float]]:
+    """What the first step in training finds in the two faithful nets; facts file, section 2."""
+    found = {}
+    for name in ("released_2012", "alexnet"):
+        net = model.build(*config(name), seed=1).train()
+        modules = [key for key, _ in net.named_children()]
+        torch.manual_seed(1)
+        pooled = net[: modules.index("flatten")](photographs)
+        out = net[modules.index("flatten") :](pooled)
+        F.cross_entropy(out, torch.randint(1000, (len(out),))).backward()
+        found[name] = {
+            "loss": (out.logsumexp(1) - out.mean(1)).mean().item(),
+            "logits": out.square().mean().sqrt().item(),
+            "signal": pooled.std(0).mean().item(),
+            "gradient": net.get_submodule("conv1").weight.grad.square().mean().sqrt().item(),
+        }
+    return found
+
+
+@pytest.mark.parametrize(("name", "loss", "logits"), [("released_2012", 7.16, 0.70), ("alexnet", 7.06, 0.54)])
+def test_the_first_loss_on_photographs(first: dict[str, dict[str, float]], name: str, loss: float, logits: float):
+    """The mean over all labels, as that over 43 random ones scatters by 0.1; cuda-convnet2 documents 7.156."""
+    assert first[name]["loss"] == pytest.approx(loss, abs=0.03)
+    assert first[name]["logits"] == pytest.approx(logits, rel=0.07)
+
+
+def test_the_papers_init_hides_the_picture(first: dict[str, dict[str, float]]):
+    """How much the last pooling layer's units vary from photograph to photograph: 0.01 against 0.03 in three layers."""
+    assert first["released_2012"]["signal"] == pytest.approx(0.68, rel=0.1)
+    assert first["alexnet"]["signal"] == pytest.approx(0.039, rel=0.1)
+    assert first["released_2012"]["signal"] / first["alexnet"]["signal"] == pytest.approx(17.4, rel=0.1)
+
+
+def test_the_papers_init_starves_conv1(first: dict[str, dict[str, float]]):
+    """The facts file has 1.1e-2 and 6.5e-4 from 64 pictures; the fewer, the larger, as random labels cancel less."""
+    more = (64 / 43) ** 0.5
+    assert first["released_2012"]["gradient"] == pytest.approx(1.1e-2 * more, rel=0.3)
+    assert first["alexnet"]["gradient"] == pytest.approx(6.5e-4 * more, rel=0.3)

@@ -42,7 +42,7 @@ def settings(activation: Any = "relu", seed: Any = 1, lr: Any = 0.01, **other: A
             subset=100,
             model=config.Model("convnet", config.Table.convnet, 10, 32, activation=config.Activation[activation]),
             data=config.Data(config.DataSet.shapes, num_classes=10),
-            optim=config.Optim(lr),
+            optim=config.Optim(lr=lr),
             trainer=config.Trainer(max_epochs=20),
             logger=config.Logger(config.LoggerName.csv),
             figure=config.Figure(panel="raw", published={"relu": "5 to 6", "tanh": "35 to 36", "ratio": "6"}),
