@@ -1,8 +1,7 @@
-"""The nets against tests/reference.py, torchvision's alexnet and photographs: what they compute."""
+"""The nets against tests/reference.py: what they compute, what a tower sees, what dropout does."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -13,12 +12,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-import torchvision
-from PIL import Image
 from torch import Tensor, nn
-from torchvision.transforms.v2.functional import center_crop, pil_to_tensor, resize
 
-from alexnet_pl import ROOT, model
+from alexnet_pl import model
 from alexnet_pl.config import Activation, Conv1Padding, Dropout, LrnScale, Model, Order, Pooling, Table
 from tests import reference as ref
 from tests.test_table import config
@@ -300,112 +296,3 @@ def test_inverted_dropout_is_mask_dropout_with_other_constants():
     torch.testing.assert_close(mask(x), inverted(x), rtol=1e-9, atol=1e-9)
     for (name, p), q in zip(mask.named_parameters(), inverted.parameters(), strict=True):
         torch.testing.assert_close(p, q * (2 if name in ("fc7.weight", "fc8.weight") else 1), rtol=1e-9, atol=1e-9)
-
-
-# ------------------------------------------------------------------------------------------------ torchvision
-
-
-@pytest.fixture(scope="module")
-def ours() -> nn.Sequential:
-    return model.build(*config("torchvision"), seed=3).eval()
-
-
-@pytest.fixture(scope="module")
-def theirs() -> nn.Module:
-    return torchvision.models.alexnet(weights=None).eval()
-
-
-@torch.no_grad()
-def test_torchvisions_weights_load_here(ours: nn.Sequential, theirs: nn.Module):
-    x, state = torch.randn(2, 3, 224, 224), theirs.state_dict()
-    assert list(ours.state_dict()) == list(state)
-    assert (ours(x) - theirs(x)).abs().max() > 1e-3
-    ours.load_state_dict(state)
-    torch.testing.assert_close(ours(x), theirs(x), rtol=0, atol=1e-5)
-    assert list(state) == list(theirs.state_dict()), "the caller's dictionary stays as it is"
-
-
-@torch.no_grad()
-def test_our_weights_load_there(ours: nn.Sequential, theirs: nn.Module):
-    x = torch.randn(2, 3, 224, 224)
-    for p in ours.parameters():
-        p.mul_(1.1)
-    assert (ours(x) - theirs(x)).abs().max() > 1e-3
-    theirs.load_state_dict(ours.state_dict())
-    torch.testing.assert_close(ours(x), theirs(x), rtol=0, atol=1e-5)
-
-
-def test_torchvisions_names_inside_another_module(ours: nn.Sequential, theirs: nn.Module):
-    """As in a LightningModule, whose checkpoints hold `net.features.0.weight`."""
-    outer = nn.ModuleDict({"net": ours})
-    state = {f"net.{name}": value + 1 for name, value in theirs.state_dict().items()}
-    assert list(outer.state_dict()) == list(state)
-    outer.load_state_dict(state)
-    assert all(torch.equal(value, state[name]) for name, value in outer.state_dict().items())
-    assert torch.equal(ours.get_submodule("fc8").bias, state["net.classifier.6.bias"])
-
-
-def test_torchvisions_names_survive_a_copy_and_a_wrong_state_is_refused():
-    net = copy.deepcopy(model.build(*narrow("torchvision"), seed=3))
-    state = net.state_dict()
-    assert "features.0.weight" in state
-    with pytest.raises(RuntimeError, match=r"Unexpected key.*features\.1\.weight"):
-        net.load_state_dict(state | {"features.1.weight": torch.zeros(1)})
-    del state["classifier.6.bias"]
-    with pytest.raises(RuntimeError, match="Missing key"):
-        net.load_state_dict(state)
-
-
-# ------------------------------------------------------------------------------------------------ photographs
-
-
-@pytest.fixture(scope="module")
-def photographs() -> Tensor:
-    """The centre squares, 224 of 256 pixels, minus each colour's mean over all of them."""
-    folder = ROOT / "../shared/data/ilsvrc-samples"
-    if not folder.is_dir():
-        pytest.skip("needs the folder of sample photographs ../shared/data/ilsvrc-samples")
-    files = [Image.open(path).convert("RGB") for path in sorted(folder.rglob("*.JPEG"))]
-    x = torch.stack([center_crop(resize(pil_to_tensor(file), [256]), [224]) for file in files]).float()
-    return x - x.mean((0, 2, 3), keepdim=True)
-
-
-@pytest.fixture(scope="module")
-def first(photographs: Tensor) -> dict[str, dict[str, float]]:
-    """What the first step in training finds in the two faithful nets; facts file, section 2."""
-    found = {}
-    for name in ("released_2012", "alexnet"):
-        net = model.build(*config(name), seed=1).train()
-        modules = [key for key, _ in net.named_children()]
-        torch.manual_seed(1)
-        pooled = net[: modules.index("flatten")](photographs)
-        out = net[modules.index("flatten") :](pooled)
-        F.cross_entropy(out, torch.randint(1000, (len(out),))).backward()
-        found[name] = {
-            "loss": (out.logsumexp(1) - out.mean(1)).mean().item(),
-            "logits": out.square().mean().sqrt().item(),
-            "signal": pooled.std(0).mean().item(),
-            "gradient": net.get_submodule("conv1").weight.grad.square().mean().sqrt().item(),
-        }
-    return found
-
-
-@pytest.mark.parametrize(("name", "loss", "logits"), [("released_2012", 7.16, 0.70), ("alexnet", 7.06, 0.54)])
-def test_the_first_loss_on_photographs(first: dict[str, dict[str, float]], name: str, loss: float, logits: float):
-    """The mean over all labels, as that over 43 random ones scatters by 0.1; cuda-convnet2 documents 7.156."""
-    assert first[name]["loss"] == pytest.approx(loss, abs=0.03)
-    assert first[name]["logits"] == pytest.approx(logits, rel=0.07)
-
-
-def test_the_papers_init_hides_the_picture(first: dict[str, dict[str, float]]):
-    """How much the last pooling layer's units vary from photograph to photograph: 0.01 against 0.03 in three layers."""
-    assert first["released_2012"]["signal"] == pytest.approx(0.68, rel=0.1)
-    assert first["alexnet"]["signal"] == pytest.approx(0.039, rel=0.1)
-    assert first["released_2012"]["signal"] / first["alexnet"]["signal"] == pytest.approx(17.4, rel=0.1)
-
-
-def test_the_papers_init_starves_conv1(first: dict[str, dict[str, float]]):
-    """The facts file has 1.1e-2 and 6.5e-4 from 64 pictures; the fewer, the larger, as random labels cancel less."""
-    more = (64 / 43) ** 0.5
-    assert first["released_2012"]["gradient"] == pytest.approx(1.1e-2 * more, rel=0.3)
-    assert first["alexnet"]["gradient"] == pytest.approx(6.5e-4 * more, rel=0.3)
