@@ -169,7 +169,7 @@ class Model:
     spatial_norm: list[str] = field(default_factory=list)
     """convolutions with the unpublished normalisation over 5x5 places, after their LRN (2012: conv2)"""
     compile: Compile = Compile.on_gpu
-    """run the normalisations through torch.compile where there is a compiler (on CPUs they are as fast without)"""
+    """run the normalisations through torch.compile where there is a compiler (on CPUs a step gains little)"""
     dropout: Dropout = Dropout.none
     """mask: zeros in training, times 1 - rate in evaluation (2012); inverted: survivors over 1 - rate in training"""
     dropout_rate: float = 0.5

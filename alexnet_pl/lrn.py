@@ -28,7 +28,7 @@ from alexnet_pl.config import Compile
 
 log = logging.getLogger(__name__)
 
-CACHED = 2**18  # numbers a processor core holds near itself, about
+CACHED = 2**21  # numbers (8 MB) that a processor's last cache holds some of; fewer means more waiting for threads
 
 
 class ResponseNorm(nn.Module):
@@ -39,7 +39,7 @@ class ResponseNorm(nn.Module):
         beta: the power.
         k: what is added to the sum.
         compiled: whether it runs through torch.compile where there is a compiler. On a GPU that saves most of the
-            memory traffic; on a CPU `_in_cache` is as fast, without the wait for the compiler.
+            memory traffic; on a CPU, beside `_in_cache`, AlexNet's step gains next to nothing (`bench/step.py`).
     """
 
     def __init__(self, alpha: float, beta: float, k: float, compiled: Compile) -> None:
@@ -80,25 +80,28 @@ class ResponseNorm(nn.Module):
 
     def run(self, name: str, *tensors: Tensor) -> Tensor:
         """`normalise` or `gradient`, compiled where that works."""
-        body = self._bodies.get(name)
-        if body is None:
-            body = getattr(self, name)
-            if _compiles(self.compiled, tensors[0].device):
-                body = torch.compile(body, dynamic=False)
-            self._bodies[name] = body
-        if body == getattr(self, name):
-            return _in_cache(body, *tensors)
+        plain = getattr(self, name)
+        if torch.compiler.is_compiling():  # the net around it is: this becomes a part of it
+            return plain(*tensors)
+        if not compiles(self.compiled, tensors[0].device):
+            return _in_cache(plain, *tensors)
+        tensors = tuple(t.detach() for t in tensors)
         for tensor in tensors:
             if len(tensor) > 1:  # one kernel for every batch size
                 torch._dynamo.maybe_mark_dynamic(tensor, 0)
         try:
-            return body(*tensors)
-        except torch._dynamo.exc.TorchDynamoException as error:
+            if name not in self._bodies:
+                self._bodies[name] = torch.compile(plain, dynamic=False)
+            return self._bodies[name](*tensors)
+        except (torch._dynamo.exc.TorchDynamoException, OSError) as error:
             reason = str(error).strip().split("\n")[0]
             log.warning("the normalisation runs uncompiled, as torch.compile failed: %s", reason)
             self.compiled = Compile.never
-            self._bodies = {}
-            return self.run(name, *tensors)
+            return _in_cache(plain, *tensors)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Compiled code is neither copied nor pickled."""
+        return self.__dict__ | {"_bodies": {}}
 
 
 class LocalResponseNorm(ResponseNorm):
@@ -133,9 +136,6 @@ class SpatialResponseNorm(ResponseNorm):
         self.size = size
 
     def window(self, squares: Tensor) -> Tensor:
-        if _channels_last(squares):
-            rows = _sums(squares.permute(0, 2, 3, 1), 1, self.size)
-            return _sums(rows, 2, self.size).permute(0, 3, 1, 2)
         return _sums(_sums(squares, 2, self.size), 3, self.size)
 
     def extra_repr(self) -> str:
@@ -156,7 +156,7 @@ class _Apply(torch.autograd.Function):
         return ctx.norm.run("gradient", x, g), None  # type: ignore[attr-defined]
 
 
-def _compiles(compiled: Compile, device: torch.device) -> bool:
+def compiles(compiled: Compile, device: torch.device) -> bool:
     """Whether to call torch.compile: it needs a C++ compiler, and Triton for GPUs."""
     if compiled is Compile.never or (compiled is Compile.on_gpu and device.type == "cpu"):
         return False
@@ -185,7 +185,7 @@ def _widened(x: Tensor) -> Tensor:
 def _in_cache(body: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
     """Few pictures at a time on a CPU: what lies between the steps stays in the cache (measured: twice as fast)."""
     first = tensors[0]
-    pictures = max(1, CACHED * torch.get_num_threads() // max(1, first[:1].numel()))
+    pictures = max(1, CACHED // max(1, first[:1].numel()))
     if first.device.type != "cpu" or pictures >= len(first):
         return body(*tensors)
     out = torch.empty_like(first)
