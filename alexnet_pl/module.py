@@ -50,15 +50,15 @@ class Classifier(pl.LightningModule):
         return self.net(images.contiguous(memory_format=layout))
 
     def configure_optimizers(self) -> Any:
-        optimizer = optim.build(self.net, self.cfg.optim)
-        if self.cfg.optim.schedule is not config.Schedule.plateau:
-            return [optimizer], [
-                {"scheduler": optim.schedule(optimizer, self.cfg.optim, self._time), "interval": "step"}
-            ]
-        # Stepped and saved here: Lightning's own handling loses the step of an epoch that was resumed.
-        self.plateau = optim.plateau(optimizer, self.cfg.optim)
-        if self._plateau_state:
-            self.plateau.load_state_dict(self._plateau_state)
+        cfg = self.cfg.optim
+        optimizer = optim.build(self.net, cfg)
+        if cfg.schedule is config.Schedule.plateau:
+            # Stepped and saved here: Lightning's own handling loses the step of an epoch that was resumed.
+            self.plateau = optim.plateau(optimizer, cfg)
+            if self._plateau_state:
+                self.plateau.load_state_dict(self._plateau_state)
+        elif cfg.cut_at or cfg.bias_cut_at or cfg.conv1_cut_at:
+            return [optimizer], [{"scheduler": optim.schedule(optimizer, cfg, self._time), "interval": "step"}]
         return optimizer
 
     def _time(self, updates: int) -> float:

@@ -83,7 +83,7 @@ class Steps:
         )
         self.device = device
         self.net = model.build(cfg, 224, seed=1).to(device)
-        self.optimizer = optim.build(self.net, config.Optim(lr=0.01, weight_decay=5e-4))
+        self.optimizer = optim.build(self.net, config.Optim(lr=1e-5, weight_decay=5e-4))  # noise is not to be learned
         layers = {name: layer for name, layer in self.net.named_children() if isinstance(layer, lrn.LocalResponseNorm)}
         self.norms = {norm: {name: make(layer) for name, layer in layers.items()} for norm, make in NORMS.items()}
         layout = torch.channels_last if channels_last else torch.contiguous_format

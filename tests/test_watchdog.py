@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -32,10 +33,23 @@ def test_a_stuck_run_is_told_once_with_what_its_settings_say(train: Command):
 
 
 def test_a_run_that_learns_is_left_alone(train: Command):
-    for overrides in (("experiment=figure1_unit", "watch_steps=40"), (*STUCK, "watch_steps=0")):
-        result = train(*TINY, *overrides)
-        assert result.returncode == 0, result.stderr
-        assert "warning" not in result.stdout
+    result = train(*TINY, "experiment=figure1_unit", "watch_steps=40")
+    assert result.returncode == 0, result.stderr
+    assert "warning" not in result.stdout
+
+
+def test_it_looks_once_and_not_at_all_if_so_told():
+    said: list[str] = []
+    stuck = SimpleNamespace(window_loss=math.log(10))
+    for watch_steps, expected in ((5, 1), (0, 0)):
+        said.clear()
+        dog = watchdog.Watchdog(composed(f"watch_steps={watch_steps}"), said.append)
+        for step in range(1, 10):
+            dog.on_train_batch_end(SimpleNamespace(global_step=step), stuck)  # type: ignore[arg-type]
+            again = watchdog.Watchdog(composed(f"watch_steps={watch_steps}"), said.append)
+            again.load_state_dict(dog.state_dict())  # as a resumed run does
+            dog = again
+        assert sum("warning" in line for line in said) == expected
 
 
 def test_an_infinite_loss_is_told_with_its_causes(train: Command, tmp_path):
