@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,6 +52,22 @@ def every_epoch(run: Run, with_validation: bool) -> list[pl.Callback]:
     return [last, best] if with_validation else [last]
 
 
+class StopAfter(pl.Callback):
+    """End the run after so many updates.
+
+    Lightning's own max_steps takes a run that goes on after a whole epoch for one that stopped in its middle.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.should_stop |= trainer.global_step >= self.steps
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        trainer.should_stop |= trainer.global_step >= self.steps
+
+
 class StopOnSignal(pl.Callback):
     """On SIGINT (Ctrl-C) or SIGTERM: finish the step, write last.ckpt, raise `Interrupted`.
 
@@ -71,14 +88,25 @@ class StopOnSignal(pl.Callback):
             for signum, handler in before.items():
                 signal.signal(signum, handler)
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning has put a handler of its own in front by now: it would break off where we still go on."""
+        for s in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(s, self._note)
+
     def _note(self, signum: int, frame: FrameType | None) -> None:
         if self.signum is not None:
             raise KeyboardInterrupt
         self.signum = signum
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
-        # After an epoch's last step the evaluation and the epoch's own checkpoint come first.
-        if self.signum is not None and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self.signum is None:
+            return
+        # First comes what a checkpoint would lose: an epoch's end, a validation that is due, gradients on their way.
+        ends = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        validates = trainer.enable_validation and (batch_idx + 1) % (trainer.val_check_batch or math.inf) == 0
+        if not ends and not validates and (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
             trainer.save_checkpoint(self.run.last)
             raise Interrupted(self.signum)
 

@@ -10,15 +10,16 @@ import os
 import re
 from collections.abc import Iterator
 from enum import Enum
+from itertools import chain
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from alexnet_pl.config import Config, DataSet, LoggerName, Model, Schedule, WandbMode
 from alexnet_pl.errors import ConfigError
-from alexnet_pl.keys import keys
+from alexnet_pl.keys import keys, known, words
 from alexnet_pl.table import steps
 
 
@@ -28,16 +29,15 @@ def nearest(word: str, choices: list[str]) -> str:
     return f"did you mean {close[0]}?" if close else "choose from " + ", ".join(choices)
 
 
-def check(cfg: DictConfig) -> Config:
-    """Turn a composed configuration into a `Config`.
+def check(cfg: DictConfig, to_run: bool = True) -> Config:
+    """Turn a composed configuration into a `Config`; where it is not to run, no data or key need be there.
 
     Raises:
         ConfigError: an unknown key (also one added with +), a wrong type, a missing value, or a combination that
             cannot run. Nothing has been written and no work done by then.
     """
-    known = keys()
     for key in _leaves(OmegaConf.to_container(cfg, resolve=False)):
-        if key not in known and not any(key.startswith(k + ".") for k, kind in known.items() if "dict" in str(kind)):
+        if not known(key):
             raise ConfigError(unknown(key))
     try:
         plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
@@ -45,7 +45,7 @@ def check(cfg: DictConfig) -> Config:
     except OmegaConfBaseException as error:
         raise ConfigError(explain(error)) from error
     assert isinstance(run, Config)
-    for sentence in _rules(run):
+    for sentence in chain(_rules(run), _machine_rules(run) if to_run else ()):
         raise ConfigError(sentence)
     return run
 
@@ -53,7 +53,8 @@ def check(cfg: DictConfig) -> Config:
 def explain(error: OmegaConfBaseException) -> str:
     """OmegaConf's several lines about one key as one sentence."""
     key = error.full_key or str(error.key or "")
-    kind = keys().get(key)
+    kind = keys().get(key) or keys().get(key.rpartition(".")[0])  # or an entry of a dict
+    choices = next((k for k in (kind, *get_args(kind)) if isinstance(k, type) and issubclass(k, Enum)), None)
     said = str(error.msg or error).split("\n")[0]
     quoted = re.search(r"^Value (\S+) \(|'(.*?)'", said)
     value = quoted[quoted.lastindex or 0].strip("'") if quoted else ""
@@ -62,8 +63,10 @@ def explain(error: OmegaConfBaseException) -> str:
         value = f"{os.environ.get(variable, '')} (from the environment variable {variable})"
     if "issing mandatory value" in said:
         return f"{key} has no value: give one with {key}=..."
-    if isinstance(kind, type) and issubclass(kind, Enum):
-        return f"{key}={value} is not a choice: {nearest(value, list(kind.__members__))}"
+    if choices and value:
+        return f"{key}={value} is not a choice: {nearest(value, list(choices.__members__))}"
+    if "is not Optional" in said or "Cannot assign" in said:
+        return f"{key} takes {words(kind)}: {said}"
     if "not in" in said and key:
         return unknown(key)
     if "is not a ListConfig" in said:
@@ -115,9 +118,6 @@ def _rules(c: Config) -> Iterator[str]:
             f"data.root={d.root} and data.download mean nothing for data=shapes, which is generated: "
             "did you mean data=cifar10?"
         )
-    if d.name is DataSet.cifar10 and not d.download and not (d.root and Path(d.root).expanduser().is_dir()):
-        hint = _folder_hint(d.root)
-        yield f"data.root={d.root} is not a folder: {hint}give the one with CIFAR-10, or data.download=true"
     if c.model.num_classes < d.num_classes:
         yield f"model.num_classes={c.model.num_classes} is fewer than the {d.num_classes} of data={d.name.name}"
     steps(c.model, d.image_size)  # raises where there is no such net
@@ -125,6 +125,8 @@ def _rules(c: Config) -> Iterator[str]:
         yield f"seed={c.seed} must not be negative"
     if c.window < 1:
         yield f"window={c.window} must be at least 1 picture"
+    if c.watch_steps < 0:
+        yield f"watch_steps={c.watch_steps} must not be negative (0 never looks)"
     if c.subset < 0:
         yield f"subset={c.subset} must not be negative (0 evaluates no training subset)"
     if c.stop_error is not None and not 0 < c.stop_error < 1:
@@ -132,7 +134,7 @@ def _rules(c: Config) -> Iterator[str]:
     if not 0 < c.figure.target < 1:
         yield f"figure.target={c.figure.target} is a share of wrong answers: it must lie between 0 and 1"
     for key in (c.figure.compare, *c.figure.tuned):
-        if key not in keys():
+        if not known(key):
             yield f"figure names {key}, which is not a key: {nearest(key, list(keys()))}"
     if t.overfit_batches or t.limit_train_batches == 0:
         name = "overfit_batches" if t.overfit_batches else "limit_train_batches"
@@ -142,6 +144,14 @@ def _rules(c: Config) -> Iterator[str]:
     one = str(t.devices) == "1" or (isinstance(t.devices, list) and len(t.devices) == 1)
     if not one or t.num_nodes not in (1, None):
         yield f"trainer.devices={t.devices} on {t.num_nodes or 1} nodes: this version trains on one device"
+
+
+def _machine_rules(c: Config) -> Iterator[str]:
+    """What this machine must have for the run."""
+    d = c.data
+    if d.name is DataSet.cifar10 and not d.download and not (d.root and Path(d.root).expanduser().is_dir()):
+        hint = _folder_hint(d.root)
+        yield f"data.root={d.root} is not a folder: {hint}give the one with CIFAR-10, or data.download=true"
     if c.logger.name is LoggerName.wandb and c.logger.mode is WandbMode.online and not wandb_key():
         yield (
             "logger.mode=online needs a W&B key and none was found: run `wandb login`, set WANDB_API_KEY, "
@@ -163,7 +173,7 @@ def _schedule_rules(c: Config) -> Iterator[str]:
             yield f"optim.{kind}_at={at} means nothing with optim.schedule=plateau: set it to []"
         if at and o.schedule is Schedule.shares and at[-1] >= 1:
             yield f"optim.{kind}_at={at} are shares of the run with optim.schedule=shares: they must be below 1"
-    if o.schedule is Schedule.shares and (t.max_epochs or t.max_steps or -1) < 0:
+    if o.schedule is Schedule.shares and max(t.max_epochs or -1, t.max_steps or -1) < 0:
         yield "optim.schedule=shares needs the length of the run: set trainer.max_epochs or trainer.max_steps"
     if o.schedule is Schedule.plateau and (o.plateau_patience < 1 or o.plateau_cuts < 1):
         yield "optim.plateau_patience and optim.plateau_cuts must be at least 1"
@@ -171,8 +181,6 @@ def _schedule_rules(c: Config) -> Iterator[str]:
         yield "optim.schedule=plateau watches the validation error: trainer.limit_val_batches must be above 0"
     if o.conv1_cut_at and "conv1" in c.model.drop_layers:
         yield "optim.conv1_cut_at is set, but model.drop_layers leaves conv1 out"
-    if c.watch_steps < 0:
-        yield f"watch_steps={c.watch_steps} must not be negative (0 never looks)"
 
 
 def _model_rules(m: Model) -> Iterator[str]:
@@ -182,8 +190,8 @@ def _model_rules(m: Model) -> Iterator[str]:
         yield f"model.towers={m.towers} must be 1 or 2"
     for key in ("widths", "std"):
         for layer, value in getattr(m, key).items():
-            if not value > 0:
-                yield f"model.{key}.{layer}={value} must be above 0"
+            if not isinstance(value, int | float) or not value > 0:
+                yield f"model.{key}.{layer}={value} must be a number above 0"
     if m.lrn_size < 3 or m.lrn_size % 2 == 0:
         yield f"model.lrn_size={m.lrn_size} must be odd and at least 3, so that a unit is the middle of its window"
     for key in ("lrn_alpha", "lrn_beta", "lrn_k"):

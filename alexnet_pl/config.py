@@ -7,128 +7,37 @@ into a `Config`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, is_dataclass
-from enum import Enum, auto
+from enum import Enum
 from typing import Any, get_type_hints
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from alexnet_pl.choices import (
+    Activation,
+    Compile,
+    Conv1Padding,
+    DataSet,
+    Dropout,
+    DropoutAt,
+    Init,
+    LoggerName,
+    LrnScale,
+    Order,
+    ParameterNames,
+    Pooling,
+    Rule,
+    Schedule,
+    Table,
+    WandbMode,
+)
 from alexnet_pl.errors import ConfigError
-
-# ------------------------------------------------------------------------------------------------ choices
-
-
-class Choice(Enum):
-    """A closed set of values, shown and typed by their names (and by nothing else: a number is no choice)."""
-
-    @staticmethod
-    def _generate_next_value_(name: str, *rest: Any) -> str:
-        return name
-
-    def __str__(self) -> str:
-        return self.name
-
-
-class Table(Choice):
-    alexnet = auto()
-    six_conv = auto()
-    convnet = auto()
-    conv_local = auto()
-
-
-class Activation(Choice):
-    relu = auto()
-    tanh = auto()
-    sigmoid = auto()
-    abs_tanh = auto()
-
-
-class Order(Choice):
-    act_lrn_pool = auto()
-    act_pool_lrn = auto()
-    lrn_act_pool = auto()
-    lrn_pool_act = auto()
-    pool_act_lrn = auto()
-    pool_lrn_act = auto()
-
-
-class Pooling(Choice):
-    overlapping = auto()
-    plain = auto()
-
-
-class Conv1Padding(Choice):
-    right_bottom = auto()
-    symmetric = auto()
-    none = auto()
-
-
-class LrnScale(Choice):
-    code = auto()
-    paper = auto()
-
-
-class Compile(Choice):
-    on_gpu = auto()
-    always = auto()
-    never = auto()
-
-
-class Dropout(Choice):
-    none = auto()
-    mask = auto()
-    inverted = auto()
-
-
-class DropoutAt(Choice):
-    outputs = auto()
-    inputs = auto()
-
-
-class Init(Choice):
-    gaussian = auto()
-    fan_in = auto()
-    torch = auto()
-
-
-class ParameterNames(Choice):
-    layers = auto()
-    torchvision = auto()
-
-
-class DataSet(Choice):
-    shapes = auto()
-    cifar10 = auto()
-
-
-class Rule(Choice):
-    sgd_2012 = auto()
-    sgd = auto()
-
-
-class Schedule(Choice):
-    epochs = auto()
-    shares = auto()
-    plateau = auto()
-
-
-class LoggerName(Choice):
-    wandb = auto()
-    csv = auto()
-    none = auto()
-
-
-class WandbMode(Choice):
-    offline = auto()
-    online = auto()
-    disabled = auto()
-
 
 # ------------------------------------------------------------------------------------------------ groups
 
 
 @dataclass
 class Model:
-    """conf/model: the net, as a layer table of model.py."""
+    """conf/model: the net, as a layer table of table.py."""
 
     name: str = MISSING
     """what the net is called, in W&B tags and messages"""
@@ -157,11 +66,11 @@ class Model:
     lrn_size: int = 5
     """maps in a window, odd"""
     lrn_alpha: float = 1e-4
-    """factor of the sum of squares, before lrn_scale"""
+    """factor of the sum of squares, before lrn_scale; made for pixels of 0..255"""
     lrn_beta: float = 0.75
     """the power"""
     lrn_k: float = 2.0
-    """what is added to the sum; matters only for inputs of 0..255"""
+    """what is added to the sum; for small inputs nothing else matters"""
     lrn_scale: LrnScale = LrnScale.code
     """code: alpha is divided by lrn_size, as every released program does; paper: as its formula is printed"""
     lrn_across_towers: bool = False
@@ -376,7 +285,7 @@ class Config:
     """size of the fixed training subset that is evaluated after each epoch (0: none)"""
     stop_error: float | None = None
     """stop once the running training error over an epoch is at or under this (null: train to max_epochs)"""
-    watch_steps: int = 2000
+    watch_steps: int = 500
     """after so many updates, say so if the loss is still that of guessing, and what may be the cause (0: never)"""
     model: Model = field(default_factory=Model)
     data: Data = field(default_factory=Data)

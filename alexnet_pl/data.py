@@ -82,7 +82,7 @@ class SmallSet(pl.LightningDataModule):
         def transform(images: Tensor, step: int) -> Tensor:
             images = augment.resize(images, self.picture_size)
             if crop or flip:
-                random = augment.stream(seed, self.epoch, step)
+                random = augment.stream(seed, self.epoch, 1 + step)  # the order has the stream of 0
                 images = augment.random_crop(images, crop, random) if crop else images
                 images = augment.random_flip(images, random) if flip else images
             return augment.to_input(images, self.mean, self.cfg.data.scale)
@@ -102,7 +102,7 @@ class SmallSet(pl.LightningDataModule):
         sets = [self.val]
         if self.cfg.subset:
             sets.append((self.train[0][: self.cfg.subset], self.train[1][: self.cfg.subset]))
-        batch_size = min(1000, 2**23 // self.image_size**2)  # about the same memory whatever the size
+        batch_size = min(1000, 1 + 2**23 // self.image_size**2)  # about the same memory whatever the size
         return [Batches(images, labels, batch_size, transform) for images, labels in sets]
 
 

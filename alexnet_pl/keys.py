@@ -7,7 +7,7 @@ import inspect
 import itertools
 from dataclasses import is_dataclass
 from enum import Enum
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from alexnet_pl.config import Config
 
@@ -21,6 +21,24 @@ def keys(schema: type = Config, prefix: str = "") -> dict[str, Any]:
         else:
             out[prefix + name] = kind
     return out
+
+
+def known(key: str) -> bool:
+    """Whether a dotted key exists: a field, or an entry of one that holds a dict, such as model.widths.conv1."""
+    kinds = keys()
+    return key in kinds or any(key.startswith(f"{k}.") and "dict" in str(kind) for k, kind in kinds.items())
+
+
+def words(kind: Any) -> str:
+    """A type as --help shows it: its choices, or its name."""
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return "|".join(kind.__members__)
+    values = get_args(kind)
+    if values and get_origin(kind) is dict:
+        return f"{{NAME: {words(values[1])}, ...}}"
+    if values and get_origin(kind) is list:
+        return f"[{words(values[0])},...]"
+    return getattr(kind, "__name__", str(kind).replace("typing.", ""))
 
 
 def docs(schema: type = Config, prefix: str = "") -> dict[str, str]:
@@ -44,8 +62,5 @@ def describe() -> str:
     lines = []
     kinds = keys()
     for key, text in docs().items():
-        kind = kinds[key]
-        is_choice = isinstance(kind, type) and issubclass(kind, Enum)
-        words = "|".join(kind.__members__) if is_choice else getattr(kind, "__name__", str(kind).replace("typing.", ""))
-        lines.append(f"{key}  ({words})\n    {text}")
+        lines.append(f"{key}  ({words(kinds[key])})\n    {text}")
     return "\n".join(lines)

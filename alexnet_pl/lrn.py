@@ -7,7 +7,7 @@ Both divide a unit by a power of a sum of squares S over a window W of its neigh
 
 where g is the gradient of y. The second line holds because the windows are symmetric: a unit's neighbours have it as
 theirs. Only x is kept for the backward; S is cheaper to compute again than to keep. The sums are plain additions, so
-the result is the same in every run on every device. `bench/lrn.py` compares with `F.local_response_norm`.
+two runs on one device give the same bits. `bench/lrn.py` compares with `F.local_response_norm`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable
+from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -156,6 +157,7 @@ class _Apply(torch.autograd.Function):
         return ctx.norm.run("gradient", x, g), None  # type: ignore[attr-defined]
 
 
+@cache
 def compiles(compiled: Compile, device: torch.device) -> bool:
     """Whether to call torch.compile: it needs a C++ compiler, and Triton for GPUs."""
     if compiled is Compile.never or (compiled is Compile.on_gpu and device.type == "cpu"):

@@ -26,6 +26,7 @@ class Classifier(pl.LightningModule):
         subset/error              current weights on a fixed training subset, after each epoch
         val/error, val/loss       current weights on the validation set, after each epoch
         images_per_second         pictures trained per second, validation left out
+        lr                        learning rate of the weights
     Every row has `epoch` (pictures seen over pictures in the set: 1.5 is the middle of the second) and `images_seen`.
     """
 
@@ -65,9 +66,11 @@ class Classifier(pl.LightningModule):
         """Where the run is after so many updates, in the unit of its schedule."""
         if not updates:  # asked before the trainer knows its data
             return 0.0
-        if self.cfg.optim.schedule is config.Schedule.shares:
-            return updates / self.trainer.estimated_stepping_batches
-        return updates / math.ceil(int(self.trainer.num_training_batches) / self.trainer.accumulate_grad_batches)
+        an_epoch = math.ceil(int(self.trainer.num_training_batches) / self.trainer.accumulate_grad_batches)
+        if self.cfg.optim.schedule is config.Schedule.epochs:
+            return updates / an_epoch
+        ends = (an_epoch * (self.trainer.max_epochs or -1), self.cfg.trainer.max_steps or -1)
+        return updates / min(end for end in ends if end > 0)
 
     # -------------------------------------------------------------------------------------------- training
 
@@ -119,7 +122,10 @@ class Classifier(pl.LightningModule):
         self._start_clock()
         self._epoch = [total + part for total, part in zip(self._epoch, (wrong, loss, count), strict=True)]
         self._window.zero_()
-        self.report({"train/error": wrong / count, "train/loss": loss / count, "images_per_second": self.rate})
+        (lr,) = (group["lr"] for group in self.trainer.optimizers[0].param_groups if group["name"] == "weight")
+        self.report(
+            {"train/error": wrong / count, "train/loss": loss / count, "images_per_second": self.rate, "lr": lr}
+        )
 
     def on_validation_start(self) -> None:
         self._validation_began = time.perf_counter()
@@ -189,6 +195,7 @@ class Classifier(pl.LightningModule):
             checkpoint["plateau"] = self.plateau.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.net.to(next(iter(checkpoint["state_dict"].values())).dtype)  # Lightning would round through fp32
         progress = checkpoint["progress"]
         self.images_seen = progress["images_seen"]
         self._window = torch.tensor(progress["window"])

@@ -60,10 +60,10 @@ class EpochLines(ProgressBar):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Classifier) -> None:  # type: ignore[override]
         names = {"val/error": "validation", "subset/error": "training subset"}
         shown = [f"{name} {pl_module.evaluated[key]:.3f}" for key, name in names.items() if key in pl_module.evaluated]
-        epoch = trainer.current_epoch + 1
+        epoch, of = trainer.current_epoch + 1, f"/{trainer.max_epochs}" if (trainer.max_epochs or 0) > 0 else ""
         minutes, seconds = divmod(round(time.perf_counter() - self.started), 60)
         self.say(
-            f"  epoch {epoch:3d}/{trainer.max_epochs}  error: training {pl_module.epoch_error:.3f}  "
+            f"  epoch {epoch:3d}{of}  error: training {pl_module.epoch_error:.3f}  "
             f"{'  '.join(shown)}  {pl_module.rate:,.0f} images/s  {minutes}:{seconds:02d}"
         )
 

@@ -127,7 +127,7 @@ def _refuse_unknown_layers(m: Model, table: list[Row]) -> None:
         "spatial_norm": convs,
     }
     for key, choices in allowed.items():
-        for name in set(getattr(m, key)) - set(choices):
+        for name in [name for name in getattr(m, key) if name not in choices]:
             if name in names[:-1]:
                 raise ConfigError(
                     f"model.{key} names {name}, which is not a convolution: choose from {', '.join(convs)}"

@@ -80,19 +80,30 @@ def fit(cfg: config.Config, run: runs.Run) -> None:
             )
         )
     options = {key: value for key, value in vars(cfg.trainer).items() if value is not None}
+    if options.get("max_steps", -1) > 0:
+        callbacks.append(checkpoints.StopAfter(options.pop("max_steps")))
+        options.setdefault("max_epochs", -1)
     try:
         try:
-            trainer = pl.Trainer(**options, logger=loggers, callbacks=callbacks, plugins=[checkpoints.WholeFiles()])
-        except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
-            raise ConfigError(f"trainer: Lightning refuses these options: {' '.join(str(error).split())}") from error
-        with stop.listening():
-            trainer.fit(classifier, datamodule, ckpt_path=resume)
+            try:
+                trainer = pl.Trainer(**options, logger=loggers, callbacks=callbacks, plugins=[checkpoints.WholeFiles()])
+            except (ValueError, TypeError, RuntimeError, ImportError) as error:
+                raise ConfigError(_refused(error)) from error
+            with stop.listening():
+                trainer.fit(classifier, datamodule, ckpt_path=resume)
+        except MisconfigurationException as error:
+            raise ConfigError(_refused(error)) from error
     except BaseException:
         logger.finish(exit_code=1)
         raise
     logger.finish(exit_code=0)
     metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
     run.finish(metrics | {"images_seen": classifier.images_seen}, time.perf_counter() - started)
+
+
+def _refused(error: Exception) -> str:
+    """The sentence about options of the trainer group that Lightning does not take."""
+    return f"trainer: Lightning refuses these options: {' '.join(str(error).split())}"
 
 
 def _quieten() -> None:
@@ -160,7 +171,7 @@ def main() -> None:
             if any(word.startswith("-") for word in overrides):
                 raise ConfigError(f"{DESCRIBE} shows one configuration: give it overrides only, KEY=VALUE")
             with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-                describe.show(checks.check(hydra.compose("config", overrides)))
+                describe.show(checks.check(hydra.compose("config", overrides), to_run=False))
             return
         hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name="config")(train)()
     except KeyboardInterrupt:

@@ -208,7 +208,7 @@ REFUSED = [  # overrides; what the sentence names
     ([*ALEXNET, "model.widths={conv2: 5}"], ["conv2", "5", "2 towers", "even"]),
     ([*ALEXNET, "model.widths={fc7: 7}"], ["fc7", "7", "2 towers", "even"]),
     ([*ALEXNET, "model.widths={fc8: 20}"], ["model.widths", "fc8", "model.num_classes"]),
-    ([*ALEXNET, "model.widths={conv3: 0}"], ["model.widths.conv3=0", "above 0"]),
+    ([*ALEXNET, "model.widths={conv3: 0}"], ["model.widths.conv3=0", "a number above 0"]),
     (["model=alexnet", "model.image_size=32"], ["pictures of 32 pixels", "too small", "conv5_pool"]),
     (["model=alexnet", "model.image_size=8"], ["pictures of 8 pixels", "8x8", "conv1, whose window is 11x11"]),
     ([*ALEXNET, "model.pooling=plain"], ["pictures of 64 pixels", "too small", "conv5_pool"]),

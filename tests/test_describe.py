@@ -29,6 +29,12 @@ def test_describe_prints_the_table_and_runs_nothing(train: Command, tmp_path):
     assert order == ["conv1_pad", "conv1", "conv1_lrn", "conv1_pool", "conv1_act"]
 
 
+def test_describe_needs_no_data(train: Command):
+    result = train("--describe", "data=cifar10", "model=conv_local_11")
+    assert result.returncode == 0, result.stderr
+    assert "2,112,970" in result.stdout
+
+
 @pytest.mark.parametrize(
     "overrides",
     [

@@ -235,6 +235,17 @@ def test_mixtures_are_refused_by_name(tmp_path: Path, first: dict, second: dict,
     assert not list(tmp_path.glob("*.*"))  # nothing written
 
 
+@pytest.mark.parametrize(
+    ("key", "values", "names"),
+    [("model.lrn", ([], ["conv1"]), ["[]", "['conv1']"]), ("model.widths.conv1", (32, 8), ["8", "32"])],
+)
+def test_lists_and_single_layers_can_be_compared(tmp_path: Path, key: str, values: Any, names: list[str]) -> None:
+    for i, value in enumerate(values):
+        dotted = {"model__widths": {"conv1": value}} if "widths" in key else {"model__lrn": value}
+        make(tmp_path / str(i), settings(figure__compare=key, **dotted), rows(3, 2))
+    assert [line.name for line in collect(tmp_path).panels[0].lines] == names
+
+
 def test_lines_may_differ_in_rate_and_length_and_panels_in_anything(tmp_path: Path) -> None:
     make(tmp_path / "a", settings(), rows(3, 2))
     make(tmp_path / "b", settings("tanh", lr=0.5, stop_error=0.1, trainer__max_epochs=3), rows(3, 2))

@@ -128,8 +128,11 @@ def _panel(title: str, drawn: list[Drawn]) -> Panel:
     figure = drawn[0].config["figure"]
     compare = figure["compare"]
     _refuse(f"panel {title!r}", drawn, {"seed", compare, *figure["tuned"], *LENGTH})
-    names = sorted(dict.fromkeys(run.flat[compare] for run in drawn), key=lambda v: v if _number(v) else 0)
-    lines = [Line(str(name), [r for r in drawn if r.flat[compare] == name], figure["target"]) for name in names]
+    values: dict[str, Any] = {
+        str(run.flat.get(compare)): run.flat.get(compare) for run in drawn
+    }  # a list has no other name
+    names = sorted(values, key=lambda name: float(values[name]) if _number(values[name]) else 0.0)
+    lines = [Line(name, [r for r in drawn if str(r.flat.get(compare)) == name], figure["target"]) for name in names]
     for line in lines:
         _refuse(f"line {line.name} of panel {title!r}", line.runs, {"seed"})
         seed, n = Counter(run.seed for run in line.runs).most_common(1)[0]

@@ -18,7 +18,7 @@ def label(panel: Panel, line: Line) -> str:
     flat, tuned = line.runs[0].flat, line.runs[0].config["figure"]["tuned"]
     own = "" if panel.compare == "model.activation" else f"{NAMES.get(panel.compare, panel.compare)} "
     parts = [own + NAMES.get(line.name, line.name)]
-    parts += [f"{NAMES.get(key, key)} {flat[key]}" for key in tuned if key != panel.compare]
+    parts += [f"{NAMES.get(key, key)} {flat.get(key)}" for key in tuned if key != panel.compare]
     parts += [f"{len(line.runs)} seeds"] if len(line.runs) > 1 else []
     early = dict.fromkeys(run.run.status for run in line.runs if not run.run.done)
     return ", ".join(parts) + (f" ({', '.join(early)})" if early else "")
