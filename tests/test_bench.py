@@ -13,7 +13,7 @@ from alexnet_pl import ROOT
 from tests.conftest import environment
 
 SCRIPTS = sorted((ROOT / "bench").glob("*.py"))
-FEW = {"step.py": ["--batch_size", "2"]}
+FEW = {"step.py": ["--batch_size", "2", "--steps", "1"]}
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
