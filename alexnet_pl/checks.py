@@ -18,15 +18,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from alexnet_pl.config import Config, DataSet, LoggerName, Model, Schedule, WandbMode
-from alexnet_pl.errors import ConfigError
+from alexnet_pl.errors import ConfigError, nearest
 from alexnet_pl.keys import keys, known, words
 from alexnet_pl.table import steps
-
-
-def nearest(word: str, choices: list[str]) -> str:
-    """`did you mean ...?` with the closest of the choices, or all of them where none is close."""
-    close = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
-    return f"did you mean {close[0]}?" if close else "choose from " + ", ".join(choices)
 
 
 def check(cfg: DictConfig, to_run: bool = True) -> Config:

@@ -1,6 +1,6 @@
 """`--describe`: the net of a configuration as a table, before any of it exists.
 
-python -m alexnet_pl.train model=released_2012 data.resize=224 --describe
+python -m alexnet_pl.train model=released_2012 model.num_classes=1000 --describe
 """
 
 from __future__ import annotations

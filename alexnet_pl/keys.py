@@ -7,11 +7,13 @@ import inspect
 import itertools
 from dataclasses import is_dataclass
 from enum import Enum
+from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
 
 from alexnet_pl.config import Config
 
 
+@cache
 def keys(schema: type = Config, prefix: str = "") -> dict[str, Any]:
     """Every dotted key of the schema with its type: {"seed": int, "model.activation": Activation, ...}."""
     out: dict[str, Any] = {}

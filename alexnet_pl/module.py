@@ -134,10 +134,11 @@ class Classifier(pl.LightningModule):
         """Keep what was measured for the epoch's row, and leave the time it took out of the speed."""
         metrics = self.trainer.callback_metrics
         self.evaluated = {k: float(v) for k, v in metrics.items() if k.startswith(("val/", "subset/"))}
-        if self.plateau and not self.trainer.sanity_checking:
+        if self.trainer.sanity_checking:
+            return
+        if self.plateau:
             self.plateau.step(self.evaluated["val/error"])
-        if not self.trainer.sanity_checking:
-            self._clock += time.perf_counter() - self._validation_began
+        self._clock += time.perf_counter() - self._validation_began
 
     def on_train_epoch_end(self) -> None:
         if self._window[2]:  # the epoch was cut short, by max_steps or max_time

@@ -28,7 +28,7 @@ from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from alexnet_pl import checks, config, runs
-from alexnet_pl.errors import ConfigError, UserError
+from alexnet_pl.errors import ConfigError, UserError, nearest
 
 STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
@@ -147,7 +147,7 @@ def told(error: BaseException | None) -> UserError | None:
             return error
         if isinstance(error, MissingConfigException) and error.options is not None:
             group, _, choice = str(error.missing_cfg_file).rpartition("/")
-            return ConfigError(f"{group}={choice} is not a choice: {checks.nearest(choice, list(error.options))}")
+            return ConfigError(f"{group}={choice} is not a choice: {nearest(choice, list(error.options))}")
         if isinstance(error, OmegaConfBaseException):
             return ConfigError(checks.explain(error))
         if isinstance(error, OSError):

@@ -8,14 +8,13 @@ a run starts. Shapes are (channels, height, width).
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from alexnet_pl.config import Activation, Conv1Padding, Dropout, DropoutAt, Model, ParameterNames, Pooling, Table
-from alexnet_pl.errors import ConfigError
+from alexnet_pl.errors import ConfigError, nearest
 
 # ------------------------------------------------------------------------------------------------ rows
 
@@ -135,9 +134,7 @@ def _refuse_unknown_layers(m: Model, table: list[Row]) -> None:
             if name == names[-1]:
                 why = {"drop_layers": "the classes come from it", "widths": "its width is model.num_classes"}
                 raise ConfigError(f"model.{key} names {name}, the last layer: {why.get(key, 'it is no convolution')}")
-            close = difflib.get_close_matches(name, choices, n=1)
-            hint = f"did you mean {close[0]}?" if close else "choose from " + ", ".join(choices)
-            raise ConfigError(f"model.{key} names {name}, which model={m.name} does not have: {hint}")
+            raise ConfigError(f"model.{key} names {name}, which model={m.name} does not have: {nearest(name, choices)}")
 
 
 def _refuse_what_it_cannot_have(m: Model, table: list[Row]) -> None:

@@ -16,6 +16,8 @@ import signal
 import sys
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -84,15 +86,10 @@ def fit(cfg: config.Config, run: runs.Run) -> None:
         callbacks.append(checkpoints.StopAfter(options.pop("max_steps")))
         options.setdefault("max_epochs", -1)
     try:
-        try:
-            try:
-                trainer = pl.Trainer(**options, logger=loggers, callbacks=callbacks, plugins=[checkpoints.WholeFiles()])
-            except (ValueError, TypeError, RuntimeError, ImportError) as error:
-                raise ConfigError(_refused(error)) from error
-            with stop.listening():
-                trainer.fit(classifier, datamodule, ckpt_path=resume)
-        except MisconfigurationException as error:
-            raise ConfigError(_refused(error)) from error
+        with _refused(ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException):
+            trainer = pl.Trainer(**options, logger=loggers, callbacks=callbacks, plugins=[checkpoints.WholeFiles()])
+        with _refused(MisconfigurationException), stop.listening():
+            trainer.fit(classifier, datamodule, ckpt_path=resume)
     except BaseException:
         logger.finish(exit_code=1)
         raise
@@ -101,9 +98,13 @@ def fit(cfg: config.Config, run: runs.Run) -> None:
     run.finish(metrics | {"images_seen": classifier.images_seen}, time.perf_counter() - started)
 
 
-def _refused(error: Exception) -> str:
-    """The sentence about options of the trainer group that Lightning does not take."""
-    return f"trainer: Lightning refuses these options: {' '.join(str(error).split())}"
+@contextmanager
+def _refused(*kinds: type[Exception]) -> Iterator[None]:
+    """Tell in one sentence which options of the trainer group Lightning does not take."""
+    try:
+        yield
+    except kinds as error:
+        raise ConfigError(f"trainer: Lightning refuses these options: {' '.join(str(error).split())}") from error
 
 
 def _quieten() -> None:

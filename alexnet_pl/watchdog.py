@@ -84,7 +84,7 @@ def causes(cfg: Config) -> Iterator[Cause]:
     # Each relu layer multiplies the picture's part of the signal by about std sqrt(fan_in / 2).
     gains = [gain(cfg, step) for step in layers]
     total = math.prod(gains)
-    least = min(layers, key=lambda step: gain(cfg, step))
+    least = layers[gains.index(min(gains))]
     signal = PIXELS / d.scale * total
     yield Cause(
         "initial weights",

@@ -212,7 +212,7 @@ def alexnet(params: dict[str, Array], images: Array, labels: Array, keep: float 
     norm = partial(LRN, alpha_per_element=1e-4)
     layers_1_and_2 = [CONV1, relu, norm, POOL, CONV2, relu, norm, POOL]
     layers_3_to_5 = [CONV3, relu, CONV4, relu, CONV5, relu, POOL]
-    return run([*layers_1_and_2, *layers_3_to_5], params, images, labels, keep)
+    return run([*layers_1_and_2, *layers_3_to_5, *fully_connected(keep)], params, images, labels)
 
 
 def released_2012(params: dict[str, Array], images: Array, labels: Array, keep: float = 0.5) -> Result:
@@ -220,16 +220,20 @@ def released_2012(params: dict[str, Array], images: Array, labels: Array, keep: 
     norm = partial(LRN, alpha_per_element=1e-4 / 5)
     layer_1 = [CONV1, norm, POOL, relu]  # ReLU last: negative responses, too, weaken their neighbours
     layers_2_to_5 = [CONV2, relu, norm, spatial_norm, POOL, CONV3, relu, CONV4, relu, CONV5, POOL, relu]
-    return run([*layer_1, *layers_2_to_5], params, images, labels, keep)
+    return run([*layer_1, *layers_2_to_5, *fully_connected(keep)], params, images, labels)
 
 
-def run(layers: list[Any], params: dict[str, Array], images: Array, labels: Array, keep: float) -> Result:
-    """Forward through these layers and fc6 to fc8, and back from the loss; a layer with parameters has a name."""
+def fully_connected(keep: float) -> list[Any]:
+    """fc6 to fc8, the hidden outputs times `keep`."""
 
     def weakened(x: Array) -> Out:
         return x * keep, lambda grad: grad * keep
 
-    layers = [*layers, ("fc6", full), relu, weakened, ("fc7", full), relu, weakened, ("fc8", full)]
+    return [("fc6", full), relu, weakened, ("fc7", full), relu, weakened, ("fc8", full)]
+
+
+def run(layers: list[Any], params: dict[str, Array], images: Array, labels: Array) -> Result:
+    """Forward through these layers and back from the loss; a layer with parameters has a name."""
     x, trail = images, []
     for layer in layers:
         name, function = layer if isinstance(layer, tuple) else (None, layer)

@@ -50,27 +50,12 @@ LRN = partial(ref.LRN, alpha_per_element=1e-4 / 5)
 FULL = [("fc6", ref.full), ref.relu, ("fc7", ref.full), ref.relu, ("fc8", ref.full)]
 
 
-def run(layers: list[Any], params: dict[str, Any], images: Any, labels: Any) -> ref.Result:
-    """`reference.run` for nets with other fully connected layers, or whose outputs are not halved."""
-    x, trail = images, []
-    for layer in layers:
-        name, function = layer if isinstance(layer, tuple) else ("", layer)
-        x, back = function(x, params[f"{name}.weight"], params[f"{name}.bias"]) if name else function(x)
-        trail.append((name, back))
-    loss, back = ref.cross_entropy(x, labels)
-    grad, gradients = back(), {}
-    for name, back in reversed(trail):
-        grad = back(grad)
-        if name:
-            grad, gradients[f"{name}.weight"], gradients[f"{name}.bias"] = grad
-    return x, loss, gradients | {"images": grad}
-
-
 def six_conv(*args: Any) -> ref.Result:
     """The released net with conv6 over the last pooling layer, seeing both towers."""
     first = [ref.CONV1, LRN, ref.POOL, ref.relu, ref.CONV2, ref.relu, LRN, ref.spatial_norm, ref.POOL]
     rest = [ref.CONV3, ref.relu, ref.CONV4, ref.relu, ref.CONV5, ref.relu, ref.POOL]
-    return ref.run([*first, *rest, ("conv6", partial(ref.conv, pad=1)), ref.relu], *args, keep=0.5)
+    top = [("conv6", partial(ref.conv, pad=1)), ref.relu, *ref.fully_connected(0.5)]
+    return ref.run([*first, *rest, *top], *args)
 
 
 def one_tower(*args: Any, space: tuple[Any, ...] = ()) -> ref.Result:
@@ -78,7 +63,7 @@ def one_tower(*args: Any, space: tuple[Any, ...] = ()) -> ref.Result:
     norm = partial(ref.lrn, size=5, k=2.0, alpha_per_element=1e-4 / 5, beta=0.75)
     first = [ref.CONV1, norm, ref.POOL, ref.relu, ("conv2", partial(ref.conv, pad=2)), ref.relu, norm, *space, ref.POOL]
     rest = [layer for name in CONVS[2:] for layer in ((name, partial(ref.conv, pad=1)), ref.relu)]
-    return ref.run([*first, *rest, ref.POOL], *args, keep=0.5)
+    return ref.run([*first, *rest, ref.POOL, *ref.fully_connected(0.5)], *args)
 
 
 def plain_pooling(*args: Any) -> ref.Result:
@@ -86,14 +71,15 @@ def plain_pooling(*args: Any) -> ref.Result:
     pool, conv2 = partial(ref.max_pool, size=2, stride=2), ("conv2", partial(ref.conv, pad=1, groups=2))
     first = [ref.CONV1, LRN, pool, ref.relu, conv2, ref.relu, LRN, ref.spatial_norm, pool]
     conv5 = ("conv5", partial(ref.conv, groups=2))
-    return ref.run([*first, ref.CONV3, ref.relu, ref.CONV4, ref.relu, conv5, ref.relu, pool], *args, keep=0.5)
+    rest = [ref.CONV3, ref.relu, ref.CONV4, ref.relu, conv5, ref.relu, pool]
+    return ref.run([*first, *rest, *ref.fully_connected(0.5)], *args)
 
 
 def caffe(*args: Any) -> ref.Result:
     """ReLU, LRN, pool; k = 1, alpha divided by 5, windows across both towers, no zeros around 227 pixels."""
     norm = partial(ref.lrn, size=5, k=1.0, alpha_per_element=1e-4 / 5, beta=0.75)
     first = [ref.CONV1, ref.relu, norm, ref.POOL, ref.CONV2, ref.relu, norm, ref.POOL]
-    return run([*first, ref.CONV3, ref.relu, ref.CONV4, ref.relu, ref.CONV5, ref.relu, ref.POOL, *FULL], *args)
+    return ref.run([*first, ref.CONV3, ref.relu, ref.CONV4, ref.relu, ref.CONV5, ref.relu, ref.POOL, *FULL], *args)
 
 
 def torchvision_rule(*args: Any) -> ref.Result:
@@ -101,7 +87,7 @@ def torchvision_rule(*args: Any) -> ref.Result:
     first = [("conv1", partial(ref.conv, stride=4, pad=2, rounding=floor)), ref.relu, ref.POOL]
     second = [("conv2", partial(ref.conv, pad=2)), ref.relu, ref.POOL]
     rest = [layer for name in CONVS[2:] for layer in ((name, partial(ref.conv, pad=1)), ref.relu)]
-    return run([*first, *second, *rest, ref.POOL, *FULL], *args)
+    return ref.run([*first, *second, *rest, ref.POOL, *FULL], *args)
 
 
 def conv_local_11(*args: Any) -> ref.Result:
@@ -109,14 +95,14 @@ def conv_local_11(*args: Any) -> ref.Result:
     norm = partial(ref.lrn, size=9, k=1.0, alpha_per_element=1e-3 / 9, beta=0.75)
     conv, local = partial(ref.conv, pad=2), partial(ref.local, pad=1)
     first = [("conv1", conv), ref.relu, ref.POOL, norm, ("conv2", conv), ref.relu, norm, ref.POOL]
-    return run([*first, ("local3", local), ref.relu, ("local4", local), ref.relu, ("fc10", ref.full)], *args)
+    return ref.run([*first, ("local3", local), ref.relu, ("local4", local), ref.relu, ("fc10", ref.full)], *args)
 
 
 def convnet(*args: Any, act: Callable[..., Any] = ref.relu) -> ref.Result:
     """The activation below the maximum; above it, as in conf/model/convnet.yaml, it is the same if it rises."""
     conv, mean = partial(ref.conv, pad=2), partial(ref.avg_pool, size=3, stride=2)
     above = [("conv2", conv), act, mean, ("conv3", conv), act, mean, ("fc10", ref.full)]
-    return run([("conv1", conv), act, ref.POOL, *above], *args)
+    return ref.run([("conv1", conv), act, ref.POOL, *above], *args)
 
 
 RULES: dict[str, Callable[..., ref.Result]] = {
