@@ -17,7 +17,8 @@ from typing import Any, get_args, get_type_hints
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from alexnet_pl.config import Config, DataSet, LoggerName, Model, Schedule, WandbMode
+from alexnet_pl import store
+from alexnet_pl.config import ColorNoise, Config, Data, DataSet, LoggerName, Model, Schedule, WandbMode
 from alexnet_pl.errors import ConfigError, nearest
 from alexnet_pl.keys import keys, known, words
 from alexnet_pl.table import steps
@@ -99,19 +100,7 @@ def _rules(c: Config) -> Iterator[str]:
         yield f"optim.bias_lr_factor={o.bias_lr_factor} must be above 0 (2012: 2)"
     yield from _schedule_rules(c)
     yield from _model_rules(c.model)
-    if d.batch_size < 1:
-        yield f"data.batch_size={d.batch_size} must be at least 1"
-    if not d.scale > 0:
-        yield f"data.scale={d.scale} must be above 0 (1 keeps the pixels at 0..255)"
-    if d.resize is not None and d.resize < 8:
-        yield f"data.resize={d.resize} must be at least 8 pixels"
-    if d.crop is not None and not 8 <= d.crop <= d.picture_size:
-        yield f"data.crop={d.crop} must lie between 8 and the picture's {d.picture_size} pixels (data.resize sets them)"
-    if d.name is DataSet.shapes and (d.root is not None or d.download):
-        yield (
-            f"data.root={d.root} and data.download mean nothing for data=shapes, which is generated: "
-            "did you mean data=cifar10?"
-        )
+    yield from _data_rules(d)
     if c.model.num_classes < d.num_classes:
         yield f"model.num_classes={c.model.num_classes} is fewer than the {d.num_classes} of data={d.name.name}"
     steps(c.model, d.image_size)  # raises where there is no such net
@@ -119,6 +108,8 @@ def _rules(c: Config) -> Iterator[str]:
         yield f"seed={c.seed} must not be negative"
     if c.window < 1:
         yield f"window={c.window} must be at least 1 picture"
+    if c.test_views not in (0, 1, 10):
+        yield f"test_views={c.test_views} must be 10 (corners, centre and their mirrors), 1 (the centre) or 0 (no test)"
     if c.watch_steps < 0:
         yield f"watch_steps={c.watch_steps} must not be negative (0 never looks)"
     if c.subset < 0:
@@ -140,12 +131,49 @@ def _rules(c: Config) -> Iterator[str]:
         yield f"trainer.devices={t.devices} on {t.num_nodes or 1} nodes: this version trains on one device"
 
 
+def _data_rules(d: Data) -> Iterator[str]:
+    if d.batch_size < 1:
+        yield f"data.batch_size={d.batch_size} must be at least 1"
+    if not d.scale > 0:
+        yield f"data.scale={d.scale} must be above 0 (1 keeps the pixels at 0..255)"
+    if d.resize is not None and d.resize < 8:
+        yield f"data.resize={d.resize} must be at least 8 pixels"
+    if d.crop_size is not None and not 8 <= d.crop_size <= d.picture_size:
+        yield (
+            f"data.crop_size={d.crop_size} must lie between 8 and the picture's {d.picture_size} pixels "
+            "(data.resize sets them)"
+        )
+    if d.crop_chunk < 1:
+        yield f"data.crop_chunk={d.crop_chunk} must be at least 1 picture (2012: 32)"
+    if d.color_noise_until is not None and (d.color_noise is ColorNoise.off or d.color_noise_until < 1):
+        yield f"data.color_noise_until={d.color_noise_until} must be at least 1, with a data.color_noise to end then"
+    if d.workers is not None and (d.workers < 1 or not d.packed):
+        yield f"data.workers={d.workers} must be at least 1, and only a packed store (data=imagenet) is read by any"
+    if d.name is DataSet.shapes and (d.root is not None or d.download):
+        yield (
+            f"data.root={d.root} and data.download mean nothing for data=shapes, which is generated: "
+            "did you mean data=cifar10?"
+        )
+    if d.packed and d.download:
+        yield f"data.download fetches CIFAR-10 only: for data={d.name.name} prepare a store (alexnet_pl.prepare)"
+
+
 def _machine_rules(c: Config) -> Iterator[str]:
     """What this machine must have for the run."""
     d = c.data
     if d.name is DataSet.cifar10 and not d.download and not (d.root and Path(d.root).expanduser().is_dir()):
         hint = _folder_hint(d.root)
         yield f"data.root={d.root} is not a folder: {hint}give the one with CIFAR-10, or data.download=true"
+    if d.packed:
+        found = store.need(Path(d.root or "").expanduser())
+        for key, there in (("num_classes", len(found.classes)), ("size", found.plan.size)):
+            if getattr(d, key) != there:
+                yield f"data.{key}={getattr(d, key)}, but the store in data.root={d.root} has {there}: leave it out"
+        if not found.pictures.get("val") and (c.trainer.limit_val_batches != 0 or c.test_views):
+            yield (
+                f"data.root={d.root} holds no validation pictures: prepare it with --hold_out 0.1, or set "
+                "trainer.limit_val_batches=0 and test_views=0"
+            )
     if c.logger.name is LoggerName.wandb and c.logger.mode is WandbMode.online and not wandb_key():
         yield (
             "logger.mode=online needs a W&B key and none was found: run `wandb login`, set WANDB_API_KEY, "

@@ -87,6 +87,14 @@ class ParameterNames(Choice):
 class DataSet(Choice):
     shapes = auto()
     cifar10 = auto()
+    imagenet = auto()
+    tiny_imagenet = auto()
+
+
+class ColorNoise(Choice):
+    off = auto()
+    paper = auto()
+    released_2012 = auto()
 
 
 class Rule(Choice):

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Any, get_type_hints
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from alexnet_pl import store
 from alexnet_pl.choices import (
     Activation,
+    ColorNoise,
     Compile,
     Conv1Padding,
     DataSet,
@@ -46,7 +49,7 @@ class Model:
     num_classes: int = MISSING
     """outputs of the last layer"""
     image_size: int = MISSING
-    """side in pixels of the pictures it was made for: what data.crop is unless set"""
+    """side in pixels of the pictures it was made for: what data.crop_size is unless set"""
     widths: dict[str, int] = field(default_factory=dict)
     """kernels (over all towers) or units of single layers, {conv1: 48}; the others keep the table's"""
     drop_layers: list[str] = field(default_factory=list)
@@ -102,33 +105,56 @@ class Data:
     """conf/data: the pictures and what is done to them on their way into the net."""
 
     name: DataSet = MISSING
-    """shapes: generated pictures, nothing to download; cifar10: 50,000 + 10,000 photographs"""
+    """shapes: generated pictures, nothing to download; cifar10: 50,000 + 10,000 photographs; imagenet, tiny_imagenet:
+    any packed store, made by alexnet_pl.prepare"""
     root: str | None = None
-    """folder of the data set (cifar10: the hub's Parquet files, or the pickles of the original release)"""
+    """folder of the data set (imagenet, tiny_imagenet: a packed store; cifar10: the hub's Parquet files, or the pickles
+    of the original release)"""
     download: bool = False
     """let torchvision download the set into root (cifar10, 170 MB)"""
     num_classes: int = MISSING
     """classes in the set"""
+    size: int = 32
+    """side of its pictures in pixels"""
     batch_size: int = 128
     """pictures per step over all devices"""
+    shuffle: bool = True
+    """a new order in each epoch; false: one order for all epochs, as in 2012"""
     scale: float = 1.0
     """pixels are (0..255 minus the mean image) divided by this: 1 as in 2012, 64 for about unit size"""
     resize: int | None = None
-    """scale the stored pictures to this side first (null: as they are, or just large enough for the crop)"""
-    crop: int | None = None
-    """train on random squares of this many pixels, test on the centre one (null: whole pictures)"""
-    flip: bool = False
+    """scale the pictures to this side first (null: as they are, or just large enough for the crop)"""
+    crop_size: int | None = None
+    """train on squares of this many pixels, test on the centre one (null: whole pictures)"""
+    crops: bool = True
+    """train on squares at random places; false: on the centre one"""
+    flips: bool = False
     """mirror each training picture with probability one half"""
+    crop_chunk: int = 1
+    """so many training pictures in a row share one place and one mirroring (2012: 32)"""
+    color_noise: ColorNoise = ColorNoise.off
+    """add random multiples of the principal components of the set's colours to each training picture; paper: of a tenth
+    of the eigenvalues, pixels taken as 0..1, as its formula says; released_2012: of a tenth of their square roots, then
+    divide by 1.1: on ImageNet 2 to 17 times as strong, and what the published numbers were made with"""
+    color_noise_until: int | None = None
+    """so many epochs have it, the later ones not (null: all; net 145: 67)"""
+    workers: int | None = None
+    """threads that read ahead from a store (null: one for each processor where pictures are JPEGs, else two)"""
 
     @property
     def picture_size(self) -> int:
         """Side of a picture in pixels, before it is cropped."""
-        return self.resize or max(32, self.crop or 0)
+        return self.resize or max(self.size, self.crop_size or 0)
 
     @property
     def image_size(self) -> int:
         """Side of the net's input in pixels."""
-        return self.crop or self.picture_size
+        return self.crop_size or self.picture_size
+
+    @property
+    def packed(self) -> bool:
+        """Whether its pictures come from a packed store."""
+        return self.name in (DataSet.imagenet, DataSet.tiny_imagenet)
 
 
 @dataclass
@@ -197,6 +223,8 @@ class Trainer:
     """training batches per epoch: a number, or a share of the set"""
     limit_val_batches: Any = None
     """validation batches, likewise"""
+    limit_test_batches: Any = None
+    """batches of the test at the end, likewise"""
     overfit_batches: Any = None
     """refused: the order of the pictures is ours; use limit_train_batches"""
     val_check_interval: Any = None
@@ -285,6 +313,9 @@ class Config:
     """size of the fixed training subset that is evaluated after each epoch (0: none)"""
     stop_error: float | None = None
     """stop once the running training error over an epoch is at or under this (null: train to max_epochs)"""
+    test_views: int = 0
+    """after training, the error on the validation set: 10 averages over ten views of each picture (four corners, the
+    centre, and their mirrors), 1 takes the centre; 0: none"""
     watch_steps: int = 500
     """after so many updates, say so if the loss is still that of guessing, and what may be the cause (0: never)"""
     model: Model = field(default_factory=Model)
@@ -325,7 +356,14 @@ def lookup(choice: str, table: dict[str, Any]) -> Any:
     return table[name]
 
 
+def packed(root: str | None, what: str, default: int) -> int:
+    """`${packed:${data.root},num_classes,1000}`: what the packed store in a folder says; the default where none is."""
+    found = store.read(Path(root).expanduser()) if root else None
+    return {"num_classes": len(found.classes), "size": found.plan.size}[what] if found else default
+
+
 OmegaConf.register_new_resolver("lookup", lookup, replace=True)
+OmegaConf.register_new_resolver("packed", packed, replace=True)
 
 
 def as_dict(cfg: Config) -> dict[str, Any]:

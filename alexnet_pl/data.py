@@ -1,150 +1,155 @@
-"""The data sets as LightningDataModules.
+"""The LightningDataModule: which pictures, in which order, and what is done to them on their way into the net.
 
-A small set is one uint8 tensor on the device of the net; there is no DataLoader and there are no workers: a batch is
-gathered, augmented and centred where it is used.
+A small set is one uint8 tensor on the device of the net; of a packed store, threads read ahead. Either way a batch
+reaches the device as uint8 and is cropped, mirrored, coloured and centred there, all at once. There is no DataLoader.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from alexnet_pl import augment, cifar10, config
+from alexnet_pl import augment, cifar10, config, store
 from alexnet_pl.errors import ConfigError
+from alexnet_pl.loader import Batches, InMemory, Stored
 from alexnet_pl.shapes import shapes
+from alexnet_pl.statistics import Colors, Sums
 
 # seeds of the generated set: the same pictures for every run, whatever its seed
-SHAPES = {"train": (10_000, 1), "test": (2_000, 2)}
+SHAPES = {"train": (10_000, 1), "val": (2_000, 2)}
 
 
-class SmallSet(pl.LightningDataModule):
-    """A data set that fits on the device: generated shapes, CIFAR-10."""
+class Pictures(pl.LightningDataModule):
+    """The training and validation pictures of a run, as its `data` group says."""
 
     def __init__(self, cfg: config.Config) -> None:
         super().__init__()
         self.cfg = cfg
+        self.ready = False
 
     def setup(self, stage: str) -> None:
-        """Load both splits and the mean image.
+        """Load both splits, or open them, and take the mean image and the colours' principal components.
 
         Raises:
             ConfigError: the files are missing or damaged, a split is empty, or labels are out of range.
         """
-        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
-        self.train = self._load("train")
-        self.val = self._load("test")
-        # float64: float32 would lose digits over 50,000 pictures
-        self.mean = self.train[0].double().mean(0).float()
-        self.train, self.val = _to(self.train, device), _to(self.val, device)
-        self.mean = augment.centre_crop(augment.resize(self.mean[None], self.picture_size)[0], self.image_size)
-        self.mean = self.mean.to(device)
-
-    def _load(self, split: str) -> tuple[Tensor, Tensor]:
+        if self.ready:  # Lightning asks again before a test
+            return
         d = self.cfg.data
-        if d.name is config.DataSet.shapes:
-            images, labels = shapes(*SHAPES[split])
+        self.device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        self.train = self._load("train")
+        if self.cfg.trainer.limit_val_batches != 0 or self.cfg.test_views:
+            self.val = self._load("val")
+        if isinstance(self.train, Stored):
+            mean = torch.from_numpy(self.train.store.mean())
+            self.colors = Colors(*(torch.tensor(self.train.store.colors[key]) for key in Colors._fields))
         else:
-            images, labels = cifar10.load(Path(d.root or ".").expanduser(), split, d.download)
-        if not len(images):
+            sums = Sums(self.train.images.shape[1])
+            sums.add(self.train.images)
+            mean = sums.mean_image()
+            self.colors = sums.colors()
+        mean = augment.resize(mean.float()[None], d.picture_size)[0]
+        self.mean = augment.centre_crop(mean, d.image_size).to(self.device)
+        self.ready = True
+
+    def _load(self, split: str) -> InMemory | Stored:
+        d = self.cfg.data
+        root = Path(d.root or ".").expanduser()
+        if d.packed:
+            pictures = Stored(store.need(root), split, pinned=self.device.type == "cuda", workers=d.workers)
+            labels = pictures.labels
+        else:
+            if d.name is config.DataSet.shapes:
+                images, labels = shapes(*SHAPES[split])
+            else:
+                images, labels = cifar10.load(root, "test" if split == "val" else split, d.download)
+            pictures = InMemory(images.to(self.device), labels.to(self.device))
+        if not len(labels):
             raise ConfigError(f"the {split} split of data={d.name.name} is empty")
         if labels.min() < 0 or labels.max() >= d.num_classes:
             raise ConfigError(
                 f"the {split} split has labels from {labels.min()} to {labels.max()}, "
                 f"but data.num_classes={d.num_classes}"
             )
-        return images, labels
+        return pictures
 
     @property
     def image_size(self) -> int:
         return self.cfg.data.image_size
 
     @property
-    def picture_size(self) -> int:
-        return self.cfg.data.picture_size
-
-    @property
     def pictures_per_epoch(self) -> int:
-        return len(self.train[0])
+        return len(self.train)
 
     @property
     def epoch(self) -> int:
         return self.trainer.current_epoch if self.trainer else 0
 
-    def train_dataloader(self) -> Batches:
-        seed, flip = self.cfg.seed, self.cfg.data.flip
-        crop = self.image_size if self.image_size < self.picture_size else None
+    # -------------------------------------------------------------------------------------------- loaders
 
-        def transform(images: Tensor, step: int) -> Tensor:
-            images = augment.resize(images, self.picture_size)
-            if crop or flip:
-                random = augment.stream(seed, self.epoch, 1 + step)  # the order has the stream of 0
-                images = augment.random_crop(images, crop, random) if crop else images
-                images = augment.random_flip(images, random) if flip else images
-            return augment.to_input(images, self.mean, self.cfg.data.scale)
+    def train_dataloader(self) -> Batches:
+        """Each picture once an epoch, augmented by what (seed, epoch, number of the batch) draw."""
 
         def order() -> Tensor:
-            return torch.randperm(self.pictures_per_epoch, generator=augment.stream(seed, self.epoch))
+            epoch = self.epoch if self.cfg.data.shuffle else 0
+            return torch.randperm(len(self.train), generator=augment.stream(self.cfg.seed, epoch))
 
-        return Batches(*self.train, self.cfg.data.batch_size, transform, order)
+        size = self.cfg.data.batch_size
+        self.batches = Batches(self.train, order, len(self.train), size, self.train_input, self.device)
+        return self.batches
 
     def val_dataloader(self) -> list[Batches]:
-        """The validation set, then the fixed training subset: the first pictures of the training set, not augmented."""
+        """The validation set, then the fixed training subset, both by the centre crop."""
+        loaders = [self._evaluation(self.val, len(self.val), self.centre_input)]
+        if subset := min(self.cfg.subset, len(self.train)):
+            loaders.append(self._evaluation(self.train, subset, self.centre_input))
+        return loaders
 
-        def transform(images: Tensor, step: int) -> Tensor:
-            images = augment.centre_crop(augment.resize(images, self.picture_size), self.image_size)
-            return augment.to_input(images, self.mean, self.cfg.data.scale)
+    def test_dataloader(self) -> Batches:
+        """The validation set; a batch of n pictures has n * test_views inputs, the views of a picture side by side."""
+        return self._evaluation(self.val, len(self.val), self.views_input, self.cfg.test_views)
 
-        sets = [self.val]
-        if self.cfg.subset:
-            sets.append((self.train[0][: self.cfg.subset], self.train[1][: self.cfg.subset]))
+    def _evaluation(
+        self, pictures: InMemory | Stored, count: int, transform: Callable[[Tensor, int], Tensor], views: int = 1
+    ) -> Batches:
+        """The same pictures each time, of which each process takes its share: each once, however many processes."""
+        rows = torch.arange(count)
+        if isinstance(pictures, Stored):  # it may hold one class after the other, and a part must be a fair sample
+            rows = torch.randperm(len(pictures), generator=augment.stream(len(pictures)))[:count]
+        if self.trainer:
+            rows = rows[self.trainer.global_rank :: self.trainer.world_size]
         batch_size = min(1000, 1 + 2**23 // self.image_size**2)  # about the same memory whatever the size
-        return [Batches(images, labels, batch_size, transform) for images, labels in sets]
+        return Batches(pictures, lambda: rows, len(rows), -(-batch_size // views), transform, self.device)
 
+    # -------------------------------------------------------------------------------------------- on the device
 
-class Batches:
-    """Batches of a set that lies on the device, in the order given anew for each epoch.
+    def train_input(self, images: Tensor, step: int) -> Tensor:
+        """uint8 (n, S, S, 3) as training sees it in a batch of this number: float32 (n, 3, H, W)."""
+        d, size = self.cfg.data, self.image_size
+        random = augment.stream(self.cfg.seed, self.epoch, 1 + step)  # the order has the stream of 0
+        images = augment.resize(images, d.picture_size)
+        if not d.crops:
+            images = augment.centre_crop(images, size)
+        margin = images.shape[1] - size
+        if margin or d.flips:
+            images = augment.crop(images, size, augment.draw(len(images), margin, d.flips, random, d.crop_chunk))
+        shift, divisor = None, 1.0
+        if d.color_noise is not config.ColorNoise.off and self.epoch < (d.color_noise_until or self.epoch + 1):
+            shift, divisor = augment.color_noise(d.color_noise, len(images), self.colors, random)
+        return augment.to_input(images, self.mean, d.scale * divisor, shift)
 
-    Stateful in Lightning's sense: a checkpoint in the middle of an epoch records how many batches were handed out,
-    and the resumed epoch goes on with the next one.
-    """
+    def centre_input(self, images: Tensor, step: int) -> Tensor:
+        """uint8 (n, S, S, 3) as evaluation sees it: float32 (n, 3, H, W)."""
+        images = augment.centre_crop(augment.resize(images, self.cfg.data.picture_size), self.image_size)
+        return augment.to_input(images, self.mean, self.cfg.data.scale)
 
-    def __init__(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        batch_size: int,
-        transform: Callable[[Tensor, int], Tensor],
-        order: Callable[[], Tensor] | None = None,
-    ) -> None:
-        self.images, self.labels, self.batch_size = images, labels, batch_size
-        self.transform, self.order = transform, order
-        self.done = 0  # batches handed out in this epoch
-        self._start = 0  # where the next epoch begins: 0, or in the middle after load_state_dict
-
-    def __len__(self) -> int:
-        return -(-len(self.images) // self.batch_size)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields float (n, 3, H, W) and int64 (n,); the last batch of an epoch may be smaller, as in 2012."""
-        order = self.order().to(self.images.device) if self.order else None
-        start, self._start = self._start, 0
-        for step in range(start, len(self)):
-            rows: Any = slice(step * self.batch_size, (step + 1) * self.batch_size)
-            rows = rows if order is None else order[rows]
-            self.done = step + 1
-            yield self.transform(self.images[rows], step), self.labels[rows]
-
-    def state_dict(self) -> dict[str, int]:
-        return {"done": self.done % len(self)}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        self._start = self.done = state["done"]
-
-
-def _to(split: tuple[Tensor, Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
-    return split[0].to(device), split[1].to(device)
+    def views_input(self, images: Tensor, step: int) -> Tensor:
+        """uint8 (n, S, S, 3) as the test at the end sees it: float32 (n * test_views, 3, H, W)."""
+        if self.cfg.test_views == 1:
+            return self.centre_input(images, step)
+        views = augment.ten_views(augment.resize(images, self.cfg.data.picture_size), self.image_size)
+        return augment.to_input(views.flatten(0, 1), self.mean, self.cfg.data.scale)

@@ -31,10 +31,8 @@ class NotFinite(TrainingError):
 
 
 class Interrupted(UserError):
-    """A signal asked the run to stop, and its checkpoint is written."""
+    """A signal asked for the end, and what was done until then is on disk."""
 
-    def __init__(self, signum: int) -> None:
-        super().__init__(
-            f"stopped by {signal.Signals(signum).name}; the checkpoint is written: the same command continues from it"
-        )
+    def __init__(self, signum: int, kept: str = "the checkpoint is written") -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}; {kept}: the same command continues from it")
         self.exit_code = 128 + signum

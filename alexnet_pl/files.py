@@ -1,11 +1,20 @@
-"""Files are written whole or not at all: beside their place, then renamed."""
+"""Files are written whole or not at all: beside their place, then renamed. A folder in use can be locked."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TextIO
+
+try:
+    import fcntl
+except ImportError:  # Windows: two processes in one folder are not told apart
+    fcntl = None  # type: ignore[assignment]
+
+from alexnet_pl.errors import ConfigError
 
 
 @contextmanager
@@ -23,3 +32,40 @@ def write(path: Path, text: str) -> None:
     """Write a whole text file."""
     with beside(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty where there is no file.
+
+    Raises:
+        ConfigError: the file is something else.
+    """
+    try:
+        return dict(json.loads(path.read_text()))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except ValueError as error:
+        raise ConfigError(f"{path} is not JSON ({error}): remove it, or the folder that it is in") from error
+
+
+def sweep_up(folder: Path) -> None:
+    """Remove what writers that were killed have left beside the files of a folder; no other may be writing there."""
+    for part in folder.glob("*.tmp"):
+        part.unlink()
+
+
+def lock(folder: Path) -> TextIO | None:
+    """Keep other processes out of a folder until the returned file is closed, or this process ends.
+
+    Raises:
+        BlockingIOError: another process has the lock.
+    """
+    if fcntl is None:
+        return None
+    file = (folder / ".lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise
+    return file

@@ -82,7 +82,7 @@ def _wandb(cfg: config.Config, run: runs.Run) -> list[Logger]:
             # Without limits a server that does not answer would hold up the start for 90 s, and the end for ever.
             settings=wandb.Settings(silent=True, console="off", init_timeout=20, finish_timeout=30),
         )
-        for metrics in ("train/*", "subset/*", "val/*", "images_seen", "images_per_second"):
+        for metrics in ("train/*", "subset/*", "val/*", "test/*", "images_seen", "images_per_second", "data_wait"):
             experiment.define_metric(metrics, step_metric="epoch")
         return Mirror(experiment=experiment)
 

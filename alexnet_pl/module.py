@@ -25,7 +25,10 @@ class Classifier(pl.LightningModule):
         train/epoch_error         the same over a whole epoch
         subset/error              current weights on a fixed training subset, after each epoch
         val/error, val/loss       current weights on the validation set, after each epoch
-        images_per_second         pictures trained per second, validation left out
+        test/error, test/loss     final weights on the validation set by `test_views` views of each picture
+        .../top5_error            the right class is not among the five likeliest, where there are more than ten
+        images_per_second         pictures trained per second, validation left out; in an epoch's row, over the epoch
+        data_wait                 share of an epoch's time in which the device waited for pictures to be read
         lr                        learning rate of the weights
     Every row has `epoch` (pictures seen over pictures in the set: 1.5 is the middle of the second) and `images_seen`.
     """
@@ -35,7 +38,6 @@ class Classifier(pl.LightningModule):
         self.cfg = cfg
         self.net = model.build(cfg.model, image_size, cfg.seed)
         self.images_seen = 0
-        self.rate = 0.0  # pictures per second over the last window
         self.window_loss = math.nan  # mean training loss over the last window
         self.evaluated: dict[str, float] = {}  # since the last row of an epoch
         self.plateau: ReduceLROnPlateau | None = None
@@ -44,6 +46,8 @@ class Classifier(pl.LightningModule):
         # this epoch. Not buffers: those would follow the net into low precision.
         self._window = torch.zeros(3)
         self._epoch = [0.0, 0.0, 0.0]
+        self._epoch_seconds = 0.0  # of training
+        self._counts: dict[str, Tensor] = {}  # by set: wrong, not among five, summed loss, pictures
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) float -> logits (N, num_classes)."""
@@ -76,9 +80,10 @@ class Classifier(pl.LightningModule):
 
     def on_train_start(self) -> None:
         self._window = self._window.to(self.device)
-        self._start_clock()
+        self.on_train_epoch_start()  # Lightning leaves it out where an epoch is resumed in its middle
 
     def on_train_epoch_start(self) -> None:
+        self._epoch_seconds, self._epoch_from = 0.0, self.images_seen
         self._start_clock()
 
     def _start_clock(self) -> None:
@@ -118,22 +123,20 @@ class Classifier(pl.LightningModule):
                 f"learning rate that is too high for this input scale (optim.lr={self.cfg.optim.lr}, "
                 f"data.scale={self.cfg.data.scale})"
             )
-        self.rate = (self.images_seen - self._timed_from) / (time.perf_counter() - self._clock)
+        seconds = time.perf_counter() - self._clock
+        self._epoch_seconds += seconds
+        rate = (self.images_seen - self._timed_from) / seconds
         self._start_clock()
         self._epoch = [total + part for total, part in zip(self._epoch, (wrong, loss, count), strict=True)]
         self._window.zero_()
         (lr,) = (group["lr"] for group in self.trainer.optimizers[0].param_groups if group["name"] == "weight")
-        self.report(
-            {"train/error": wrong / count, "train/loss": loss / count, "images_per_second": self.rate, "lr": lr}
-        )
+        self.report({"train/error": wrong / count, "train/loss": loss / count, "images_per_second": rate, "lr": lr})
 
     def on_validation_start(self) -> None:
         self._validation_began = time.perf_counter()
 
     def on_validation_end(self) -> None:
-        """Keep what was measured for the epoch's row, and leave the time it took out of the speed."""
-        metrics = self.trainer.callback_metrics
-        self.evaluated = {k: float(v) for k, v in metrics.items() if k.startswith(("val/", "subset/"))}
+        """Leave the time it took out of the speed."""
         if self.trainer.sanity_checking:
             return
         if self.plateau:
@@ -146,7 +149,7 @@ class Classifier(pl.LightningModule):
         error, self._epoch = self.epoch_error, [0.0, 0.0, 0.0]
         self.log("train/epoch_error", error, logger=False)
         evaluated, self.evaluated = self.evaluated, {}
-        self.report({"train/epoch_error": error, **evaluated})
+        self.report({"train/epoch_error": error, **evaluated, **self.epoch_speed})
 
     @property
     def epoch_error(self) -> float:
@@ -154,23 +157,57 @@ class Classifier(pl.LightningModule):
         wrong, _, count = (a + b for a, b in zip(self._epoch, self._window.tolist(), strict=True))
         return wrong / count if count else math.nan
 
+    @property
+    def epoch_speed(self) -> dict[str, float]:
+        """Of the epoch so far, or what was trained of it since it was resumed; validation left out."""
+        seconds = self._epoch_seconds + time.perf_counter() - self._clock
+        return {
+            "images_per_second": (self.images_seen - self._epoch_from) / seconds,
+            "data_wait": self.trainer.datamodule.batches.waited / seconds,  # type: ignore[attr-defined]
+        }
+
     # -------------------------------------------------------------------------------------------- evaluation
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
         images, labels = batch
-        logits = self(images)
-        results = {
-            "error": (logits.argmax(1) != labels).float().mean(),
-            "loss": F.cross_entropy(logits, labels),
-        }
-        which = ("val", "subset")[dataloader_idx]
-        self.log_dict(
-            {f"{which}/{k}": v for k, v in results.items()},
-            on_epoch=True,
-            logger=False,
-            batch_size=len(labels),
-            add_dataloader_idx=False,
-        )
+        self._count(("val", "subset")[dataloader_idx], self(images), labels)
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """The probabilities of a picture's views are averaged, as in 2012."""
+        images, labels = batch
+        probabilities = self(images).float().softmax(1).unflatten(0, (len(labels), -1)).mean(1)
+        self._count("test", probabilities.clamp_min(torch.finfo(torch.float32).tiny).log(), labels)
+
+    def _count(self, which: str, scores: Tensor, labels: Tensor) -> None:
+        """Add up over a set; counted on the device, so that a small last batch weighs what it should."""
+        five = scores.topk(min(5, scores.shape[1])).indices
+        counts = [  # whole numbers are exact in fp32 up to 16 million
+            (scores.argmax(1) != labels).sum(),
+            (five != labels[:, None]).all(1).sum(),
+            F.cross_entropy(scores.float(), labels, reduction="sum"),
+            torch.ones_like(labels).sum(),
+        ]
+        self._counts[which] = self._counts.get(which, 0) + torch.stack([count.float() for count in counts])
+
+    def _evaluated(self) -> dict[str, float]:
+        """Errors and losses of the sets that were counted, over all processes; the counts begin anew."""
+        results = {}
+        for which, counts in self._counts.items():
+            wrong, not_five, loss, count = self.trainer.strategy.reduce(counts, reduce_op="sum").tolist()
+            results |= {f"{which}/error": wrong / count, f"{which}/loss": loss / count}
+            if self.cfg.data.num_classes > 10:
+                results[f"{which}/top5_error"] = not_five / count
+        self._counts = {}
+        return results
+
+    def on_validation_epoch_end(self) -> None:
+        self.evaluated = self._evaluated()
+        self.log_dict(self.evaluated, logger=False)
+
+    def on_test_epoch_end(self) -> None:
+        results = self._evaluated()
+        self.log_dict(results, logger=False)
+        self.report(results)
 
     # -------------------------------------------------------------------------------------------- records
 

@@ -15,13 +15,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from alexnet_pl import runs
 from alexnet_pl.module import Classifier
 
+SLOW = 0.1
+"""Share of an epoch spent waiting for data from which on there is a hint"""
+
 
 class EpochLines(ProgressBar):
     """One line per epoch on standard output and in train.log; on a terminal also a live bar over the whole run."""
 
     def __init__(self, log: Path, title: str) -> None:
         super().__init__()
-        self.log_file, self.title, self.show = log, title, True
+        self.log_file, self.title, self.show, self.hinted = log, title, True, False
         self.console = Console(highlight=False, soft_wrap=True)
         self.bar: Progress | None = None
         self.started = 0.0
@@ -60,12 +63,28 @@ class EpochLines(ProgressBar):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Classifier) -> None:  # type: ignore[override]
         names = {"val/error": "validation", "subset/error": "training subset"}
         shown = [f"{name} {pl_module.evaluated[key]:.3f}" for key, name in names.items() if key in pl_module.evaluated]
+        speed = pl_module.epoch_speed
+        waited = (
+            f" ({100 * speed['data_wait']:.0f} % of the time waiting for data)" if speed["data_wait"] > 0.01 else ""
+        )
         epoch, of = trainer.current_epoch + 1, f"/{trainer.max_epochs}" if (trainer.max_epochs or 0) > 0 else ""
         minutes, seconds = divmod(round(time.perf_counter() - self.started), 60)
         self.say(
             f"  epoch {epoch:3d}{of}  error: training {pl_module.epoch_error:.3f}  "
-            f"{'  '.join(shown)}  {pl_module.rate:,.0f} images/s  {minutes}:{seconds:02d}"
+            f"{'  '.join(shown)}  {speed['images_per_second']:,.0f} images/s{waited}  {minutes}:{seconds:02d}"
         )
+        if speed["data_wait"] > SLOW and not self.hinted:
+            self.hinted = True
+            self.say(
+                "  hint: the net is faster than its data. A raw store is read many times as fast as one of JPEGs; more "
+                "data.workers help as long as there are processors; a store should lie on a fast disk of this machine"
+            )
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        names = {"test/error": "error", "test/top5_error": "top-5"}
+        metrics = trainer.callback_metrics
+        shown = "  ".join(f"{name} {metrics[key]:.3f}" for key, name in names.items() if key in metrics)
+        self.say(f"  test, {pl_module.cfg.test_views} views averaged: {shown}")
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         self.teardown(trainer, pl_module, "fit")

@@ -29,14 +29,9 @@ from typing import Any, TextIO
 
 from omegaconf import OmegaConf
 
-try:
-    import fcntl
-except ImportError:  # Windows: two processes in one folder are not told apart
-    fcntl = None  # type: ignore[assignment]
-
 from alexnet_pl import provenance
 from alexnet_pl.errors import ConfigError
-from alexnet_pl.files import write
+from alexnet_pl.files import lock, read_json, write
 
 # Overrides that say where and how a run is recorded, not what is trained: they do not name the folder, and may
 # differ when a run is continued.
@@ -48,6 +43,7 @@ BOOKKEEPING = (
     "hydra",
     "data.root",
     "data.download",
+    "data.workers",
     "trainer.enable_progress_bar",
 )
 
@@ -131,11 +127,10 @@ class Run:
 
     def _lock(self) -> None:
         """Keep other processes out until this one ends."""
-        if fcntl is None:
+        if self.lock:  # it is ours already
             return
-        self.lock = (self.folder / ".lock").open("w")
         try:
-            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.lock = lock(self.folder)
         except BlockingIOError as error:
             raise ConfigError(f"another process is training in {self.folder}: wait for it, or stop it") from error
 
@@ -174,7 +169,7 @@ class Run:
     @property
     def identity(self) -> dict[str, Any]:
         """run.json: W&B id, overrides, versions, git, seed, start, machine; empty before the start."""
-        return _json(self.folder / "run.json")
+        return read_json(self.folder / "run.json")
 
     @property
     def config(self) -> dict[str, Any]:
@@ -185,12 +180,12 @@ class Run:
     @property
     def done(self) -> dict[str, Any]:
         """The done mark's contents; empty while the run is not done."""
-        return _json(self.folder / "done.json")
+        return read_json(self.folder / "done.json")
 
     @property
     def failure(self) -> str:
         """Why the run ended early; empty where it did not, or left no word."""
-        return str(_json(self.folder / "failed.json").get("reason", ""))
+        return str(read_json(self.folder / "failed.json").get("reason", ""))
 
     @property
     def status(self) -> str:
@@ -205,15 +200,6 @@ class Run:
     def metrics(self) -> list[dict[str, float]]:
         """The rows of metrics.csv, empty cells left out; a last line cut short by a kill is ignored."""
         return read_rows(self.folder / "metrics.csv")
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text()))
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise ConfigError(f"{path} is not JSON ({error}): remove it, or the run folder") from error
 
 
 def _identity(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
@@ -277,7 +263,7 @@ def _line(row: dict[str, float], columns: list[str]) -> str:
 def record_sweep(folder: Path, jobs: dict[str, list[str]]) -> None:
     """Write sweep.json: {job folder's name: its overrides}; jobs of earlier calls of the same sweep stay listed."""
     folder.mkdir(parents=True, exist_ok=True)
-    write(folder / "sweep.json", json.dumps(_json(folder / "sweep.json") | jobs, indent=1))
+    write(folder / "sweep.json", json.dumps(read_json(folder / "sweep.json") | jobs, indent=1))
 
 
 def find(folder: Path) -> list[Run]:
@@ -290,7 +276,7 @@ def find(folder: Path) -> list[Run]:
         raise ConfigError(f"{folder} is not a folder: give a run, or a folder of runs such as runs/figure1")
     if (folder / "run.json").is_file():
         return [Run(folder)]
-    asked = list(_json(folder / "sweep.json"))
+    asked = list(read_json(folder / "sweep.json"))
     begun = sorted(path.parent.name for path in folder.glob("*/run.json"))
     names = asked + [name for name in begun if name not in asked]
     if not names:

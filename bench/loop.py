@@ -42,7 +42,7 @@ def configuration(channels_last: bool) -> config.Config:
     return cfg
 
 
-def bare(datamodule: data.SmallSet, steps: int) -> float:
+def bare(datamodule: data.Pictures, steps: int) -> float:
     """Pictures per second of a plain loop, channels-last fp32."""
     cfg = configuration(channels_last=True)
     net = model.build(cfg.model, 32, seed=1)
@@ -69,7 +69,7 @@ class Clock(pl.Callback):
         self.seconds = time.perf_counter() - self.start
 
 
-def lightning(datamodule: data.SmallSet, steps: int, channels_last: bool, precision: str) -> float:
+def lightning(datamodule: data.Pictures, steps: int, channels_last: bool, precision: str) -> float:
     """Pictures per second through our module, with its running error and metrics.csv."""
     cfg = configuration(channels_last)
     clock = Clock()
@@ -91,7 +91,7 @@ def lightning(datamodule: data.SmallSet, steps: int, channels_last: bool, precis
     return steps * cfg.data.batch_size / clock.seconds
 
 
-VARIANTS: dict[str, Callable[[data.SmallSet, int], float]] = {
+VARIANTS: dict[str, Callable[[data.Pictures, int], float]] = {
     "bare loop, channels-last fp32": bare,
     "through Lightning, channels-last fp32": partial(lightning, channels_last=True, precision="32-true"),
     "through Lightning, NCHW fp32": partial(lightning, channels_last=False, precision="32-true"),
@@ -111,7 +111,7 @@ def main() -> None:
     rounds, steps = vars(parser.parse_args()).values()
     warnings.filterwarnings("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    datamodule = data.SmallSet(configuration(True))
+    datamodule = data.Pictures(configuration(True))
     datamodule.setup("fit")
     speeds: dict[str, list[float]] = {name: [] for name in VARIANTS}
     for i in range(rounds + 1):

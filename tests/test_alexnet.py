@@ -26,15 +26,17 @@ def test_the_papers_net_trains_end_to_end(train: Command, tmp_path: Path):
         "trainer.max_epochs=1",
         "trainer.limit_train_batches=3",
         "trainer.limit_val_batches=1",
+        "trainer.limit_test_batches=1",
         timeout=200,
     )
     assert result.returncode == 0, result.stderr
     (folder,) = (tmp_path / "runs" / "alexnet").iterdir()
     run = runs.Run(folder)
     assert run.status == "done"
-    assert [row["images_seen"] for row in run.metrics] == [8, 16, 24, 24]
+    assert [row["images_seen"] for row in run.metrics] == [8, 16, 24, 24, 24]
     assert 1.5 < run.metrics[0]["train/loss"] < 4, "near ln 10 = 2.3; biases of 1 and dropout add some noise"
-    assert "val/error" in run.metrics[-1]
+    assert "val/error" in run.metrics[-2]
+    assert run.done["metrics"]["test/error"] == pytest.approx(run.metrics[-1]["test/error"]), "by ten views"
     checkpoint = torch.load(run.last, weights_only=True, mmap=True)
     assert sum(p.numel() for p in checkpoint["state_dict"].values()) == 60_965_224 - 990 * 4097
     assert checkpoint["config"]["model"]["lrn"] == ["conv1", "conv2"]
@@ -54,12 +56,12 @@ def test_resumed_in_mid_epoch_is_bit_equal(optim: str, dropout: str, tmp_path: P
     """Crops, flips, dropout masks, velocities and the schedule all go on where they were."""
     cfg = composed(
         "model=released_2012", SMALL, f"optim={optim}", f"model.dropout={dropout}",
-        "data.resize=72", "data.crop=67", "data.flip=true", "data.batch_size=16", "subset=0",
+        "data.resize=72", "data.crop_size=67", "data.flips=true", "data.batch_size=16", "subset=0",
     )  # fmt: skip
     cfg.optim.plateau_patience = 1
 
     def fit(*callbacks: pl.Callback, ckpt_path: Path | None = None) -> tuple[Classifier, list[float]]:
-        datamodule = data.SmallSet(cfg)
+        datamodule = data.Pictures(cfg)
         classifier = Classifier(cfg, datamodule.image_size)
         trainer = pl.Trainer(
             accelerator="cpu",

@@ -1,32 +1,73 @@
-"""Batched augmentation against one picture at a time."""
+"""Batched augmentation against one picture at a time, in float64."""
 
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
+from torch import Tensor
 
 from alexnet_pl import augment
+from alexnet_pl.choices import ColorNoise
+from alexnet_pl.statistics import Colors
+
+IMAGENET = Colors(
+    torch.tensor([[0.564, 0.576, 0.592], [-0.713, -0.024, 0.701], [0.418, -0.817, 0.397]], dtype=torch.float64),
+    torch.tensor([121.78, 37.09, 19.72], dtype=torch.float64),
+)
+"""cuda-convnet2's, which its author computed on all of ImageNet"""
 
 
-def numbered(n: int, size: int = 32) -> torch.Tensor:
+def numbered(n: int, size: int = 32) -> Tensor:
     """Pictures in which every pixel tells its picture, row and column."""
     picture, row, column = torch.meshgrid(torch.arange(n), torch.arange(size), torch.arange(size), indexing="ij")
     return torch.stack([picture, row, column], -1).to(torch.int32)
 
 
-def test_every_crop_is_a_square_of_its_own_picture_and_offsets_are_uniform():
-    n, size = 8100, 24
-    crops = augment.random_crop(numbered(n), size, augment.stream(1, 2, 3))
-    assert crops.shape == (n, size, size, 3)
-    corner = crops[:, :1, :1]
-    inside = numbered(1, size)[0]
-    assert torch.equal(crops[..., 0], torch.arange(n)[:, None, None].expand(n, size, size))
-    assert torch.equal(crops[..., 1:] - corner[..., 1:], inside[..., 1:].expand(n, size, size, 2))
-    counts = np.zeros((9, 9))
-    np.add.at(counts, (corner[:, 0, 0, 1].numpy(), corner[:, 0, 0, 2].numpy()), 1)
-    assert counts.sum() == n  # offsets 0..8 inclusive in both directions
-    chi_squared = ((counts - 100) ** 2 / 100).sum()
-    assert 40 < chi_squared < 135  # 80 degrees of freedom, p about 1e-4 on both sides
+def random_pictures(n: int, size: int) -> Tensor:
+    return torch.randint(256, (n, size, size, 3), generator=augment.stream(n, size), dtype=torch.uint8)
+
+
+def reference(image: np.ndarray, size: int, top: int, left: int, mirrored: bool) -> np.ndarray:
+    """One picture's square, pixel by pixel."""
+    out = np.empty((size, size, 3), image.dtype)
+    for y in range(size):
+        for x in range(size):
+            out[y, x] = image[top + y, left + (size - 1 - x if mirrored else x)]
+    return out
+
+
+@pytest.mark.parametrize("way", [augment.crop, augment._copied, augment._gathered])
+def test_each_square_is_cut_out_of_its_own_picture_and_mirrored_where_it_is_said(way):
+    """By copying, as on processors, and by gathering, as on GPUs."""
+    images, size = numbered(40, 12), 9
+    place = augment.draw(40, 3, flips=True, generator=augment.stream(4))
+    squares = way(images, size, place)
+    assert squares.shape == (40, size, size, 3)
+    for image, square, top, left, mirrored in zip(images, squares, *(each.tolist() for each in place), strict=True):
+        np.testing.assert_array_equal(square.numpy(), reference(image.numpy(), size, top, left, mirrored))
+    assert {tuple(pair) for pair in torch.stack([place.top, place.left], 1).tolist()} > {(0, 0), (3, 3)}
+
+
+def test_offsets_are_uniform_over_0_to_32_inclusive_and_half_is_mirrored():
+    """33 x 33 places, as in the code of 2012 (the paper counts 32 x 32)."""
+    n = 33 * 33 * 100
+    place = augment.draw(n, 256 - 224, flips=True, generator=augment.stream(1, 2, 3))
+    counts = np.zeros((33, 33))
+    np.add.at(counts, (place.top.numpy(), place.left.numpy()), 1)
+    assert counts.sum() == n
+    freedom, chi_squared = 33 * 33 - 1, ((counts - 100) ** 2 / 100).sum()
+    assert abs(chi_squared - freedom) < 4 * np.sqrt(2 * freedom)
+    assert abs(place.mirrored.sum().item() - n / 2) < 4 * np.sqrt(n / 4)
+    assert not augment.draw(n, 32, flips=False, generator=augment.stream(1)).mirrored.any()
+
+
+def test_a_chunk_shares_its_place_as_in_2012():
+    place = augment.draw(150, 32, flips=True, generator=augment.stream(7), chunk=32)
+    for each in place:
+        assert len(each) == 150
+        assert all(len(set(chunk.tolist())) == 1 for chunk in each.split(32))
+    assert len({(t, left) for t, left in zip(place.top.tolist(), place.left.tolist(), strict=True)}) == 5
 
 
 def test_centre_crop():
@@ -34,26 +75,54 @@ def test_centre_crop():
     assert augment.centre_crop(numbered(1)[0], 32).shape == (32, 32, 3)
 
 
-def test_flips_half_of_the_pictures_and_only_left_to_right():
-    n = 4000
-    images = numbered(n, 8)
-    out = augment.random_flip(images, augment.stream(5))
-    mirrored = (out == images.flip(2)).flatten(1).all(1)
-    same = (out == images).flatten(1).all(1)
-    assert torch.equal(mirrored, ~same)
-    assert abs(mirrored.sum().item() - n / 2) < 4 * np.sqrt(n / 4)
+def test_ten_views_are_corners_centre_and_their_mirrors():
+    images = numbered(3, 256)
+    views = augment.ten_views(images, 224)
+    assert views.shape == (3, 10, 224, 224, 3)
+    places = [(0, 0), (0, 32), (32, 0), (32, 32), (16, 16)]
+    for view, (top, left) in enumerate(places):
+        np.testing.assert_array_equal(views[1, view], images[1, top : top + 224, left : left + 224])
+        np.testing.assert_array_equal(views[1, 5 + view], views[1, view].flip(1))
 
 
-def test_input_is_centred_then_scaled():
+def test_input_is_centred_then_coloured_then_scaled():
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
-    mean = rng.uniform(0, 255, (32, 32, 3))
-    for scale in (1.0, 64.0):
-        ours = augment.to_input(torch.tensor(images), torch.tensor(mean).float(), scale)
-        reference = ((images.astype(np.float64) - mean) / scale).transpose(0, 3, 1, 2)
-        np.testing.assert_allclose(ours.numpy(), reference, rtol=1e-5, atol=2e-5)
+    images, mean = rng.integers(0, 256, (6, 32, 32, 3), dtype=np.uint8), rng.uniform(0, 255, (32, 32, 3))
+    shifts = rng.normal(0, 10, (6, 3))
+    for scale, shift in ((1.0, None), (64.0, None), (1.1, shifts), (1.0, shifts)):
+        given = None if shift is None else torch.tensor(shift).float()
+        ours = augment.to_input(torch.tensor(images), torch.tensor(mean).float(), scale, given)
+        for i in range(6):
+            expected = (images[i].astype(np.float64) - mean + (0 if shift is None else shift[i])) / scale
+            np.testing.assert_allclose(ours[i].numpy(), expected.transpose(2, 0, 1), rtol=1e-5, atol=3e-5)
         assert ours.dtype == torch.float32
         assert ours.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(
+    ("kind", "levels", "divisor"),
+    [(ColorNoise.released_2012, [12.18, 3.71, 1.97], 1.1), (ColorNoise.paper, [5.82, 0.539, 0.1525], 1.0)],
+)
+def test_colour_noise_has_the_strength_of_its_kind(kind: ColorNoise, levels: list[float], divisor: float):
+    """In grey levels along each component of ImageNet's colours, as the released code and as the paper's formula."""
+    n = 200_000
+    shift, by = augment.color_noise(kind, n, IMAGENET, augment.stream(3))
+    assert by == divisor
+    assert shift.shape == (n, 3)
+    along = shift.double() @ torch.linalg.inv(IMAGENET.vectors)
+    np.testing.assert_allclose(along.std(0), levels, rtol=0.01)
+    np.testing.assert_allclose(along.mean(0) / along.std(0), 0, atol=4 / np.sqrt(n))
+    correlations = np.corrcoef(along.T.numpy()) - np.eye(3)
+    assert np.abs(correlations).max() < 4 / np.sqrt(n), "each component has a chance of its own"
+
+
+def test_colour_noise_equals_the_sum_over_components():
+    """For each picture by itself, in float64: sum over k of e_k alpha_k sqrt(eigenvalue_k)."""
+    shift, _ = augment.color_noise(ColorNoise.released_2012, 50, IMAGENET, augment.stream(8))
+    alphas = 0.1 * torch.randn(50, 3, generator=augment.stream(8), dtype=torch.float64)
+    for i in range(50):
+        expected = sum(IMAGENET.vectors[k] * IMAGENET.std[k] * alphas[i, k] for k in range(3))
+        np.testing.assert_allclose(shift[i], expected, rtol=1e-5, atol=1e-5)
 
 
 def test_streams_depend_on_every_number_and_on_nothing_else():

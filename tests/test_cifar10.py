@@ -141,7 +141,7 @@ def test_damage_is_told_in_one_sentence(hub: Path, damage, said: str):
     cfg = config.Config(name="x", seed=1, window=100, subset=10)
     cfg.data = config.Data(name=config.DataSet.cifar10, root=str(hub), num_classes=10)
     with pytest.raises(ConfigError) as error:
-        data.SmallSet(cfg).setup("fit")
+        data.Pictures(cfg).setup("fit")
     assert said in str(error.value)
     assert "\n" not in str(error.value)
 

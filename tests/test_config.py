@@ -27,7 +27,7 @@ MISTAKES = [
     (["data.root=/nowhere"], "data.root=/nowhere", "data=cifar10"),
     (["trainer.max_epoch=3"], "trainer.max_epoch ", "trainer.max_epochs"),
     (["modle.activation=relu"], "modle", "model"),
-    (["data.resize=36", "data.crop=40"], "data.crop=40", "36"),
+    (["data.resize=36", "data.crop_size=40"], "data.crop_size=40", "36"),
     (["trainer.devices=2"], "trainer.devices=2", "one device"),
     (["trainer.devices=null"], "trainer.devices=None", "one device"),
     (["trainer.overfit_batches=2"], "trainer.overfit_batches=2", "limit_train_batches"),
@@ -43,7 +43,7 @@ MISTAKES = [
     (["experiment=figure1", "data.scale=0"], "data.scale=0", "above 0"),
     (["model=alexnet", "model.lrn=[conv9]"], "model.lrn names conv9", "conv"),
     (["model=alexnet", "model.widths.conv1=95"], "95 outputs", "even"),
-    (["model=alexnet", "data.crop=32"], "pictures of 32 pixels", "too small for model=alexnet"),
+    (["model=alexnet", "data.crop_size=32"], "pictures of 32 pixels", "too small for model=alexnet"),
     (["model=alexnet", "model.drop_layers=[fc8]"], "fc8", "classes"),
     (["model=alexnet", "model.lrn_size=4"], "model.lrn_size=4", "odd"),
     (["model=alexnet", "model.dropout_rate=1"], "model.dropout_rate=1", "between 0 and 1"),
@@ -64,7 +64,7 @@ MISTAKES = [
     (["optim=paper", "trainer.limit_val_batches=0"], "optim.schedule=plateau", "limit_val_batches"),
     (["optim=released_170", "trainer.max_epochs=-1", "trainer.max_time=00:01:00:00"], "shares", "max_epochs"),
     (["--describe", "-m", "model=alexnet"], "--describe", "KEY=VALUE"),
-    (["--describe", "model=alexnet", "data.crop=32"], "too small", "conv5_pool"),
+    (["--describe", "model=alexnet", "data.crop_size=32"], "too small", "conv5_pool"),
 ]
 
 
@@ -93,7 +93,7 @@ def test_trainer_keys_are_lightnings():
     ours = {key.removeprefix("trainer.") for key in list(keys.keys()) if key.startswith("trainer.")}
     objects = {"self", "logger", "callbacks", "plugins", "model_registry"}  # not values one can type
     objects |= {"barebones"}  # forbids logging and checkpoints, which make a run
-    objects |= {"limit_test_batches", "limit_predict_batches", "use_distributed_sampler"}  # would do nothing here
+    objects |= {"limit_predict_batches", "use_distributed_sampler"}  # would do nothing here
     assert ours == set(inspect.signature(Trainer.__init__).parameters) - objects
 
 

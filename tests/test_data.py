@@ -1,4 +1,4 @@
-"""The small sets: mean image, order, resuming in the middle of an epoch."""
+"""The data module: mean image, order, augmentation, resuming in the middle of an epoch."""
 
 from __future__ import annotations
 
@@ -6,22 +6,23 @@ import numpy as np
 import pytest
 import torch
 
-from alexnet_pl import config, data
+from alexnet_pl import augment, config, data
+from alexnet_pl.choices import ColorNoise
 from alexnet_pl.shapes import CLASSES, shapes
 
 
-def module(**changes: object) -> data.SmallSet:
+def module(**changes: object) -> data.Pictures:
     cfg = config.Config(name="x", seed=7, window=100, subset=50)
     cfg.data = config.Data(name=config.DataSet.shapes, num_classes=10)
     for key, value in changes.items():
         setattr(cfg.data, key, value)
-    out = data.SmallSet(cfg)
+    out = data.Pictures(cfg)
     out.setup("fit")
     return out
 
 
 @pytest.fixture(scope="module")
-def whole() -> data.SmallSet:
+def whole() -> data.Pictures:
     return module()
 
 
@@ -49,23 +50,23 @@ def test_shapes_need_more_than_colour():
     assert 0.3 < error < 0.87
 
 
-def test_mean_image_is_exact(whole: data.SmallSet):
-    reference = whole.train[0].numpy().astype(np.float64).mean(0)
+def test_mean_image_is_exact(whole: data.Pictures):
+    reference = whole.train.images.numpy().astype(np.float64).mean(0)
     np.testing.assert_allclose(whole.mean.numpy(), reference, rtol=1e-6)
 
 
-def test_an_epoch_holds_every_picture_once_in_an_order_of_its_own(whole: data.SmallSet):
+def test_an_epoch_holds_every_picture_once_in_an_order_of_its_own(whole: data.Pictures):
     batches = list(whole.train_dataloader())
     assert [len(y) for _, y in batches] == [128] * 78 + [16], "10,000 pictures end in a batch of 16, as in 2012"
     labels = torch.cat([y for _, y in batches])
-    assert torch.equal(labels.bincount(), whole.train[1].bincount())
-    assert not torch.equal(labels, whole.train[1])
+    assert torch.equal(labels.bincount(), whole.train.labels.bincount())
+    assert not torch.equal(labels, whole.train.labels)
     inputs = torch.cat([x for x, _ in batches])
     total = inputs.double().sum(0)
     assert total.abs().max() < 1.0, "centred: every pixel sums to nothing over the epoch"
 
 
-def test_a_resumed_epoch_goes_on_with_the_next_batch(whole: data.SmallSet):
+def test_a_resumed_epoch_goes_on_with_the_next_batch(whole: data.Pictures):
     first = whole.train_dataloader()
     batches = []
     for batch in first:
@@ -81,33 +82,95 @@ def test_a_resumed_epoch_goes_on_with_the_next_batch(whole: data.SmallSet):
     assert first.state_dict() == {"done": 0}, "a finished epoch resumes at the start of the next"
 
 
-def test_an_evaluation_left_early_starts_anew(whole: data.SmallSet):
+def test_an_evaluation_left_early_starts_anew(whole: data.Pictures):
     val, subset = whole.val_dataloader()
     next(iter(val))
     assert sum(len(y) for _, y in val) == 2000
     (batch,) = list(subset)
-    assert torch.equal(batch[1], whole.train[1][:50])
+    assert torch.equal(batch[1], whole.train.labels[:50])
 
 
 def test_crop_and_flip_reach_the_net_and_evaluation_sees_the_centre():
-    cropped = module(crop=24, flip=True)
+    cropped = module(crop_size=24, flips=True)
     assert cropped.image_size == 24
     x, _ = next(iter(cropped.train_dataloader()))
     assert x.shape == (128, 3, 24, 24)
     again, _ = next(iter(cropped.train_dataloader()))
     assert torch.equal(x, again), "the same (seed, epoch, step) gives the same crops"
     val, _ = next(iter(cropped.val_dataloader()[0]))
-    centre = cropped.val[0][:1, 4:28, 4:28].float() - cropped.mean
+    centre = cropped.val.images[:1, 4:28, 4:28].float() - cropped.mean
     assert torch.equal(val[:1], centre.permute(0, 3, 1, 2))
     assert torch.equal(cropped.mean, module().mean[4:28, 4:28]), "the mean image's central part, whatever the crop"
 
 
 def test_pictures_are_enlarged_to_what_the_net_was_made_for():
-    large = module(crop=48)
-    assert (large.picture_size, large.image_size) == (48, 48)
+    large = module(crop_size=48)
+    assert (large.cfg.data.picture_size, large.image_size) == (48, 48)
     images, _ = next(iter(large.train_dataloader()))
     assert images.shape == (128, 3, 48, 48)
     assert large.mean.shape == (48, 48, 3)
-    cropped = module(resize=56, crop=48)
+    cropped = module(resize=56, crop_size=48)
     a, b = (next(iter(m.val_dataloader()[0]))[0] for m in (cropped, module(resize=56)))
     torch.testing.assert_close(a, b[..., 4:52, 4:52], msg="the centre of the enlarged picture and of its mean")
+
+
+def test_training_input_equals_a_picture_by_picture_reference():
+    """All that is switched on at once, in float64: place, mirror, central mean image, colours, scale."""
+    noisy = module(crop_size=24, flips=True, color_noise=ColorNoise.released_2012, scale=2.0)
+    x, labels = next(iter(noisy.train_dataloader()))
+    rows = torch.randperm(10_000, generator=augment.stream(7, 0))[:128]
+    random = augment.stream(7, 0, 1)
+    place = augment.draw(128, 8, True, random)
+    alphas = 0.1 * torch.randn(128, 3, generator=random, dtype=torch.float64).numpy()
+    pixels = noisy.train.images.numpy().astype(np.float64)
+    values, vectors = np.linalg.eigh(np.cov(pixels.reshape(-1, 3).T, bias=True))
+    mean = pixels.mean(0)[4:28, 4:28]
+    for i in (0, 1, 50, 127):
+        t, left = place.top[i], place.left[i]
+        square = pixels[rows[i], t : t + 24, left : left + 24]
+        square = square[:, ::-1] if place.mirrored[i] else square
+        signs = np.sign(vectors[np.abs(vectors).argmax(0), range(3)])
+        noise = sum(vectors[:, k] * signs[k] * np.sqrt(values[k]) * alphas[i, 2 - k] for k in range(3))
+        expected = (square - mean + noise) / 1.1 / 2
+        np.testing.assert_allclose(x[i].permute(1, 2, 0), expected, atol=1e-4)
+    assert torch.equal(labels, noisy.train.labels[rows])
+
+
+def test_colour_noise_ends_after_its_epochs():
+    noisy = module(color_noise=ColorNoise.paper, color_noise_until=1)
+    plain = module()
+    images = noisy.train.images[:4]
+    assert not torch.equal(noisy.train_input(images, 0), plain.train_input(images, 0))
+    later = type("Later", (data.Pictures,), {"epoch": 1})(noisy.cfg)
+    later.setup("fit")
+    assert torch.equal(later.train_input(images, 0), plain.train_input(images, 0))
+
+
+def test_without_crops_training_sees_the_centre():
+    still = module(crop_size=24, crops=False)
+    images = still.train.images[:4]
+    assert torch.equal(still.train_input(images, 0), still.centre_input(images, 0))
+
+
+def test_without_shuffling_all_epochs_have_one_order():
+    for shuffle, same in ((False, True), (True, False)):
+        first = module(shuffle=shuffle)
+        orders = []
+        for epoch in (0, 3):
+            at = type("At", (data.Pictures,), {"epoch": epoch})(first.cfg)
+            at.setup("fit")
+            orders.append(next(iter(at.train_dataloader()))[1])
+        assert torch.equal(*orders) is same
+
+
+def test_ten_views_stand_side_by_side():
+    viewed = module(crop_size=24)
+    viewed.cfg.test_views = 10
+    inputs, labels = next(iter(viewed.test_dataloader()))
+    assert len(inputs) == 10 * len(labels)
+    picture = viewed.val.images[1].float()
+    corner = picture[:24, 8:] - viewed.mean
+    assert torch.equal(inputs[10 + 1], corner.permute(2, 0, 1))
+    assert torch.equal(inputs[10 + 4], viewed.centre_input(viewed.val.images[1:2], 0)[0])
+    mirrored = picture[:24, 8:].flip(1) - viewed.mean
+    assert torch.equal(inputs[10 + 6], mirrored.permute(2, 0, 1)), "the mean image is not mirrored"

@@ -15,6 +15,7 @@ ORDER = [
     "errors",
     "files",
     "choices",
+    "store",
     "config",
     "table",
     "keys",
@@ -24,7 +25,21 @@ ORDER = [
     "runs",
     "shapes",
     "cifar10",
+    "statistics",
+    "pictures",
+    "sources.base",
+    "sources.folders",
+    "sources.tars",
+    "sources.tiny",
+    "sources.shards",
+    "sources.ilsvrc",
+    "sources",
+    "prepare.meter",
+    "prepare.packing",
+    "prepare.trial",
+    "prepare",
     "augment",
+    "loader",
     "data",
     "lrn",
     "model",
@@ -48,7 +63,8 @@ ROOMS = {
     "wandb": {"logger"},
     "matplotlib": {"report.picture"},
     "plotly": {"report.page"},
-    "pyarrow": {"cifar10"},
+    "pyarrow": {"cifar10", "store", "sources.shards", "prepare.packing"},
+    "scipy": {"sources.ilsvrc"},
     "pytorch_lightning": {"data", "module", "logger", "watchdog", "progress", "checkpoints", "train"},
     "omegaconf": {"config", "checks", "runs", "sweep", "train"},
 }
@@ -80,7 +96,7 @@ def imports(name: str) -> set[str]:
 
 
 def test_every_file_has_its_place():
-    assert set(FILES) - {"report.__main__"} == set(ORDER)
+    assert set(FILES) - {"report.__main__", "prepare.__main__"} == set(ORDER)
 
 
 @pytest.mark.parametrize("name", ORDER)

@@ -17,7 +17,7 @@ from alexnet_pl.errors import TrainingError
 from alexnet_pl.module import Classifier
 
 LR, SCALE, BATCH, BATCHES, EPOCHS = 0.02, 64.0, 16, 10, 2
-SETS = {"train": (1000, 1), "test": (200, 2)}
+SETS = {"train": (1000, 1), "val": (200, 2)}
 
 
 def small_config(**optim: float) -> config.Config:
@@ -32,10 +32,10 @@ def small_config(**optim: float) -> config.Config:
     return cfg
 
 
-def fit(cfg: config.Config, folder: Path) -> tuple[Classifier, data.SmallSet, list[dict[str, float]]]:
+def fit(cfg: config.Config, folder: Path) -> tuple[Classifier, data.Pictures, list[dict[str, float]]]:
     run = runs.Run(folder)
     run.start(config.as_dict(cfg), [])
-    datamodule = data.SmallSet(cfg)
+    datamodule = data.Pictures(cfg)
     classifier = Classifier(cfg, datamodule.image_size)
     trainer = pl.Trainer(
         accelerator="cpu",
@@ -69,7 +69,7 @@ def forward(w: dict[str, Tensor], x: Tensor) -> Tensor:
 def test_equals_a_bare_loop(fitted):
     """Weights after 20 steps, the running error of every window, and the errors after each epoch, in float64."""
     classifier, datamodule, rows = fitted
-    images, labels = (part.clone() for part in datamodule.train)
+    images, labels = datamodule.train.images, datamodule.train.labels
     mean = images.double().mean(0)
 
     def net_input(batch: Tensor) -> Tensor:
@@ -93,7 +93,7 @@ def test_equals_a_bare_loop(fitted):
                     v[name] = 0.9 * v[name] - lr * (decay * p + g)
                     p += v[name]
         with torch.no_grad():
-            sets = ((datamodule.val[0], datamodule.val[1]), (images[:100], labels[:100]))
+            sets = ((datamodule.val.images, datamodule.val.labels), (images[:100], labels[:100]))
             evaluated.append([(forward(w, net_input(x)).argmax(1) != y).double().mean().item() for x, y in sets])
 
     for name, p in classifier.net.named_parameters():

@@ -18,7 +18,13 @@ from tests.test_cifar10 import pictures, png, write_parquet
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
 COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line]
-SMALL = ["trainer.max_epochs=1", "trainer.limit_train_batches=2", "trainer.limit_val_batches=1", "logger=csv"]
+SMALL = [
+    "trainer.max_epochs=1",
+    "trainer.limit_train_batches=2",
+    "trainer.limit_val_batches=1",
+    "trainer.limit_test_batches=1",
+    "logger=csv",
+]
 # One job of each sweep is enough here: what sweeps do with many is tested elsewhere.
 ONE = {
     "sweep=figure1": ["experiment=figure1"],
@@ -29,11 +35,16 @@ ONE = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with data/cifar10 in it, where the commands run one after the other, as a reader would."""
+    """A folder with data/cifar10 and data/photographs in it, where the commands run one after the other, as a reader would."""
     out = tmp_path_factory.mktemp("readme")
     for split, n in (("train", 300), ("test", 40)):
         images, labels = pictures(n)
         write_parquet(out / "data" / "cifar10" / f"{split}-0.parquet", [png(i) for i in images], list(labels))
+    for label in ("cats", "dogs"):
+        photographs = out / "data" / "photographs" / label
+        photographs.mkdir(parents=True)
+        for number, image in enumerate(pictures(8)[0]):
+            (photographs / f"{number}.png").write_bytes(png(image))
     return out
 
 

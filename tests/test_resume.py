@@ -18,7 +18,8 @@ from tests.test_train import assert_same_training, last
 NET = [
     "model=alexnet", "model.image_size=67", "data.batch_size=50", "subset=0", "window=150", "logger=csv",
     "model.widths={conv1: 4, conv2: 4, conv3: 4, conv4: 4, conv5: 4, fc6: 8, fc7: 8}",
-    "trainer.limit_train_batches=8", "trainer.limit_val_batches=2", "data.resize=72", "data.crop=67", "data.flip=true",
+    "trainer.limit_train_batches=8", "trainer.limit_val_batches=2", "data.resize=72", "data.crop_size=67",
+    "data.flips=true",
 ]  # fmt: skip
 
 

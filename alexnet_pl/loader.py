@@ -1,0 +1,165 @@
+"""Batches of pictures, from memory or from a packed store, which threads read ahead while the net trains.
+
+A set is anything with a length, `labels`, and `read(rows)`: uint8 pictures (n, S, S, 3) of these rows. Threads suffice:
+they spend their time in the file system and in the JPEG decoder, where they do not hold each other up.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alexnet_pl import pictures
+from alexnet_pl.errors import TrainingError
+from alexnet_pl.store import Store, read_at
+
+AHEAD = 2
+"""Batches that wait, read, beside those that are being read"""
+
+
+class InMemory:
+    """A set that fits on the device: uint8 (N, S, S, 3) and int64 (N,)."""
+
+    workers = 0
+
+    def __init__(self, images: Tensor, labels: Tensor) -> None:
+        self.images, self.labels = images, labels
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def read(self, rows: Tensor) -> Tensor:
+        """uint8 (n, S, S, 3), where the set lies."""
+        return self.images[rows.to(self.images.device)]
+
+
+class Stored:
+    """A split of a packed store. Its parts stay open; nothing but the index is kept in memory.
+
+    Args:
+        pinned: read into page-locked memory, from which a GPU copies by itself.
+        workers: threads that read ahead; None: one for each processor where pictures are JPEGs, else two.
+    Raises:
+        ConfigError: a file is missing or cut short.
+    """
+
+    def __init__(self, store: Store, split: str, pinned: bool = False, workers: int | None = None) -> None:
+        self.store, self.pinned = store, pinned
+        store.check_files(split)
+        self.parts = [(store.root / part.file).open("rb", buffering=0) for part in store.parts[split]]
+        index = store.index(split)
+        self.labels = torch.from_numpy(index["label"].to_numpy().copy())
+        self.places = np.stack([index[column].to_numpy() for column in ("part", "offset", "bytes")], axis=1)
+        self.workers = workers or (2 if store.plan.form == "raw" else os.cpu_count() or 1)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def read(self, rows: Tensor) -> Tensor:
+        """uint8 (n, S, S, 3) in the processor's memory; from any thread.
+
+        Raises:
+            TrainingError: the store's files changed under way.
+        """
+        size, form = self.store.plan.size, self.store.plan.form
+        images = torch.empty(len(rows), size, size, 3, dtype=torch.uint8, pin_memory=self.pinned)
+        for image, row in zip(images, rows.tolist(), strict=True):
+            part, offset, length = self.places[row].tolist()
+            try:
+                if form == "raw":
+                    read_at(self.parts[part].fileno(), offset, memoryview(image.view(-1).numpy()))
+                else:
+                    cell = bytearray(length)
+                    read_at(self.parts[part].fileno(), offset, memoryview(cell))
+                    image.copy_(pictures.stored(cell, size, form))
+            except (OSError, RuntimeError) as error:
+                raise TrainingError(
+                    f"{self.parts[part].name} cannot be read ({error}): compare the store with its checksums, "
+                    f"python -m alexnet_pl.prepare --verify {self.store.root}"
+                ) from error
+        return images
+
+
+class Batches:
+    """Batches of a set, in the order given anew for each epoch.
+
+    Stateful in Lightning's sense: a checkpoint in the middle of an epoch records how many batches were handed out,
+    and the resumed epoch goes on with the next one.
+
+    Args:
+        rows: () -> int64 (count,), the rows of an epoch in their order.
+        transform: (uint8 (n, S, S, 3) on the device, number of the batch) -> the net's input.
+    """
+
+    def __init__(
+        self,
+        pictures: InMemory | Stored,
+        rows: Callable[[], Tensor],
+        count: int,
+        batch_size: int,
+        transform: Callable[[Tensor, int], Tensor],
+        device: torch.device,
+    ) -> None:
+        self.pictures, self.rows, self.count, self.batch_size = pictures, rows, count, batch_size
+        self.transform, self.device = transform, device
+        self.waited = 0.0  # seconds for which the device had nothing to do because pictures were not read yet
+        self.done = 0  # batches handed out in this epoch
+        self._start = 0  # where the next epoch begins: 0, or in the middle after load_state_dict
+
+    def __len__(self) -> int:
+        return -(-self.count // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields float (n, 3, H, W) and int64 (n,); the last batch of an epoch may be smaller, as in 2012."""
+        start, self._start = self._start, 0
+        self.done, self.waited = start, 0.0
+        batches = self.rows().split(self.batch_size)[start:]
+        for rows, images in zip(batches, self._read(batches), strict=True):
+            labels = self.pictures.labels[rows.to(self.pictures.labels.device)]
+            self.done += 1
+            images, labels = (each.to(self.device, non_blocking=True) for each in (images, labels))
+            yield self.transform(images, self.done - 1), labels
+
+    def _read(self, batches: tuple[Tensor, ...]) -> Iterator[Tensor]:
+        """The pictures of each batch, read ahead by the set's threads, if it has any."""
+        if not self.pictures.workers:
+            yield from map(self.pictures.read, batches)
+            return
+        with ThreadPoolExecutor(self.pictures.workers, thread_name_prefix="pictures") as pool:
+            ahead: deque[Future[Tensor]] = deque()
+            try:
+                for rows in batches:
+                    ahead.append(pool.submit(self.pictures.read, rows))
+                    if len(ahead) >= self.pictures.workers + AHEAD:
+                        yield self._wait(ahead.popleft())
+                while ahead:
+                    yield self._wait(ahead.popleft())
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def _wait(self, images: Future[Tensor]) -> Tensor:
+        """The pictures, once they are read. What a GPU has still to do meanwhile is no waiting."""
+        began = time.perf_counter()
+        while not images.done() and self._busy():
+            wait([images], timeout=0.001)
+            began = time.perf_counter()
+        result = images.result()
+        self.waited += time.perf_counter() - began
+        return result
+
+    def _busy(self) -> bool:
+        """Whether the device has work left; a processor that waits has none."""
+        return self.device.type == "cuda" and not torch.cuda.current_stream(self.device).query()
+
+    def state_dict(self) -> dict[str, int]:
+        return {"done": self.done % len(self)}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self._start = self.done = state["done"]

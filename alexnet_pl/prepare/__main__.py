@@ -1,0 +1,3 @@
+from alexnet_pl.prepare import main
+
+main()

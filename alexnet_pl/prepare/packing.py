@@ -1,0 +1,242 @@
+"""A source on its way into a packed store: part by part, with a journal, so that it can stop at any moment.
+
+A part is written beside its place and renamed, then its page of the journal likewise. What has a page is done; a part
+without one is packed anew. At the end every part is read again and compared with the checksum in its page; only then
+comes the done mark. So a finished store is sound, and the same to the byte however often its making was stopped.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import shutil
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.parquet
+import torch
+from torch import Tensor
+
+from alexnet_pl import files, pictures, store
+from alexnet_pl.errors import ConfigError, UserError
+from alexnet_pl.sources import Source
+from alexnet_pl.statistics import Sums
+
+PAGE = pa.schema(
+    {"name": pa.string(), "label": pa.int64(), "offset": pa.int64(), "bytes": pa.int64(), "skipped": pa.string()}
+)
+"""A page of the journal: a row for each file of a part, with the reason where it was skipped"""
+
+Advance = Callable[[int], None]
+"""Is told that so many more files are through"""
+J = TypeVar("J")
+R = TypeVar("R")
+
+
+class Job(NamedTuple):
+    """A part to pack: files start to stop of a split."""
+
+    split: str
+    number: int
+    start: int
+    stop: int
+
+
+class Packing:
+    """One source, one store, one plan.
+
+    Args:
+        max_skipped: share of the files that may give no picture.
+        workers: threads; nearly all of their time is spent in libraries that let the others run.
+    """
+
+    def __init__(self, source: Source, root: Path, plan: store.Plan, max_skipped: float, workers: int) -> None:
+        self.source, self.root, self.plan, self.workers = source, root, plan, workers
+        self.limit = int(max_skipped * sum(len(split) for split in source.splits.values()))
+        self.jobs = [
+            Job(name, number, start, min(start + plan.part, len(split)))
+            for name, split in source.splits.items()
+            for number, start in enumerate(range(0, len(split), plan.part))
+        ]
+
+    def pack(self, advance: Advance) -> None:
+        """Write every part that is not there yet.
+
+        Raises:
+            ConfigError: more files than allowed gave no picture.
+        """
+        (self.root / "journal").mkdir(exist_ok=True)
+        files.sweep_up(self.root)
+        files.sweep_up(self.root / "journal")
+        left, skipped = [], 0
+        for job in self.jobs:
+            if page := self.page(job):
+                advance(len(page))
+                skipped += pa.compute.count(page["skipped"]).as_py()
+            else:
+                left.append(job)
+        self.refuse(skipped)
+        for more in self.parallel(lambda job, stopped: self.pack_part(job, advance, stopped), left):
+            skipped += more
+            self.refuse(skipped)
+
+    def refuse(self, skipped: int) -> None:
+        """Raise ConfigError where too many files gave no picture; what they are is left in skipped.csv."""
+        if skipped > self.limit:
+            pages = {job: page for job in self.jobs if (page := self.page(job))}
+            self.write_skipped(pages)
+            raise ConfigError(
+                f"{skipped:,} files gave no picture, more than the {self.limit:,} that --max_skipped allows; which and "
+                f"why stands in {self.root / 'skipped.csv'}: mend the source, or allow more"
+            )
+
+    def parallel(self, work: Callable[[J, threading.Event], R], jobs: Iterable[J]) -> Iterator[R]:
+        """The results of work(job, stopped), as they come; on an error, or when nobody wants more, all threads stop."""
+        stopped = threading.Event()
+        with ThreadPoolExecutor(self.workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            try:
+                for future in as_completed([pool.submit(work, job, stopped) for job in jobs]):
+                    yield future.result()
+            except BaseException:
+                stopped.set()
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    # -------------------------------------------------------------------------------------------- one part
+
+    def pack_part(self, job: Job, advance: Advance, stopped: threading.Event) -> int:
+        """Write a part and then its page of the journal; returns how many of its files were skipped."""
+        split = self.source.splits[job.split]
+        rows: list[tuple[str, int, int, int, str | None]] = []
+        digest, offset = hashlib.sha256(), 0
+        with files.beside(self.path(job)) as beside, beside.open("wb") as part:
+            for i, data in enumerate(split.read(job.start, job.stop), job.start):
+                if stopped.is_set():
+                    raise InterruptedError
+                cell, reason = b"", None
+                try:
+                    cell = encode(pictures.fit(pictures.decode(data), self.plan.size), self.plan)
+                except pictures.Unreadable as error:
+                    reason = str(error)
+                part.write(cell)
+                digest.update(cell)
+                rows.append((split.names[i], int(split.labels[i]), offset, len(cell), reason))
+                offset += len(cell)
+                advance(1)
+        head = {"bytes": str(offset), "sha256": digest.hexdigest()}
+        page = pa.table(list(zip(*rows, strict=True)), PAGE.with_metadata(head))
+        with files.beside(self.page_path(job)) as beside:
+            pa.parquet.write_table(page, beside)
+        return len(rows) - page["skipped"].null_count
+
+    def check_part(self, job: Job, advance: Advance, stopped: threading.Event) -> tuple[Job, pa.Table, Sums]:
+        """Read a finished part again and sum up its pictures.
+
+        Raises:
+            UserError: its bytes are not those that were written; it will be packed anew.
+        """
+        page = self.page(job)
+        if page is None:
+            raise UserError(f"{self.path(job)} was changed while it was packed: run the same command again")
+        sums, digest = Sums(self.plan.size), hashlib.sha256()
+        with self.path(job).open("rb") as part:
+            for length in page["bytes"].to_pylist():
+                if stopped.is_set():
+                    raise InterruptedError
+                cell = bytearray(part.read(length))
+                digest.update(cell)
+                if cell and job.split == "train":
+                    sums.add(pictures.stored(cell, self.plan.size, self.plan.form)[None])
+                advance(1)
+        if digest.hexdigest() != page.schema.metadata[b"sha256"].decode():
+            self.page_path(job).unlink()
+            raise UserError(
+                f"{self.path(job)} does not hold what was written to it (is the disk sound?): "
+                f"the same command packs it anew"
+            )
+        return job, page, sums
+
+    def path(self, job: Job) -> Path:
+        return self.root / self.plan.file(job.split, job.number)
+
+    def page_path(self, job: Job) -> Path:
+        return self.root / "journal" / f"{job.split}-{job.number:05d}.parquet"
+
+    def page(self, job: Job) -> pa.Table | None:
+        """What the journal says of a part; None where it has to be packed."""
+        with suppress(FileNotFoundError, pa.ArrowInvalid):  # a page that a power cut left half written is none
+            page = pa.parquet.read_table(self.page_path(job))
+            if self.path(job).stat().st_size == int(page.schema.metadata[b"bytes"]):
+                return page
+        return None
+
+    # -------------------------------------------------------------------------------------------- the end
+
+    def finish(self, advance: Advance) -> store.Store:
+        """Check every part, write the index, the statistics and the list of what was skipped, and set the done mark.
+
+        Raises:
+            UserError: a part is damaged, or train is left without a picture.
+        """
+        pages, parts, sums = {}, {}, Sums(self.plan.size)
+        for job, page, of_part in self.parallel(lambda job, stopped: self.check_part(job, advance, stopped), self.jobs):
+            pages[job] = page
+            sums += of_part
+            head = {key.decode(): value.decode() for key, value in page.schema.metadata.items()}
+            parts[job] = store.Part(self.path(job).name, int(head["bytes"]), head["sha256"])
+        if not sums.count:
+            raise ConfigError("no file of train gave a picture: there is nothing to train on")
+        colors = sums.colors()
+        with files.beside(self.root / "mean.npy") as beside, beside.open("wb") as file:
+            np.save(file, sums.mean_image().numpy())
+        done = store.Store(
+            self.root,
+            self.plan,
+            self.source.classes,
+            pictures={split: self.write_index(split, pages) for split in self.source.splits},
+            skipped=self.write_skipped(pages),
+            parts={split: [parts[job] for job in self.jobs if job.split == split] for split in self.source.splits},
+            colors={"vectors": colors.vectors.tolist(), "std": colors.std.tolist()},
+        )
+        done.write()
+        shutil.rmtree(self.root / "journal")
+        return done
+
+    def write_index(self, split: str, pages: dict[Job, pa.Table]) -> int:
+        """Write `split`.parquet, a row for each picture; returns how many there are."""
+        tables = []
+        for job in self.jobs:
+            if job.split == split:
+                rows = pages[job].filter(pa.compute.is_null(pages[job]["skipped"])).drop_columns("skipped")
+                tables.append(rows.add_column(2, "part", pa.array([job.number] * len(rows), pa.int64())))
+        index = pa.concat_tables(tables).replace_schema_metadata()
+        with files.beside(self.root / f"{split}.parquet") as beside:
+            pa.parquet.write_table(index, beside)
+        return len(index)
+
+    def write_skipped(self, pages: dict[Job, pa.Table]) -> dict[str, int]:
+        """Write skipped.csv; returns how many files of each split stand there."""
+        counts = dict.fromkeys(self.source.splits, 0)
+        with files.beside(self.root / "skipped.csv") as beside, beside.open("w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file, lineterminator="\n")
+            table.writerow(["split", "name", "label", "reason"])
+            for job in self.jobs:
+                if job in pages:
+                    rows = pages[job].filter(pa.compute.is_valid(pages[job]["skipped"])).to_pylist()
+                    table.writerows([job.split, row["name"], row["label"], row["skipped"]] for row in rows)
+                    counts[job.split] += len(rows)
+        return counts
+
+
+def encode(picture: Tensor, plan: store.Plan) -> bytes:
+    """A square, uint8 (size, size, 3), as its store holds it."""
+    if plan.quality is None:
+        return picture.contiguous().numpy().tobytes()
+    return pictures.encode_jpeg(picture.contiguous(), plan.quality)

@@ -1,0 +1,59 @@
+"""Mean image and colour statistics against NumPy in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from alexnet_pl import augment
+from alexnet_pl.statistics import Sums
+
+
+def coloured(n: int, size: int) -> torch.Tensor:
+    """Pictures whose colours hang together, as in photographs."""
+    random = augment.stream(n)
+    grey = torch.randint(256, (n, size, size, 1), generator=random)
+    own = torch.randint(100, (n, size, size, 3), generator=random)
+    return ((2 * grey + own * torch.tensor([1, 2, 3])) // 4).clamp(0, 255).to(torch.uint8)
+
+
+def test_equal_numpy_in_float64():
+    images = coloured(150, 16)
+    sums = Sums(16)
+    for part in images.split(70):
+        sums.add(part)
+    pixels = images.numpy().astype(np.float64)
+    np.testing.assert_allclose(sums.mean_image(), pixels.mean(0), rtol=1e-14)
+    covariance = np.cov(pixels.reshape(-1, 3).T, bias=True)
+    np.testing.assert_allclose(sums.covariance(), covariance, rtol=1e-10)
+    colors = sums.colors()
+    rebuilt = colors.vectors.T.numpy() @ np.diag(colors.std.numpy() ** 2) @ colors.vectors.numpy()
+    np.testing.assert_allclose(rebuilt, covariance, rtol=1e-10)
+    np.testing.assert_allclose(colors.vectors @ colors.vectors.T, np.eye(3), atol=1e-12)
+    np.testing.assert_allclose(colors.std.numpy() ** 2, np.linalg.eigvalsh(covariance)[::-1], rtol=1e-10)
+    assert all(row[row.abs().argmax()] > 0 for row in colors.vectors)
+
+
+def test_parts_in_any_order_give_the_same_bits():
+    images = coloured(200, 8)
+    whole, parts = Sums(8), Sums(8)
+    whole.add(images)
+    for part in reversed(images.split(33)):
+        other = Sums(8)
+        other.add(part)
+        parts += other
+    assert torch.equal(whole.mean_image(), parts.mean_image())
+    assert torch.equal(whole.colors().vectors, parts.colors().vectors)
+    assert torch.equal(whole.colors().std, parts.colors().std)
+
+
+def test_as_many_white_pictures_as_imagenet_has_do_not_overflow():
+    sums = Sums(256)
+    white = Sums(256)
+    white.add(torch.full((64, 256, 256, 3), 255, dtype=torch.uint8))
+    for _ in range(15):  # doubled until 2 million pictures
+        sums += white
+        white += white
+    assert sums.count == 64 * (2**15 - 1)
+    assert sums.mean_image().eq(255).all()
+    np.testing.assert_allclose(sums.covariance(), 0, atol=1e-6)
