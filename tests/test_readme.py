@@ -21,8 +21,10 @@ COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line]
 SMALL = ["trainer.max_epochs=1", "trainer.limit_train_batches=2", "trainer.limit_val_batches=1", "logger=csv"]
 # One job of each sweep is enough here: what sweeps do with many is tested elsewhere.
 ONE = {
-    "sweep=figure1": ["experiment=figure1"],
-    "sweep=figure1_lr": ["experiment=figure1", "optim.lr=0.001"],
+    "model.activation=relu,tanh": ["model.activation=relu"],
+    "seed=1,2,3": ["seed=1"],
+    "sweep=figure1": ["experiment=figure1", "model.activation=relu"],
+    "sweep=figure1_lr": ["experiment=figure1", "model.activation=relu", "optim.lr=0.001"],
     "experiment=alexnet": ["data.batch_size=4", "model.widths={fc6: 64, fc7: 64}"],
 }
 
