@@ -46,7 +46,8 @@ class Pictures(pl.LightningDataModule):
             self.val = self._load("val")
         if isinstance(self.train, Stored):
             mean = torch.from_numpy(self.train.store.mean())
-            self.colors = Colors(*(torch.tensor(self.train.store.colors[key]) for key in Colors._fields))
+            colors = self.train.store.colors
+            self.colors = Colors(*(torch.tensor(colors[key], dtype=torch.float64) for key in Colors._fields))
         else:
             sums = Sums(self.train.images.shape[1])
             sums.add(self.train.images)

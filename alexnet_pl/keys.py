@@ -43,6 +43,7 @@ def words(kind: Any) -> str:
     return getattr(kind, "__name__", str(kind).replace("typing.", ""))
 
 
+@cache
 def docs(schema: type = Config, prefix: str = "") -> dict[str, str]:
     """Every dotted key with the words below its field in config.py."""
     (cls,) = ast.parse(inspect.getsource(schema)).body

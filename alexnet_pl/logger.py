@@ -96,9 +96,8 @@ def _wandb(cfg: config.Config, run: runs.Run) -> list[Logger]:
 
 def finish(exit_code: int) -> None:
     """End the W&B run, if one is open, so that W&B shows how the job ended."""
-    import wandb
-
-    if wandb.run is not None:
+    wandb = sys.modules.get("wandb")  # where no run was started with it, its import would be for nothing
+    if wandb and wandb.run is not None:
         try:
             wandb.finish(exit_code=exit_code)
         except Exception as error:

@@ -40,6 +40,7 @@ class Classifier(pl.LightningModule):
         self.images_seen = 0
         self.window_loss = math.nan  # mean training loss over the last window
         self.evaluated: dict[str, float] = {}  # since the last row of an epoch
+        self.results: dict[str, float] = {}  # the latest of each value in the rows of epochs and of the test
         self.plateau: ReduceLROnPlateau | None = None
         self._plateau_state: dict[str, Any] = {}  # from a checkpoint
         # wrong answers, summed loss, pictures: of this window, counted on the device and read once a window; and of
@@ -149,6 +150,7 @@ class Classifier(pl.LightningModule):
         error, self._epoch = self.epoch_error, [0.0, 0.0, 0.0]
         self.log("train/epoch_error", error, logger=False)
         evaluated, self.evaluated = self.evaluated, {}
+        self.results |= {"train/epoch_error": error, **evaluated}
         self.report({"train/epoch_error": error, **evaluated, **self.epoch_speed})
 
     @property
@@ -207,6 +209,7 @@ class Classifier(pl.LightningModule):
     def on_test_epoch_end(self) -> None:
         results = self._evaluated()
         self.log_dict(results, logger=False)
+        self.results |= results
         self.report(results)
 
     # -------------------------------------------------------------------------------------------- records

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import warnings
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import Any, Protocol
+from unittest import mock
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch starts its threads; the tests themselves run in parallel
 
@@ -14,18 +18,17 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-import alexnet_pl.train  # noqa: F401  registers what Hydra composes
-from alexnet_pl import ROOT, checks
+from alexnet_pl import ROOT, checks, runs
 from alexnet_pl.config import Config
+from alexnet_pl.train import main
 
 torch.set_num_threads(1)
-
-Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 TINY = (
     "logger=csv",
     "subset=200",
-    "window=128",
+    "data.batch_size=64",
+    "window=64",
     "trainer.max_epochs=3",
     "trainer.limit_train_batches=16",
     "trainer.limit_val_batches=1",
@@ -45,20 +48,71 @@ def composed(*overrides: str) -> Config:
         return checks.check(compose("config", list(overrides)))
 
 
-@pytest.fixture
-def train(tmp_path: Path) -> Command:
-    """`train("optim.lr=1", ...)`: python -m alexnet_pl.train in tmp_path."""
+class Command(Protocol):
+    def __call__(self, *args: str) -> subprocess.CompletedProcess[str]: ...
 
-    def call(*args: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "alexnet_pl.train", *args]
-        return subprocess.run(
-            command,
-            cwd=tmp_path,
-            env=environment(tmp_path),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-        )
+
+@pytest.fixture
+def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """`train("optim.lr=1", ...)`: alexnet-train in tmp_path, without the seconds that a process takes to start.
+
+    Only the jobs of a sweep are processes here; what they print is not in the result.
+    """
+
+    def call(*args: str) -> subprocess.CompletedProcess[str]:
+        out, err, code = io.StringIO(), io.StringIO(), None
+        begun: list[runs.Run] = []
+        claim = runs.Run.start
+
+        def start(run: runs.Run, config: dict[str, Any], overrides: list[str]) -> None:
+            begun.append(run)
+            claim(run, config, overrides)
+
+        with monkeypatch.context() as patch, mock.patch.dict(os.environ, environment(tmp_path), clear=True):
+            patch.chdir(tmp_path)
+            patch.setattr(sys, "argv", ["alexnet-train", *args])
+            patch.setattr(runs.Run, "start", start)
+            with redirect_stdout(out), redirect_stderr(err), warnings.catch_warnings():
+                # Python's own choice of warnings, and its way to tell them, instead of pytest's
+                for unseen in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+                    warnings.simplefilter("ignore", unseen)
+                patch.setattr(warnings, "showwarning", lambda *said: err.write(warnings.formatwarning(*said[:4])))
+                try:
+                    main()
+                except SystemExit as end:
+                    code = end.code
+        for run in begun:
+            if run.lock:
+                run.lock.close()  # as the end of its process would
+        if isinstance(code, str):
+            print(code, file=err)
+            code = 1
+        return subprocess.CompletedProcess(args, code or 0, out.getvalue(), err.getvalue())
+
+    return call
+
+
+def start(folder: Path, *args: str) -> subprocess.Popen[str]:
+    """alexnet-train in a folder, as a process in the background."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "alexnet_pl.train", *args],
+        cwd=folder,
+        env=environment(folder),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Command:
+    """As `train`, in a process of its own."""
+
+    def call(*args: str) -> subprocess.CompletedProcess[str]:
+        running = start(tmp_path, *args)
+        out, err = running.communicate(timeout=200)
+        return subprocess.CompletedProcess(args, running.returncode, out, err)
 
     return call

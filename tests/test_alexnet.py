@@ -15,19 +15,19 @@ from tests.conftest import Command, composed
 SMALL = "model.widths={conv1: 4, conv2: 4, conv3: 4, conv4: 4, conv5: 4, fc6: 8, fc7: 8}"
 
 
-def test_the_papers_net_trains_end_to_end(train: Command, tmp_path: Path):
+def test_the_papers_net_trains_end_to_end(process: Command, tmp_path: Path):
     """All 57 million parameters (10 classes), on generated pictures enlarged to 256 and cropped to 224."""
-    result = train(
+    result = process(
         "experiment=alexnet",
         "data.batch_size=8",
         "window=8",
         "watch_steps=2",
+        "subset=8",
         "logger=csv",
         "trainer.max_epochs=1",
         "trainer.limit_train_batches=3",
         "trainer.limit_val_batches=1",
         "trainer.limit_test_batches=1",
-        timeout=200,
     )
     assert result.returncode == 0, result.stderr
     (folder,) = (tmp_path / "runs" / "alexnet").iterdir()

@@ -82,6 +82,17 @@ def test_a_mistake_is_one_sentence(train: Command, tmp_path: Path, overrides: li
     assert not list(tmp_path.iterdir()), "a refused run leaves nothing behind"
 
 
+EACH_WAY = [
+    m for m in MISTAKES if m[0][0] in ("model.activaton=tanh", "sweep=figur1", "optim.lr=abc", "-m", "--describe")
+]
+
+
+@pytest.mark.parametrize(("overrides", "key", "nearest"), EACH_WAY, ids=lambda value: str(value))
+def test_so_it_is_in_a_process(process: Command, tmp_path: Path, overrides: list[str], key: str, nearest: str):
+    """The same of a process, once for each way in which a mistake comes to light."""
+    test_a_mistake_is_one_sentence(process, tmp_path, overrides, key, nearest)
+
+
 def test_wrong_folder_suggests_its_neighbour(tmp_path: Path, train: Command):
     (tmp_path / "cifar10").mkdir()
     result = train("data=cifar10", "data.root=cifra10")

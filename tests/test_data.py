@@ -10,6 +10,8 @@ from alexnet_pl import augment, config, data
 from alexnet_pl.choices import ColorNoise
 from alexnet_pl.shapes import CLASSES, shapes
 
+FEW = {"train": (1000, 1), "val": (100, 2)}
+
 
 def module(**changes: object) -> data.Pictures:
     cfg = config.Config(name="x", seed=7, window=100, subset=50)
@@ -90,7 +92,8 @@ def test_an_evaluation_left_early_starts_anew(whole: data.Pictures):
     assert torch.equal(batch[1], whole.train.labels[:50])
 
 
-def test_crop_and_flip_reach_the_net_and_evaluation_sees_the_centre():
+def test_crop_and_flip_reach_the_net_and_evaluation_sees_the_centre(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(data, "SHAPES", FEW)
     cropped = module(crop_size=24, flips=True)
     assert cropped.image_size == 24
     x, _ = next(iter(cropped.train_dataloader()))
@@ -103,7 +106,8 @@ def test_crop_and_flip_reach_the_net_and_evaluation_sees_the_centre():
     assert torch.equal(cropped.mean, module().mean[4:28, 4:28]), "the mean image's central part, whatever the crop"
 
 
-def test_pictures_are_enlarged_to_what_the_net_was_made_for():
+def test_pictures_are_enlarged_to_what_the_net_was_made_for(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(data, "SHAPES", FEW)
     large = module(crop_size=48)
     assert (large.cfg.data.picture_size, large.image_size) == (48, 48)
     images, _ = next(iter(large.train_dataloader()))

@@ -69,7 +69,7 @@ def test_help_names_every_key_with_its_meaning(tmp_path: Path):
         ("sweep=", {"sweep=figure1", "sweep=figure1_lr"}),
         ("model.act", {"model.activation="}),
         ("model.activation=", {"model.activation=relu"}),
-        ("data=", {"data=cifar10", "data=shapes"}),
+        ("data=", {"data=cifar10", "data=imagenet", "data=shapes", "data=tiny_imagenet"}),
     ],
 )
 def test_completion(tmp_path: Path, line: str, offered: set[str]):

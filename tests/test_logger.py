@@ -244,11 +244,12 @@ def test_curves_are_drawn_over_epochs(sweep: Sweep):
         "train/*": "epoch",
         "subset/*": "epoch",
         "val/*": "epoch",
+        "test/*": "epoch",
     }
     defined = sweep.server.runs[sweep.runs["relu"].identity["id"]].config["_wandb"]["m"]
     names = [entry.get("1") for entry in defined]  # 1: name, 2: glob, 5: index of the step metric, from 1
     axis = {entry["2"]: names[entry["5"] - 1] for entry in defined if "2" in entry}
-    assert axis == {"train/*": "epoch", "subset/*": "epoch", "val/*": "epoch"}
+    assert axis == {"train/*": "epoch", "subset/*": "epoch", "val/*": "epoch", "test/*": "epoch"}
 
 
 # ------------------------------------------------------------------------------------------------ online

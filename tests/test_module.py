@@ -17,7 +17,7 @@ from alexnet_pl.errors import TrainingError
 from alexnet_pl.module import Classifier
 
 LR, SCALE, BATCH, BATCHES, EPOCHS = 0.02, 64.0, 16, 10, 2
-SETS = {"train": (1000, 1), "val": (200, 2)}
+SETS = {"train": (1000, 1), "val": (50, 2)}
 
 
 def small_config(**optim: float) -> config.Config:

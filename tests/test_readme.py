@@ -18,24 +18,21 @@ from tests.test_cifar10 import pictures, png, write_parquet
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
 COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line]
-SMALL = [
-    "trainer.max_epochs=1",
-    "trainer.limit_train_batches=2",
-    "trainer.limit_val_batches=1",
-    "trainer.limit_test_batches=1",
-    "logger=csv",
-]
+SMALL = ["trainer.max_epochs=1", "trainer.limit_train_batches=2", "trainer.limit_val_batches=1", "subset=20"]
+SMALL += ["trainer.limit_test_batches=1", "logger=csv"]
 # One job of each sweep is enough here: what sweeps do with many is tested elsewhere.
 ONE = {
-    "sweep=figure1": ["experiment=figure1"],
-    "sweep=figure1_lr": ["experiment=figure1", "optim.lr=0.001"],
+    "model.activation=relu,tanh": ["model.activation=relu"],
+    "seed=1,2,3": ["seed=1"],
+    "sweep=figure1": ["experiment=figure1", "model.activation=relu"],
+    "sweep=figure1_lr": ["experiment=figure1", "model.activation=relu", "optim.lr=0.001"],
     "experiment=alexnet": ["data.batch_size=4", "model.widths={fc6: 64, fc7: 64}"],
 }
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with data/cifar10 and data/photographs in it, where the commands run one after the other, as a reader would."""
+    """data/cifar10 and data/photographs in a folder, where the commands run one after the other, as a reader would."""
     out = tmp_path_factory.mktemp("readme")
     for split, n in (("train", 300), ("test", 40)):
         images, labels = pictures(n)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from alexnet_pl import config, runs, train
+from alexnet_pl import config, data, runs, train
 from alexnet_pl.errors import Interrupted
 from alexnet_pl.module import Classifier
 from tests.conftest import composed
@@ -40,6 +40,7 @@ def fit(folder: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch, sto
     try:
         with monkeypatch.context() as patch:
             patch.setattr(Classifier, "training_step", counted)
+            patch.setattr(data, "SHAPES", {"train": (1000, 1), "val": (100, 2)})
             train.fit(cfg, run)
     finally:
         assert run.lock

@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,20 +16,7 @@ import torch
 from alexnet_pl import runs
 from alexnet_pl.errors import ConfigError
 from alexnet_pl.report.compare import collect
-from tests.conftest import TINY, Command, environment
-
-
-def start(folder: Path, *args: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "alexnet_pl.train", *args],
-        cwd=folder,
-        env=environment(folder),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+from tests.conftest import TINY, Command, start
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
@@ -57,26 +42,40 @@ def assert_same_training(a: runs.Run, b: runs.Run) -> None:
         assert torch.equal(weights, right["state_dict"][name]), name
     for i, state in left["optimizer_states"][0]["state"].items():
         assert torch.equal(state["velocity"], right["optimizer_states"][0]["state"][i]["velocity"])
-    speed = {"images_per_second"}
+    speed = {"images_per_second", "data_wait"}
     strip = lambda run: [{k: v for k, v in row.items() if k not in speed} for row in run.metrics]  # noqa: E731
     assert strip(a) == strip(b)
 
 
+Result = tuple[int, str, str]
+
+
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> runs.Run:
-    """An uninterrupted run."""
+def whole_and_second(tmp_path_factory: pytest.TempPathFactory) -> tuple[runs.Run, Result]:
+    """An uninterrupted run, and how a second one ended that was started in its folder meanwhile."""
     folder = tmp_path_factory.mktemp("whole")
     process = start(folder, *TINY)
+    wait_for(lambda: rows(runs.Run(folder / "runs" / "train" / runs.folder_name(TINY))) > 3)
+    process.send_signal(signal.SIGSTOP)
+    second = start(folder, *TINY)
+    told = second.communicate(timeout=60)
+    process.send_signal(signal.SIGCONT)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
+    assert not err, "and nobody warns of anything"
     assert [line.split()[1] for line in out.splitlines() if "epoch" in line.split()[:1]] == ["1/3", "2/3", "3/3"]
     (run,) = (folder / "runs" / "train").iterdir()
-    return runs.Run(run)
+    return runs.Run(run), (second.returncode, *told)
+
+
+@pytest.fixture(scope="module")
+def whole(whole_and_second: tuple[runs.Run, Result]) -> runs.Run:
+    return whole_and_second[0]
 
 
 def test_a_run_leaves_what_is_needed_to_trust_it(whole: runs.Run):
     assert whole.status == "done"
-    assert whole.done["metrics"]["images_seen"] == 3 * 16 * 128
+    assert whole.done["metrics"]["images_seen"] == 3 * 16 * 64
     optim = {"lr": 0.002, "momentum": 0.9, "weight_decay": 0.0, "bias_lr_factor": 2.0}
     assert whole.config["optim"] | optim == whole.config["optim"]
     assert whole.identity["overrides"] == list(TINY)
@@ -103,7 +102,7 @@ def test_a_finished_run_is_not_run_again(whole: runs.Run):
     assert {p: p.stat().st_mtime_ns for p in files} == before
 
 
-def test_ctrl_c_in_mid_epoch_saves_and_the_same_command_continues(whole: runs.Run, tmp_path: Path):
+def test_ctrl_c_in_mid_epoch_saves_and_the_same_command_continues(whole: runs.Run, tmp_path: Path, train: Command):
     """SIGTERM is sent in tests/test_resume.py."""
     signum = signal.SIGINT
     run = runs.Run(tmp_path / "runs" / "train" / whole.folder.name)
@@ -117,23 +116,21 @@ def test_ctrl_c_in_mid_epoch_saves_and_the_same_command_continues(whole: runs.Ru
     assert run.status == "failed"
     assert 16 < last(run)["global_step"] < 48
     assert last(run)["global_step"] % 16, "the checkpoint is from the middle of an epoch"
-    process = start(tmp_path, *TINY)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 0, err
-    assert "continued after" in out
+    again = train(*TINY)
+    assert again.returncode == 0, again.stderr
+    assert "continued after" in again.stdout
     assert_same_training(run, whole)
 
 
-def test_a_run_killed_before_its_first_checkpoint_starts_anew(whole: runs.Run, tmp_path: Path):
+def test_a_run_killed_before_its_first_checkpoint_starts_anew(whole: runs.Run, tmp_path: Path, train: Command):
     run = runs.Run(tmp_path / "runs" / "train" / whole.folder.name)
     process = start(tmp_path, *TINY)
     wait_for(lambda: rows(run) > 3)
     process.kill()
     process.wait()
     assert not run.last.exists()
-    process = start(tmp_path, *TINY)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 0, err
+    again = train(*TINY)
+    assert again.returncode == 0, again.stderr
     assert_same_training(run, whole)
 
 
@@ -160,19 +157,20 @@ def test_an_epoch_cut_short_and_one_without_validation_leave_true_rows(tmp_path:
     epochs = [row for row in run.metrics if "train/epoch_error" in row]
     assert ["val/error" in row for row in epochs[:3]] == [False, True, False]
     windows = [row["images_seen"] for row in run.metrics if "train/error" in row]
-    assert windows == [*(16 * 128 * n for n in (1, 2, 3)), 60 * 128]
-    assert run.done["metrics"]["images_seen"] == 60 * 128
+    assert windows == [*(16 * 64 * n for n in (1, 2, 3)), 60 * 64]
+    assert run.done["metrics"]["images_seen"] == 60 * 64
     assert "nan" not in result.stdout
 
 
 def test_how_finished_runs_are_drawn_may_change(tmp_path: Path, train: Command):
-    sweep = ("-m", *TINY, "trainer.max_epochs=1", "data.batch_size=64,128", "name=b")
-    assert train(*sweep).returncode == 0
-    with pytest.raises(ConfigError, match=r"data\.batch_size \(64, 128\).*figure\.compare=KEY"):
+    one = (*TINY, "trainer.max_epochs=1", "trainer.limit_train_batches=2", "name=b")
+    for momentum in (0.5, 0.9):
+        assert train(*one, f"optim.momentum={momentum}").returncode == 0
+    with pytest.raises(ConfigError, match=r"optim\.momentum \(0\.5, 0\.9\).*figure\.compare=KEY"):
         collect(tmp_path / "runs" / "b")
-    again = train(*sweep, "figure.compare=data.batch_size")
+    again = train("-m", *one, "optim.momentum=0.5,0.9", "figure.compare=optim.momentum")
     assert again.stdout.count("is done already") == 2
-    assert [line.name for line in collect(tmp_path / "runs" / "b").panels[0].lines] == ["64", "128"]
+    assert [line.name for line in collect(tmp_path / "runs" / "b").panels[0].lines] == ["0.5", "0.9"]
 
 
 def test_a_changed_sweep_is_refused_before_its_first_job(whole: runs.Run, tmp_path: Path, train: Command):
@@ -186,15 +184,12 @@ def test_a_changed_sweep_is_refused_before_its_first_job(whole: runs.Run, tmp_pa
     assert [p.name for p in folder.iterdir()] == [runs.folder_name([*TINY, "seed=2"])]
 
 
-def test_two_processes_do_not_train_in_one_folder(tmp_path: Path, train: Command):
-    first = start(tmp_path, *TINY)
-    run = runs.Run(tmp_path / "runs" / "train" / runs.folder_name(TINY))
-    wait_for(lambda: rows(run) > 3)
-    result = train(*TINY)
-    assert result.returncode == 1
-    assert "another process is training in" in result.stderr
-    assert first.wait(timeout=60) == 0
-    assert run.status == "done"
+def test_two_processes_do_not_train_in_one_folder(whole_and_second: tuple[runs.Run, Result]):
+    """The first goes on to its end; other tests compare it with runs that had their folder to themselves."""
+    first, (code, _, said) = whole_and_second
+    assert code == 1
+    assert "another process is training in" in said
+    assert first.status == "done"
 
 
 def test_a_damaged_checkpoint_is_named(whole: runs.Run, tmp_path: Path, train: Command):
@@ -221,52 +216,38 @@ def test_a_full_disk_is_one_sentence(whole: runs.Run, tmp_path: Path, train: Com
     assert not list(folder.rglob("*.tmp"))
 
 
-def test_a_sweep_survives_its_jobs(tmp_path: Path, train: Command):
-    """Of four jobs one raises and one is killed in mid-epoch: the others finish; the second call runs only those two,
+def test_a_sweep_survives_its_jobs(whole: runs.Run, tmp_path: Path, process: Command):
+    """Of three jobs one raises and one is killed in mid-epoch: the last finishes; the second call runs only those two,
     the killed one from its checkpoint to the same end as the uninterrupted run."""
-    sweep = ("-m", *TINY, "optim.lr=0.002,1e30,0.003,0.004", "name=four")
-    folder = tmp_path / "runs" / "four"
-    process = start(tmp_path, *sweep)
+    sweep = ("-m", *TINY, "optim.lr=1e30,0.002,0.004", "name=three")
+    folder = tmp_path / "runs" / "three"
+    first = start(tmp_path, *sweep)
     wait_for(lambda: (folder / "sweep.json").is_file())
     names = list(json.loads((folder / "sweep.json").read_text()))
     jobs = {
-        lr: runs.Run(folder / next(n for n in names if f"optim.lr={lr}," in n))
-        for lr in ("0.002", "1e+30", "0.003", "0.004")
+        lr: runs.Run(folder / next(n for n in names if f"optim.lr={lr}," in n)) for lr in ("1e+30", "0.002", "0.004")
     }
-    wait_for(lambda: rows(jobs["0.003"]) > 20)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    wait_for(lambda: rows(jobs["0.002"]) > 20)
+    children = Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text().split()
     os.kill(int(children[0]), signal.SIGKILL)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 1
-    assert {lr: run.status for lr, run in jobs.items()} == {
-        "0.002": "done",
-        "1e+30": "failed",
-        "0.003": "failed",
-        "0.004": "done",
-    }
-    assert "job 2 of 4 failed" in err
+    out, err = first.communicate(timeout=120)
+    assert first.returncode == 1
+    assert {lr: run.status for lr, run in jobs.items()} == {"1e+30": "failed", "0.002": "failed", "0.004": "done"}
+    assert "job 1 of 3 failed" in err
     assert "the loss became" in err
     assert "killed by SIGKILL" in err
-    assert err.index("job 2 of 4 failed") < err.index("job 3 of 4 failed")
+    assert err.index("job 1 of 3 failed") < err.index("job 2 of 3 failed")
     assert "killed by SIGKILL" in out, "and once more in the closing table"
-    marks = {lr: (run.folder / "done.json").stat().st_mtime_ns for lr, run in jobs.items() if run.status == "done"}
-    assert last(jobs["0.003"])["global_step"] in (16, 32), "killed after a checkpoint"
+    mark = (jobs["0.004"].folder / "done.json").stat().st_mtime_ns
+    assert last(jobs["0.002"])["global_step"] in (16, 32), "killed after a checkpoint"
 
-    again = train(*sweep)
+    again = process(*sweep)
     assert again.returncode == 1, "the raising job raises again"
-    assert {lr: run.status for lr, run in jobs.items()} == {
-        "0.002": "done",
-        "1e+30": "failed",
-        "0.003": "done",
-        "0.004": "done",
-    }
-    for lr, mark in marks.items():
-        assert (jobs[lr].folder / "done.json").stat().st_mtime_ns == mark
-    assert again.stdout.count("is done already") == 2
+    assert {lr: run.status for lr, run in jobs.items()} == {"1e+30": "failed", "0.002": "done", "0.004": "done"}
+    assert (jobs["0.004"].folder / "done.json").stat().st_mtime_ns == mark
+    assert again.stdout.count("is done already") == 1
     assert "continued after" in again.stdout
-    whole = train(*TINY, "optim.lr=0.003", "name=whole")
-    assert whole.returncode == 0, whole.stderr
-    assert_same_training(jobs["0.003"], runs.find(tmp_path / "runs" / "whole")[0])
+    assert_same_training(jobs["0.002"], whole)
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])

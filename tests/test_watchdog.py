@@ -43,10 +43,11 @@ def test_it_looks_once_and_not_at_all_if_so_told():
     stuck = SimpleNamespace(window_loss=math.log(10))
     for watch_steps, expected in ((5, 1), (0, 0)):
         said.clear()
-        dog = watchdog.Watchdog(composed(f"watch_steps={watch_steps}"), said.append)
+        cfg = composed(f"watch_steps={watch_steps}")
+        dog = watchdog.Watchdog(cfg, said.append)
         for step in range(1, 10):
             dog.on_train_batch_end(SimpleNamespace(global_step=step), stuck)  # type: ignore[arg-type]
-            again = watchdog.Watchdog(composed(f"watch_steps={watch_steps}"), said.append)
+            again = watchdog.Watchdog(cfg, said.append)
             again.load_state_dict(dog.state_dict())  # as a resumed run does
             dog = again
         assert sum("warning" in line for line in said) == expected
