@@ -52,11 +52,13 @@ class SaveAt(pl.Callback):
 
 
 @pytest.mark.parametrize(("optim", "dropout"), [("released_170", "inverted"), ("paper", "mask"), ("torch_sgd", "mask")])
-def test_resumed_in_mid_epoch_is_bit_equal(optim: str, dropout: str, tmp_path: Path):
-    """Crops, flips, dropout masks, velocities and the schedule all go on where they were."""
+def test_resumed_in_mid_epoch_is_bit_equal(optim: str, dropout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Crops, flips, colours, dropout masks, velocities and the schedule all go on where they were."""
+    monkeypatch.setattr(data, "SHAPES", {"train": (1000, 1), "val": (100, 2)})
     cfg = composed(
         "model=released_2012", SMALL, f"optim={optim}", f"model.dropout={dropout}",
         "data.resize=72", "data.crop_size=67", "data.flips=true", "data.batch_size=16", "subset=0",
+        "data.color_noise=released_2012",
     )  # fmt: skip
     cfg.optim.plateau_patience = 1
 

@@ -327,9 +327,11 @@ def test_a_key_in_a_netrc_file_is_found(
 
 @pytest.mark.parametrize("name", ["csv", "none"])
 def test_without_wandb_nothing_of_it_is_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str):
+    from alexnet_pl import data
     from alexnet_pl.train import fit
 
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(data, "SHAPES", {"train": (1000, 1), "val": (100, 2)})
     cfg = config.Config(name="train", seed=1, window=100, subset=100)
     cfg.model = config.Model(name="convnet", table=config.Table.convnet, num_classes=10, image_size=32)
     cfg.data = config.Data(name=config.DataSet.shapes, num_classes=10)
