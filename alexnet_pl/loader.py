@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import numpy as np
+import simplejpeg
 import torch
 from torch import Tensor
 
-from alexnet_pl import pictures
 from alexnet_pl.errors import TrainingError
 from alexnet_pl.store import Store, read_at
 
@@ -78,8 +78,8 @@ class Stored:
                 else:
                     cell = bytearray(length)
                     read_at(self.parts[part].fileno(), offset, memoryview(cell))
-                    image.copy_(pictures.stored(cell, size, form))
-            except (OSError, RuntimeError) as error:
+                    simplejpeg.decode_jpeg(cell, "RGB", buffer=image.numpy())
+            except (OSError, ValueError) as error:
                 raise TrainingError(
                     f"{self.parts[part].name} cannot be read ({error}): compare the store with its checksums, "
                     f"python -m alexnet_pl.prepare --verify {self.store.root}"

@@ -48,6 +48,7 @@ class Classifier(pl.LightningModule):
         self._window = torch.zeros(3)
         self._epoch = [0.0, 0.0, 0.0]
         self._epoch_seconds = 0.0  # of training
+        self._start_clock()
         self._counts: dict[str, Tensor] = {}  # by set: wrong, not among five, summed loss, pictures
 
     def forward(self, images: Tensor) -> Tensor:
@@ -204,11 +205,11 @@ class Classifier(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         self.evaluated = self._evaluated()
-        self.log_dict(self.evaluated, logger=False)
+        self.log_dict(self.evaluated, logger=False, sync_dist=True)
 
     def on_test_epoch_end(self) -> None:
         results = self._evaluated()
-        self.log_dict(results, logger=False)
+        self.log_dict(results, logger=False, sync_dist=True)
         self.results |= results
         self.report(results)
 

@@ -1,23 +1,27 @@
 """A picture file becomes a square: decoded, its shorter side scaled, its centre cut out (section 2 of the paper).
 
-JPEG is decoded by torchvision, which is the fastest that keeps every pixel; all else, and what that decoder refuses, by
-Pillow. Smaller DCTs are not used: they move edges by parts of a pixel, and save no time at these sizes.
+JPEG is decoded by simplejpeg, which is the fastest that keeps every pixel and tells of a file that ends before its
+picture (others fill the rest with grey); all else, and what that decoder cannot read, by Pillow. Smaller DCTs are not
+used: they move edges by parts of a pixel, and save no time at these sizes.
 """
 
 from __future__ import annotations
 
 import io
+from contextlib import suppress
 
+import simplejpeg
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms.v2 import functional
 
 LONGEST = 40
 """So many times as long as wide a picture may be: scaled by its shorter side, a longer one would fill the memory."""
 MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"}
 """What Pillow turns into RGB of 0..255 as a viewer would; the others have more than 8 bits."""
+
+Image.init()  # Pillow would load its rarer formats when it first meets one, which is not safe among threads
 
 
 class Unreadable(Exception):
@@ -28,7 +32,7 @@ def decode(data: bytes) -> Tensor:
     """The bytes of a picture file as uint8 (3, height, width), upright.
 
     Greyscale becomes three equal colours, CMYK and palettes RGB; transparency is dropped; of several pictures the first
-    counts; a camera's note of how it was held (EXIF) is obeyed. What a file is named does not matter.
+    counts; a camera's note of how it was held (EXIF) is obeyed if it can be read. What a file is named does not matter.
 
     Raises:
         Unreadable: no picture, a damaged one, or one of more than 8 bits.
@@ -39,14 +43,20 @@ def decode(data: bytes) -> Tensor:
         with Image.open(io.BytesIO(data)) as image:
             if image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB"):
                 try:
-                    encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-                    return decode_jpeg(encoded, ImageReadMode.RGB, apply_exif_orientation=True)
-                except RuntimeError:  # Pillow takes some that torchvision refuses, and names what is wrong with others
-                    pass
+                    pixels = torch.from_numpy(simplejpeg.decode_jpeg(data, "RGB"))
+                except ValueError as error:
+                    if "remature end" in str(error):
+                        raise Unreadable("the file ends before the picture does") from error
+                    pixels = None  # Pillow takes some that it refuses, and names what is wrong with others
+                if pixels is not None and _orientation(image) == 1:
+                    return pixels.permute(2, 0, 1)
             if image.mode not in MODES:
                 raise Unreadable(f"{image.format} of mode {image.mode}, which has more than 8 bits")
-            upright = ImageOps.exif_transpose(image).convert("RGB")
-            return functional.pil_to_tensor(upright)
+            image.load()
+            upright: Image.Image = image
+            with suppress(Exception):  # a note that cannot be read is none
+                upright = ImageOps.exif_transpose(image)
+            return functional.pil_to_tensor(upright.convert("RGB"))
     except Unreadable:
         raise
     except Exception as error:  # damage makes Pillow raise nearly anything
@@ -54,6 +64,13 @@ def decode(data: bytes) -> Tensor:
         if "cannot identify image file" in reason:
             reason = f"not a picture (it begins with {data[:12]!r})"
         raise Unreadable(reason or type(error).__name__) from error
+
+
+def _orientation(image: Image.Image) -> int:
+    """How the camera was held, by its note: 1 is upright, and what a note that cannot be read is taken for."""
+    with suppress(Exception):
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    return 1
 
 
 def fit(picture: Tensor, size: int) -> Tensor:
@@ -82,7 +99,12 @@ def encode_jpeg(picture: Tensor, quality: int) -> bytes:
     return buffer.getvalue()
 
 
-def stored(cell: bytearray | memoryview, size: int, form: str) -> Tensor:
-    """A picture of a packed store, from its bytes there: uint8 (size, size, 3)."""
-    encoded = torch.frombuffer(cell, dtype=torch.uint8)
-    return encoded.view(size, size, 3) if form == "raw" else decode_jpeg(encoded).permute(1, 2, 0)
+def stored(cell: bytearray, size: int, form: str) -> Tensor:
+    """A picture of a packed store, from its bytes there: uint8 (size, size, 3).
+
+    Raises:
+        ValueError: the bytes are not those of a picture.
+    """
+    if form == "raw":
+        return torch.frombuffer(cell, dtype=torch.uint8).view(size, size, 3)
+    return torch.from_numpy(simplejpeg.decode_jpeg(cell, "RGB"))

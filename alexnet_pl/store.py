@@ -19,7 +19,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,10 +48,10 @@ class Plan:
     size: int
     """side of the stored squares in pixels"""
     form: str
-    """raw: uint8 (size, size, 3), nothing lost; jpeg: about a sixth of the bytes, at a fraction of the speed"""
+    """raw: uint8 (size, size, 3), nothing lost; jpeg: about an eighth of the bytes, at a fraction of the speed"""
     quality: int | None
     """of the JPEGs"""
-    part: int = PART
+    part: int = field(default_factory=lambda: PART)
     """files of the source in a part"""
     version: int = VERSION
     """of this layout"""
@@ -61,7 +63,7 @@ class Plan:
 
 @dataclass
 class Part:
-    """A finished part, as the journal and store.json know it."""
+    """A finished file, as the journal and store.json know it."""
 
     file: str
     bytes: int
@@ -82,6 +84,8 @@ class Store:
     """split -> how many files gave none"""
     parts: dict[str, list[Part]]
     """split -> its files"""
+    others: list[Part]
+    """mean.npy and the indices"""
     colors: dict[str, list[Any]]
     """vectors (3, 3), a row each, and std (3), of train, as statistics.Colors has them"""
 
@@ -114,18 +118,23 @@ class Store:
 
     def check_files(self, split: str) -> None:
         """Raise ConfigError where a file is missing or cut short; what it holds is for `prepare --verify` to check."""
-        for name, size in [(part.file, part.bytes) for part in self.parts[split]] + [(f"{split}.parquet", None)]:
-            path = self.root / name
+        for part in self.parts[split] + self.others:
+            path = self.root / part.file
             found = path.stat().st_size if path.is_file() else -1
-            if found < 0 or size not in (None, found):
-                what = "is missing" if found < 0 else f"has {found:,} bytes instead of {size:,}"
+            if found != part.bytes:
+                what = "is missing" if found < 0 else f"has {found:,} bytes instead of {part.bytes:,}"
                 raise ConfigError(f"{path} {what}: copy the store again, or remove it and prepare it anew")
 
 
 def read_plan(root: Path) -> Plan | None:
-    """The plan of a store that is being packed or is done; None where there is none."""
+    """The plan of a store that is being packed or is done; None where there is none.
+
+    Raises:
+        ConfigError: plan.json is damaged, or of another version of this package.
+    """
     plain = files.read_json(root / "plan.json")
-    return Plan(**plain) if plain else None
+    with _known(root / "plan.json"):
+        return Plan(**plain) if plain else None
 
 
 def read(root: Path) -> Store | None:
@@ -137,11 +146,24 @@ def read(root: Path) -> Store | None:
     plain = files.read_json(root / "store.json")
     if not plain:
         return None
-    if plain["plan"]["version"] != VERSION:
-        raise ConfigError(f"{root} is a store of version {plain['plan']['version']}, not {VERSION}: prepare it anew")
-    plain["plan"] = Plan(**plain["plan"])
-    plain["parts"] = {split: [Part(**part) for part in parts] for split, parts in plain["parts"].items()}
-    return Store(root, **plain)
+    with _known(root / "store.json"):
+        if (version := plain["plan"]["version"]) != VERSION:
+            raise ConfigError(f"{root} is a store of version {version}, not {VERSION}: prepare it anew")
+        plain["plan"] = Plan(**plain["plan"])
+        plain["parts"] = {split: [Part(**part) for part in parts] for split, parts in plain["parts"].items()}
+        plain["others"] = [Part(**part) for part in plain["others"]]
+        return Store(root, **plain)
+
+
+@contextmanager
+def _known(path: Path) -> Iterator[None]:
+    """Raise ConfigError where a file has other keys than this package writes."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"{path} is damaged, or of another version of this package: remove {path.parent} and prepare it anew"
+        ) from error
 
 
 def need(root: Path) -> Store:
@@ -159,6 +181,11 @@ def need(root: Path) -> Store:
     raise ConfigError(
         f"data.root={root} {found}: make one with python -m alexnet_pl.prepare SOURCE {root}, once, and give that"
     )
+
+
+def measure(path: Path) -> Part:
+    """A finished file."""
+    return Part(path.name, path.stat().st_size, sha256(path))
 
 
 def sha256(path: Path) -> str:

@@ -13,13 +13,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import signal
 import sys
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
 
-from PIL import Image
 from rich.console import Console
 
 from alexnet_pl import files, sources, store
@@ -39,9 +40,13 @@ def prepare(source: Path, root: Path, options: Options, console: Console, dry_ru
         UserError: the store cannot be finished.
     """
     done, begun = store.read(root), store.read_plan(root)
-    if not begun and root.is_dir() and any(root.iterdir()):
+    if root.exists() and not root.is_dir():
+        raise ConfigError(f"{root} is a file: give the store a folder of its own")
+    if not begun and root.is_dir() and any(path.suffix != ".tmp" and path.name != ".lock" for path in root.iterdir()):
         raise ConfigError(f"{root} holds other files: give the store a folder of its own")
     found = sources.find(source, options.hold_out)
+    if found.kind == "image folder" and not (source / "train").is_dir() and source.resolve() in root.resolve().parents:
+        raise ConfigError(f"{root} lies among the classes of {source}, as if it were one: give the store another place")
     console.print(found.describe())
     trial = Trial(found, options)
     plan = decide(found, trial, options, begun)
@@ -54,6 +59,8 @@ def prepare(source: Path, root: Path, options: Options, console: Console, dry_ru
         )
     if done:
         console.print(f"{root} is finished already: {done.summary()}")
+        if not dry_run:
+            shutil.rmtree(root / "journal", ignore_errors=True)  # left by a stop between the last two steps
         return
     trial.tell(plan, root, console)
     if dry_run:
@@ -63,15 +70,14 @@ def prepare(source: Path, root: Path, options: Options, console: Console, dry_ru
         lock = files.lock(root)
     except BlockingIOError as error:
         raise ConfigError(f"another process is packing into {root}: wait for it, or stop it") from error
-    files.write(root / "plan.json", json.dumps(vars(plan), indent=1))
-    packing = Packing(found, root, plan, options.max_skipped, options.workers)
-    with Meter("packing", trial.files, console) as meter:
-        packing.pack(meter.advance)
-    with Meter("checking", trial.files, console) as meter:
-        done = packing.finish(meter.advance)
+    with lock or nullcontext():
+        files.write(root / "plan.json", json.dumps(vars(plan), indent=1))
+        packing = Packing(found, root, plan, options.max_skipped, options.workers)
+        with Meter("packing", trial.files, console) as meter:
+            packing.pack(meter.advance)
+        with Meter("checking", trial.files, console) as meter:
+            done = packing.finish(meter.advance)
     console.print(f"done: {root}: {done.summary()}")
-    if lock:
-        lock.close()
 
 
 def decide(source: sources.Source, trial: Trial, options: Options, begun: store.Plan | None) -> store.Plan:
@@ -95,12 +101,12 @@ def verify(root: Path, console: Console) -> None:
     """Compare the checksums of a finished store.
 
     Raises:
-        UserError: a part differs.
+        UserError: a file differs, is missing or cut short.
     """
     done = store.need(root)
     for split in done.parts:
         done.check_files(split)
-    parts = [part for of_split in done.parts.values() for part in of_split]
+    parts = [part for of_split in done.parts.values() for part in of_split] + done.others
     with Meter("verifying", len(parts), console) as meter:
         for part in parts:
             if store.sha256(root / part.file) != part.sha256:
@@ -139,10 +145,10 @@ def main() -> None:
     source, root, dry_run, sound = (arguments.pop(key) for key in ("source", "store", "dry_run", "verify"))
     if not sound and not (source and root):
         parser.error("give a source and a store")
-    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+    warnings.filterwarnings("ignore", module="PIL")  # what is wrong with a picture stands in skipped.csv
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     try:
         if sound:
             verify(sound, console)
@@ -152,7 +158,7 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except OSError as error:
-        sys.exit(f"error: {error.filename or source}: {error.strerror or error}")
+        sys.exit(f"error: {error.filename or sound or root}: {error.strerror or error}")
 
 
 def refuse(options: Options) -> Options:

@@ -20,7 +20,7 @@ class Meter:
     def __init__(self, what: str, total: int, console: Console) -> None:
         self.what, self.total, self.console = what, total, console
         self.done, self.lock = 0, threading.Lock()
-        self.said = time.perf_counter(), 0  # when the last line was printed, and how many were done then
+        self.said: tuple[float, int] | None = None  # when the last line was printed, and how many were done then
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self.bar = Progress(*columns, TextColumn("left"), console=console, disable=not console.is_terminal)
         self.task = self.bar.add_task(what, total=total)
@@ -33,11 +33,12 @@ class Meter:
         self.bar.stop()
 
     def advance(self, count: int) -> None:
-        """So many more are through."""
+        """So many more are through; the first time, so many were through before, which says nothing of the speed."""
         with self.lock:
             self.done += count
             self.bar.advance(self.task, count)
-            (then, before), now = self.said, time.perf_counter()
+            now = time.perf_counter()
+            then, before = self.said = self.said or (now, self.done)
             if self.bar.disable and now - then > EVERY:
                 self.said = now, self.done
                 left = timedelta(seconds=round((now - then) * (self.total - self.done) / (self.done - before)))

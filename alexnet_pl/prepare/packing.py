@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, NoReturn, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -75,27 +75,24 @@ class Packing:
         (self.root / "journal").mkdir(exist_ok=True)
         files.sweep_up(self.root)
         files.sweep_up(self.root / "journal")
-        left, skipped = [], 0
-        for job in self.jobs:
-            if page := self.page(job):
-                advance(len(page))
-                skipped += pa.compute.count(page["skipped"]).as_py()
-            else:
-                left.append(job)
-        self.refuse(skipped)
+        pages = self.pages()
+        if count_skipped(pages) > self.limit:  # it was refused for that, and may have been mended since
+            pages = {job: page for job, page in pages.items() if not count_skipped({job: page})}
+        skipped = count_skipped(pages)
+        advance(sum(len(page) for page in pages.values()))
+        left = [job for job in self.jobs if job not in pages]
         for more in self.parallel(lambda job, stopped: self.pack_part(job, advance, stopped), left):
             skipped += more
-            self.refuse(skipped)
+            if skipped > self.limit:
+                self.refuse()
 
-    def refuse(self, skipped: int) -> None:
-        """Raise ConfigError where too many files gave no picture; what they are is left in skipped.csv."""
-        if skipped > self.limit:
-            pages = {job: page for job in self.jobs if (page := self.page(job))}
-            self.write_skipped(pages)
-            raise ConfigError(
-                f"{skipped:,} files gave no picture, more than the {self.limit:,} that --max_skipped allows; which and "
-                f"why stands in {self.root / 'skipped.csv'}: mend the source, or allow more"
-            )
+    def refuse(self) -> NoReturn:
+        """Raise ConfigError: too many files gave no picture; what they are is left in skipped.csv."""
+        skipped = sum(self.write_skipped(self.pages()).values())
+        raise ConfigError(
+            f"{skipped:,} files gave no picture, more than the {self.limit:,} that --max_skipped allows; which and why "
+            f"stands in {self.root / 'skipped.csv'}: mend the source and run the same command again, or allow more"
+        )
 
     def parallel(self, work: Callable[[J, threading.Event], R], jobs: Iterable[J]) -> Iterator[R]:
         """The results of work(job, stopped), as they come; on an error, or when nobody wants more, all threads stop."""
@@ -144,16 +141,19 @@ class Packing:
         """
         page = self.page(job)
         if page is None:
-            raise UserError(f"{self.path(job)} was changed while it was packed: run the same command again")
+            raise UserError(f"{self.path(job)} was changed after it was packed: the same command packs it anew")
         sums, digest = Sums(self.plan.size), hashlib.sha256()
         with self.path(job).open("rb") as part:
             for length in page["bytes"].to_pylist():
                 if stopped.is_set():
                     raise InterruptedError
                 cell = bytearray(part.read(length))
-                digest.update(cell)
                 if cell and job.split == "train":
-                    sums.add(pictures.stored(cell, self.plan.size, self.plan.form)[None])
+                    try:
+                        sums.add(pictures.stored(cell, self.plan.size, self.plan.form)[None])
+                    except (ValueError, RuntimeError):  # no picture any more: without it, the checksum differs
+                        break
+                digest.update(cell)
                 advance(1)
         if digest.hexdigest() != page.schema.metadata[b"sha256"].decode():
             self.page_path(job).unlink()
@@ -177,13 +177,17 @@ class Packing:
                 return page
         return None
 
+    def pages(self) -> dict[Job, pa.Table]:
+        """The journal."""
+        return {job: page for job in self.jobs if (page := self.page(job))}
+
     # -------------------------------------------------------------------------------------------- the end
 
     def finish(self, advance: Advance) -> store.Store:
         """Check every part, write the index, the statistics and the list of what was skipped, and set the done mark.
 
         Raises:
-            UserError: a part is damaged, or train is left without a picture.
+            UserError: a part is damaged, or a split is left without a picture.
         """
         pages, parts, sums = {}, {}, Sums(self.plan.size)
         for job, page, of_part in self.parallel(lambda job, stopped: self.check_part(job, advance, stopped), self.jobs):
@@ -191,18 +195,26 @@ class Packing:
             sums += of_part
             head = {key.decode(): value.decode() for key, value in page.schema.metadata.items()}
             parts[job] = store.Part(self.path(job).name, int(head["bytes"]), head["sha256"])
-        if not sums.count:
-            raise ConfigError("no file of train gave a picture: there is nothing to train on")
+        skipped = self.write_skipped(pages)
+        for split, count in skipped.items():
+            if count == len(self.source.splits[split]):
+                raise ConfigError(
+                    f"no file of {split} gave a picture, see {self.root / 'skipped.csv'}: mend the source, and remove "
+                    f"{self.root}"
+                )
         colors = sums.colors()
         with files.beside(self.root / "mean.npy") as beside, beside.open("wb") as file:
             np.save(file, sums.mean_image().numpy())
+        counts = {split: self.write_index(split, pages) for split in self.source.splits}
+        tables = ["mean.npy", *(f"{split}.parquet" for split in counts)]
         done = store.Store(
             self.root,
             self.plan,
             self.source.classes,
-            pictures={split: self.write_index(split, pages) for split in self.source.splits},
-            skipped=self.write_skipped(pages),
+            pictures=counts,
+            skipped=skipped,
             parts={split: [parts[job] for job in self.jobs if job.split == split] for split in self.source.splits},
+            others=[store.measure(self.root / name) for name in tables],
             colors={"vectors": colors.vectors.tolist(), "std": colors.std.tolist()},
         )
         done.write()
@@ -233,6 +245,11 @@ class Packing:
                     table.writerows([job.split, row["name"], row["label"], row["skipped"]] for row in rows)
                     counts[job.split] += len(rows)
         return counts
+
+
+def count_skipped(pages: dict[Job, pa.Table]) -> int:
+    """How many files gave no picture."""
+    return sum(len(page) - page["skipped"].null_count for page in pages.values())
 
 
 def encode(picture: Tensor, plan: store.Plan) -> bytes:

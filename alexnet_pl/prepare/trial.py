@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -19,6 +20,11 @@ from alexnet_pl.statistics import Sums
 
 TRIED = 32
 """Pictures of each split that are tried"""
+
+
+def processors() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass
@@ -35,7 +41,7 @@ class Options:
     """share of each class that becomes val, where the source has none"""
     max_skipped: float = 0.01
     """share of the files that may give no picture"""
-    workers: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
+    workers: int = field(default_factory=processors)
     """threads"""
 
 
@@ -47,6 +53,7 @@ class Trial:
         self.size, self.quality, self.workers = options.size, options.quality, options.workers
         self.bytes: list[int] = []  # of each square as a JPEG
         self.sides: list[int] = []  # the shorter ones, in pixels
+        refuse_names([*source.classes, *(name for split in source.splits.values() for name in split.names)])
         identity = hashlib.sha256("\n".join(source.classes).encode())
         plan = store.Plan("", "", options.size, "jpeg", options.quality)
         sums, seconds = Sums(options.size), 0.0
@@ -68,7 +75,7 @@ class Trial:
                 self.sides.append(min(picture.shape[1:]))
         if not self.bytes:
             raise ConfigError("none of the files that were tried is a picture: is this the right folder?")
-        self.fingerprint = identity.hexdigest()
+        self.fingerprint = identity.hexdigest()[:16]
         self.seconds = seconds / len(self.bytes)  # for one picture on one core
 
     def total(self, form: str) -> float:
@@ -102,6 +109,15 @@ class Trial:
             raise ConfigError(
                 f"{place} has {size(free)} free, and the store needs about {size(total)}: give another disk"
             )
+
+
+def refuse_names(names: Iterable[str]) -> None:
+    """Raise ConfigError where a name is no text: neither a table nor JSON could hold it."""
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise ConfigError(f"the name {name!r} is not UTF-8, as old archives have it: rename the file") from error
 
 
 def size(number: float) -> str:

@@ -1,0 +1,231 @@
+"""Batches from a packed store: the right pictures, in order, read ahead, counted exactly by any number of processes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from PIL import Image
+from rich.console import Console
+from torch import Tensor
+
+from alexnet_pl import augment, config, data, loader, runs, store
+from alexnet_pl.errors import ConfigError, TrainingError
+from alexnet_pl.module import Classifier
+from alexnet_pl.prepare import Options, prepare
+from tests.conftest import Command, composed
+
+SIZE, CLASSES = 40, 13
+COUNTS = {"train": 8, "val": 3}  # of each class
+
+
+@pytest.fixture(scope="module", params=["raw", "jpeg"])
+def packed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of 13 classes: each has a colour of its own, and each of its pictures a shade of that."""
+    folder = tmp_path_factory.mktemp(request.param)
+    for split, count in COUNTS.items():
+        for label in range(CLASSES):
+            place = folder / "source" / split / f"class{label:02d}"
+            place.mkdir(parents=True)
+            for i in range(count):
+                noise = np.random.default_rng([label, i]).integers(0, 8, (SIZE, SIZE, 3))
+                colour = np.array([label * 18, i * 25, 200 - label * 10])
+                Image.fromarray((noise + colour).astype(np.uint8)).save(place / f"{i}.png")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "PART", 10)  # several parts, the last one short
+        prepare(folder / "source", folder / "store", Options(size=SIZE, form=request.param), Console(quiet=True))
+    return folder / "store"
+
+
+def stored(packed: Path, split: str = "train") -> loader.Stored:
+    return loader.Stored(store.need(packed), split)
+
+
+def as_saved(packed: Path, name: str, split: str = "train") -> np.ndarray:
+    return np.asarray(Image.open(packed.parent / "source" / split / name))
+
+
+def test_rows_are_the_pictures_of_their_names(packed: Path):
+    pictures = stored(packed)
+    names = store.need(packed).index("train")["name"].to_pylist()
+    rows = torch.randperm(len(names), generator=augment.stream(3))[:40]
+    images = pictures.read(rows)
+    assert images.dtype == torch.uint8
+    worst = 0 if store.need(packed).plan.form == "raw" else 12  # JPEG is not exact
+    for image, row in zip(images, rows.tolist(), strict=True):
+        assert int(names[row][5:7]) == pictures.labels[row]
+        difference = image.numpy().astype(int) - as_saved(packed, names[row])
+        assert np.abs(difference).max() <= worst
+
+
+def batches(pictures: loader.Stored, log: list[Tensor] | None = None) -> loader.Batches:
+    def transform(images: Tensor, step: int) -> Tensor:
+        if log is not None:
+            log.append(images)
+        return images.float() + step
+
+    order = torch.randperm(len(pictures), generator=augment.stream(5))
+    return loader.Batches(pictures, lambda: order, len(order), 9, transform, torch.device("cpu"))
+
+
+def test_reading_ahead_keeps_the_order_and_the_numbers_of_the_batches(packed: Path):
+    pictures = stored(packed)
+    pictures.workers = 4
+    order = torch.randperm(len(pictures), generator=augment.stream(5))
+    given = list(batches(pictures))
+    assert [len(labels) for _, labels in given] == [9] * 11 + [5]
+    for step, ((images, labels), rows) in enumerate(zip(given, order.split(9), strict=True)):
+        assert torch.equal(labels, pictures.labels[rows])
+        assert torch.equal(images, pictures.read(rows).float() + step)
+
+
+def test_a_resumed_epoch_goes_on_with_the_next_batch(packed: Path):
+    first, second = batches(stored(packed)), batches(stored(packed))
+    whole = []
+    for batch in first:
+        whole.append(batch)
+        if len(whole) == 4:
+            second.load_state_dict(first.state_dict())
+    rest = list(second)
+    assert len(rest) == len(whole) - 4
+    assert all(torch.equal(a[0], b[0]) for a, b in zip(whole[4:], rest, strict=True))
+    assert len(list(second)) == len(whole), "the epoch after it is whole"
+
+
+def test_an_epoch_left_early_leaves_no_thread_behind(packed: Path):
+    before = threading.active_count()
+    for number, _ in enumerate(batches(stored(packed))):
+        if number == 2:
+            break
+    deadline = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() == before
+
+
+class Slow(loader.InMemory):
+    """A set whose pictures take their time."""
+
+    workers = 1
+
+    def read(self, rows: Tensor) -> Tensor:
+        time.sleep(0.05)
+        return super().read(rows)
+
+
+def test_waiting_is_measured_and_what_a_gpu_still_has_to_do_is_none(monkeypatch: pytest.MonkeyPatch):
+    slow = Slow(torch.zeros(6, 2, 2, 3, dtype=torch.uint8), torch.zeros(6, dtype=torch.int64))
+    few = loader.Batches(slow, lambda: torch.arange(6), 6, 1, lambda images, step: images, torch.device("cpu"))
+    assert len(list(few)) == 6
+    assert 0.25 < few.waited < 3, "six times 0.05 s, one after the other"
+    monkeypatch.setattr(few, "_busy", lambda: True)
+    assert len(list(few)) == 6
+    assert few.waited < 0.05, "each epoch counts anew"
+
+
+def test_a_store_cut_short_is_refused_and_one_damaged_under_way_is_told(packed: Path, tmp_path: Path):
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for path in packed.iterdir():
+        (copy / path.name).write_bytes(path.read_bytes())
+    pictures = stored(copy)
+    part = copy / store.need(copy).parts["train"][0].file
+    part.write_bytes(part.read_bytes()[:-100])
+    with pytest.raises(ConfigError, match=rf"{part.name} has [\d,]+ bytes instead of [\d,]+: copy the store again"):
+        stored(copy)
+    with pytest.raises(TrainingError, match="prepare --verify"):
+        pictures.read(torch.arange(10))
+    part.unlink()
+    with pytest.raises(ConfigError, match="is missing"):
+        stored(copy)
+
+
+# ------------------------------------------------------------------------------------------------ through a run
+
+NET = ["model=alexnet", "model.widths={conv1: 4, conv2: 4, conv3: 4, conv4: 4, conv5: 4, fc6: 8, fc7: 8}"]
+
+
+def configuration(packed: Path) -> config.Config:
+    return composed(
+        "experiment=released_2012", *NET, "data=imagenet", f"data.root={packed}", "data.resize=72",
+        "model.image_size=67", "data.batch_size=16", "subset=20", "logger=csv",
+    )  # fmt: skip
+
+
+def test_the_configuration_takes_classes_and_size_from_the_store(packed: Path):
+    cfg = configuration(packed)
+    assert (cfg.data.num_classes, cfg.model.num_classes, cfg.data.size) == (CLASSES, CLASSES, SIZE)
+
+
+def test_the_mean_and_the_colours_are_the_stores(packed: Path):
+    pictures = data.Pictures(configuration(packed))
+    pictures.setup("fit")
+    images = pictures.train.read(torch.arange(len(pictures.train))).double()
+    mean = augment.resize(images.mean(0).float()[None], 72)[0][2:69, 2:69]
+    torch.testing.assert_close(pictures.mean, mean)
+    covariance = torch.cov(images.reshape(-1, 3).T, correction=0)
+    torch.testing.assert_close(
+        pictures.colors.vectors.T @ pictures.colors.std.square().diag() @ pictures.colors.vectors, covariance
+    )
+
+
+def test_a_limited_evaluation_is_a_fair_sample(packed: Path):
+    """The store holds one class after the other; the first batch of an evaluation does not."""
+    pictures = data.Pictures(configuration(packed))
+    pictures.setup("fit")
+    val, subset = pictures.val_dataloader()
+    _, labels = next(iter(val))
+    assert len(labels[:13].unique()) > 6
+    assert sum(len(labels) for _, labels in subset) == 20
+
+
+def reference_counts(cfg: config.Config) -> tuple[float, float]:
+    """Top-1 and top-5 error of the untrained net, one picture at a time in float64."""
+    pictures = data.Pictures(cfg)
+    pictures.setup("fit")
+    net = Classifier(cfg, pictures.image_size).eval().double()
+    wrong = wrong5 = 0
+    for row in range(len(pictures.val)):
+        image = pictures.centre_input(pictures.val.read(torch.tensor([row])), 0).double()
+        best = net(image)[0].argsort(descending=True).tolist()
+        wrong += best[0] != int(pictures.val.labels[row])
+        wrong5 += int(pictures.val.labels[row]) not in best[:5]
+    return wrong / len(pictures.val), wrong5 / len(pictures.val)
+
+
+@pytest.mark.parametrize("packed", ["raw"], indirect=True)
+@pytest.mark.timeout(60)
+def test_validation_counts_every_picture_once_where_processes_do_not_divide_them(packed: Path):
+    """39 pictures on two processes."""
+    cfg = configuration(packed)
+    pictures = data.Pictures(cfg)
+    trainer = pl.Trainer(
+        accelerator="cpu", devices=2, strategy="ddp_fork", logger=False, enable_progress_bar=False,
+        enable_model_summary=False, enable_checkpointing=False,
+    )  # fmt: skip
+    trainer.validate(Classifier(cfg, pictures.image_size), pictures, verbose=False)
+    results = trainer.callback_metrics
+    assert trainer.world_size == 2
+    error, top5_error = reference_counts(cfg)
+    assert results["val/error"].item() == pytest.approx(error, abs=1e-7)
+    assert results["val/top5_error"].item() == pytest.approx(top5_error, abs=1e-7)
+
+
+def test_a_run_from_a_store_reports_its_waiting_and_ends_with_ten_views(packed: Path, train: Command, tmp_path: Path):
+    result = train(
+        "experiment=released_2012", *NET, "data=imagenet", f"data.root={packed}", "data.resize=72",
+        "model.image_size=67", "data.batch_size=16", "trainer.max_epochs=2", "logger=csv", "name=own", "window=52",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    (folder,) = (tmp_path / "runs" / "own").iterdir()
+    run = runs.Run(folder)
+    epochs = [row for row in run.metrics if "train/epoch_error" in row]
+    assert all(0 <= row["data_wait"] < 1 and row["images_per_second"] > 0 for row in epochs)
+    assert all(0 <= row["val/top5_error"] <= row["val/error"] for row in epochs)
+    assert run.done["metrics"]["test/top5_error"] <= run.done["metrics"]["test/error"]
+    assert "test, 10 views averaged: error" in result.stdout
