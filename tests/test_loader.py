@@ -162,6 +162,36 @@ def test_the_configuration_takes_classes_and_size_from_the_store(packed: Path):
     assert (cfg.data.num_classes, cfg.model.num_classes, cfg.data.size) == (CLASSES, CLASSES, SIZE)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["data.num_classes=12"], "data.num_classes=12, but the store in data.root=.* has 13"),
+        (["data.size=256"], "data.size=256, but the store in data.root=.* has 40"),
+        (["data.resize=32", "data.crop_size=40"], r"data\.crop_size=40 must lie between 8 and the picture's 32 pixels"),
+    ],
+)
+def test_what_contradicts_the_store_is_refused(packed: Path, overrides: list[str], sentence: str):
+    with pytest.raises(ConfigError, match=sentence):
+        composed("model=convnet", "data=imagenet", f"data.root={packed}", *overrides)
+
+
+def test_a_store_without_validation_pictures_trains_without(packed: Path, tmp_path: Path):
+    alone = tmp_path / "alone"
+    prepare(packed.parent / "source" / "train", alone, Options(size=32), Console(quiet=True))
+    with pytest.raises(ConfigError, match="holds no validation pictures: prepare it with --hold_out 0.1"):
+        composed("data=imagenet", f"data.root={alone}")
+    cfg = composed("data=imagenet", f"data.root={alone}", "trainer.limit_val_batches=0")
+    pictures = data.Pictures(cfg)
+    pictures.setup("fit")
+    assert len(pictures.train) == CLASSES * COUNTS["train"]
+
+
+def test_a_store_that_is_not_finished_is_refused(packed: Path, tmp_path: Path):
+    (tmp_path / "plan.json").write_bytes((packed / "plan.json").read_bytes())
+    with pytest.raises(ConfigError, match="is not finished: run its prepare command again"):
+        composed("data=imagenet", f"data.root={tmp_path}")
+
+
 def test_the_mean_and_the_colours_are_the_stores(packed: Path):
     pictures = data.Pictures(configuration(packed))
     pictures.setup("fit")

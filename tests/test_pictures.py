@@ -232,6 +232,7 @@ REFUSED = {
     "progressive: cut in the middle": (PROGRESSIVE[: len(PROGRESSIVE) // 2], SHORT),
     "progressive: the last two bytes gone": (PROGRESSIVE[:-2], SHORT),
     "CMYK: cut in the middle": (CMYK[: len(CMYK) // 2], "image file is truncated"),
+    "CMYK: an end in the middle": (CMYK[: len(CMYK) // 2] + b"\xff\xd9", SHORT),
     "PNG: cut in the header": (PNG[:20], "Truncated File Read"),
     "PNG: cut in the middle": (PNG[: len(PNG) // 2], "image file is truncated"),
     "PNG: a bit of its pixels flipped": (flipped(PNG, PNG.index(b"IDAT") + 50), "broken data stream"),
