@@ -178,7 +178,7 @@ def test_what_contradicts_the_store_is_refused(packed: Path, overrides: list[str
 def test_a_store_without_validation_pictures_trains_without(packed: Path, tmp_path: Path):
     alone = tmp_path / "alone"
     prepare(packed.parent / "source" / "train", alone, Options(size=32), Console(quiet=True))
-    with pytest.raises(ConfigError, match="holds no validation pictures: prepare it with --hold_out 0.1"):
+    with pytest.raises(ConfigError, match=r"holds no validation pictures: prepare it with --hold_out 0\.1"):
         composed("data=imagenet", f"data.root={alone}")
     cfg = composed("data=imagenet", f"data.root={alone}", "trainer.limit_val_batches=0")
     pictures = data.Pictures(cfg)
