@@ -7,26 +7,26 @@ import io
 import json
 import os
 import random
-import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 from PIL import Image
 from rich.console import Console
+from torch import Tensor
 
-from alexnet_pl import ROOT, files, pictures, prepare, sources, store
+from alexnet_pl import ROOT, pictures, prepare, sources, store
 from alexnet_pl.errors import ConfigError, UserError
 from alexnet_pl.prepare import Packing, meter, trial
 from alexnet_pl.prepare.trial import Options
@@ -165,7 +165,8 @@ def check_statistics(done: store.Store) -> None:
     np.testing.assert_allclose(done.mean(), images.mean(0), rtol=1e-12)
     assert done.mean().dtype == np.float64
     pixels = images.reshape(-1, 3)
-    covariance = np.cov(pixels, rowvar=False, bias=True)
+    centred = pixels - pixels.mean(0)
+    covariance = centred.T @ centred / len(pixels)
     vectors, std = np.array(done.colors["vectors"]), np.array(done.colors["std"])
     np.testing.assert_allclose(std, np.sqrt(np.linalg.eigvalsh(covariance)[::-1]), rtol=1e-9)
     np.testing.assert_allclose(vectors.T @ np.diag(std**2) @ vectors, covariance, rtol=1e-9)
@@ -242,13 +243,15 @@ def test_the_number_of_threads_changes_no_byte(tmp_path: Path, source: Path, for
     assert contents(tmp_path / "one") == contents(tmp_path / "other")
 
 
-def test_names_of_all_kinds(tmp_path: Path):
+def test_names_of_all_kinds(tmp_path: Path, commands: Commands):
     """A comma, quotes, a line break, letters of other scripts, brackets that rich would take for markup."""
     names = ["a,b.png", 'say "a".png', "two\nlines.png", "ümlaut и 猫.png", "[red]x[/].png"]
     expected = made(val=0)
     expected["train"] += [File(f"n01/{name}", 1, b"none") for name in names]
     root = tmp_path / "[bold]store[/nothing] :cat:"
-    packed(put(tmp_path / "[/x]", expected), root, max_skipped=0.5)
+    code, said, complained = commands.run(put(tmp_path / "[/x]", expected), root, "--size", SIZE, "--max_skipped", 0.5)
+    assert (code, complained) == (0, "")
+    assert f"done: {root}: " in said
     with (root / "skipped.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file))
     assert {row[1] for row in rows[1:]} == {f"n01/{name}" for name in names}
@@ -304,7 +307,7 @@ def test_tiny_imagenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 # ----------------------------------------------------------------------------------------- stops of all kinds
 
 COMMAND = """
-import json, os, resource, signal, sys, time
+import json, os, resource, signal, sys, time, traceback
 from alexnet_pl import pictures, prepare, store
 from alexnet_pl.prepare import trial
 
@@ -335,12 +338,23 @@ for line in sys.stdin:
             resource.setrlimit(resource.RLIMIT_FSIZE, (asked["largest"], asked["largest"]))
         if asked["die_at"]:
             die_at(asked["die_at"])
-        prepare.main()
-        sys.exit()
+        code = 70
+        try:
+            prepare.main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code
+            if isinstance(code, str):
+                code = print(code, file=sys.stderr) or 1
+        except BaseException:
+            traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # to take down the interpreter with all its libraries takes a second
     print(child, flush=True)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
-"""The command in a process of its own, without a start of several seconds for each: one imports, and forks the others"""
+"""The command, each time in a process of its own, without the seconds that imports take: one imports, and forks."""
 
 
 class Commands:
@@ -348,6 +362,7 @@ class Commands:
 
     def __init__(self, folder: Path) -> None:
         self.streams = [folder / "stdout", folder / "stderr"]
+        self.running = 0
         self.process = subprocess.Popen(
             [sys.executable, "-c", COMMAND], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -363,14 +378,20 @@ class Commands:
         asked = {
             "arguments": [str(argument) for argument in arguments],
             "streams": [str(path) for path in self.streams],
+            "part": PART,
+            "pause": pause,
+            "die_at": die_at,
+            "largest": largest,
         }
-        asked |= {"part": PART, "pause": pause, "die_at": die_at, "largest": largest}
+        for path in self.streams:
+            path.write_text("")
         print(json.dumps(asked), file=self.process.stdin, flush=True)
-        return int(self.process.stdout.readline())
+        self.running = int(self.process.stdout.readline())
+        return self.running
 
     def end(self) -> tuple[int, str, str]:
         """Wait for it; exit code (or minus the signal), what it said and what it complained of."""
-        code = int(self.process.stdout.readline())
+        code, self.running = int(self.process.stdout.readline()), 0
         said, complained = (path.read_text() for path in self.streams)
         return code, said, complained
 
@@ -380,11 +401,19 @@ class Commands:
 
 
 @pytest.fixture(scope="module")
-def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
-    started = Commands(tmp_path_factory.mktemp("commands"))
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
+    commands = Commands(tmp_path_factory.mktemp("commands"))
+    yield commands
+    commands.process.stdin.close()
+    assert commands.process.wait(20) == 0
+
+
+@pytest.fixture
+def commands(started: Commands) -> Iterator[Commands]:
     yield started
-    started.process.stdin.close()
-    assert started.process.wait(20) == 0
+    if started.running:  # the test failed
+        os.kill(started.running, signal.SIGKILL)
+        started.end()
 
 
 def wait_for(condition: Callable[[], object]) -> None:
@@ -394,13 +423,12 @@ def wait_for(condition: Callable[[], object]) -> None:
         time.sleep(0.002)
 
 
-@pytest.mark.parametrize("form", ["raw", "jpeg"])
-def test_killed_before_each_thing_it_does_to_files(tmp_path: Path, commands: Commands, form: str):
+def test_killed_before_each_thing_it_does_to_files(tmp_path: Path, commands: Commands):
     """From the first folder to the last clearing up; then the same command makes what one that ran through made."""
-    source, options = put(tmp_path / "source", made(14, 5)), ["--size", 16, "--form", form, "--workers", 1]
+    source, options = put(tmp_path / "source", made(9, 5)), ["--size", 16, "--form", "jpeg", "--workers", 1]
     assert commands.run(source, tmp_path / "through", *options)[0] == 0
     expected = contents(tmp_path / "through")
-    codes = []
+    codes: list[int] = []
     while 0 not in codes:
         root = tmp_path / f"store{len(codes)}"
         codes.append(commands.run(source, root, *options, die_at=len(codes) + 1)[0])
@@ -416,28 +444,26 @@ def test_killed_at_random_moments(tmp_path: Path, commands: Commands, seed: int)
     """Twice each: some time after it began to pack, and some time after a part more was finished."""
     chance = random.Random(seed)
     source, options = put(tmp_path / "source", made(60, 20, seed)), ["--size", SIZE, "--form", "jpeg"]
-    packed(source, tmp_path / "through", form="jpeg")
-    root = tmp_path / "store"
-    for begun in (
-        (root / "plan.json").exists,
-        lambda: len(list(root.glob("journal/*.parquet"))) > chance.randrange(10),
-    ):
-        child = commands.start(source, root, *options, pause=0.002)
+    assert commands.run(source, tmp_path / "through", *options)[0] == 0
+    root, pages = tmp_path / "store", chance.randrange(9)
+    for begun in ((root / "plan.json").exists, lambda: len(list(root.glob("journal/*.parquet"))) > pages):
+        child = commands.start(source, root, *options, pause=0.004)
         wait_for(begun)
-        time.sleep(chance.uniform(0, 0.15))
-        os.kill(child, signal.SIGKILL)
-        assert commands.end()[0] == -signal.SIGKILL
+        time.sleep(chance.uniform(0, 0.2))
+        with suppress(ProcessLookupError):  # the last moments are these after its end
+            os.kill(child, signal.SIGKILL)
+        assert commands.end()[0] in (-signal.SIGKILL, 0)
     code, said, complained = commands.run(source, root, *options)
     assert (code, complained) == (0, "")
-    assert "done: " in said
+    assert f"{root}: 24x24" in said or f"{root} is finished already" in said
     assert contents(root) == contents(tmp_path / "through")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stopped_by_a_signal(tmp_path: Path, commands: Commands, source: Path, number: signal.Signals):
-    packed(source, tmp_path / "through", form="jpeg")
     root, options = tmp_path / "store", ["--size", SIZE, "--form", "jpeg"]
-    child = commands.start(source, root, *options, pause=0.01)
+    assert commands.run(source, tmp_path / "through", *options)[0] == 0
+    child = commands.start(source, root, *options, pause=0.03)
     wait_for(lambda: list(root.glob("journal/*.parquet")))
     os.kill(child, number)
     code, said, complained = commands.end()
@@ -448,8 +474,570 @@ def test_stopped_by_a_signal(tmp_path: Path, commands: Commands, source: Path, n
     assert "done" not in said
     assert not list(root.rglob("*.tmp"))
     kept = times(root / "journal")
-    assert len(kept) > 1
-    os.kill(commands.start(source, root, *options, pause=0.01), number)  # at once, wherever it is
+    child = commands.start(source, root, *options, pause=0.03)
+    wait_for(lambda: "found" in commands.streams[0].read_text())  # and no more than that
+    os.kill(child, number)
     assert commands.end()[0] == 128 + number
+    assert kept.items() <= times(root / "journal").items()
     assert commands.run(source, root, *options)[0] == 0
     assert contents(root) == contents(tmp_path / "through")
+
+
+# ----------------------------------------------------------------------------------------- going on
+
+
+@pytest.mark.parametrize("form", ["raw", "jpeg"])
+def test_a_finished_store_is_left_as_it_is(tmp_path: Path, source: Path, form: str):
+    root = tmp_path / "store"
+    packed(source, root, form=form)
+    before = contents(root), times(root)
+    for options in ({}, {"dry_run": True}, {"workers": 1}, {"max_skipped": 0.5}):
+        said = packed(source, root, form=form, **options)
+        assert said.splitlines()[-1] == f"{root} is finished already: 24x24 {form}, 3 classes, 30 train, 11 val"
+        assert (contents(root), times(root)) == before
+
+
+def test_a_dry_run_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: Path):
+    root = tmp_path / "store"
+    assert "store: 24x24 pixels" in packed(source, root, dry_run=True)
+    assert not root.exists()
+    stop_before_the_end(monkeypatch, source, root)
+    before = contents(root), times(root)
+    packed(source, root, dry_run=True)
+    assert (contents(root), times(root)) == before
+
+
+def test_what_is_packed_is_not_packed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: Path):
+    root = tmp_path / "store"
+    stop_before_the_end(monkeypatch, source, root)
+    before = {path: path.stat().st_mtime_ns for path in root.glob("*.raw")}
+    packed(source, root)
+    assert {path: path.stat().st_mtime_ns for path in root.glob("*.raw")} == before
+
+
+PAGES: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda page: b"",
+    "half": lambda page: page[: len(page) // 2],
+    "zeros, as after a power cut": lambda page: bytes(len(page)),
+}
+
+
+@pytest.mark.parametrize("damage", PAGES.values(), ids=PAGES)
+def test_a_damaged_page_of_the_journal_costs_a_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: Path, damage: Callable[[bytes], bytes]
+):
+    root = tmp_path / "store"
+    packed(source, tmp_path / "through")
+    stop_before_the_end(monkeypatch, source, root)
+    page = root / "journal" / "train-00001.parquet"
+    page.write_bytes(damage(page.read_bytes()))
+    packed(source, root)
+    assert contents(root) == contents(tmp_path / "through")
+
+
+def flip(path: Path, at: float = 0.5) -> None:
+    """Change a byte at this share of a file."""
+    data = bytearray(path.read_bytes())
+    data[int(at * len(data))] ^= 0x40
+    path.write_bytes(data)
+
+
+def halve(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+PARTS: dict[str, Callable[[Path], Any]] = {
+    "a byte": flip,
+    "its first byte, without which it is no picture": lambda path: flip(path, 0),
+    "cut short": halve,
+    "missing": Path.unlink,
+}
+
+
+@pytest.mark.parametrize("form", ["raw", "jpeg"])
+@pytest.mark.parametrize("damage", PARTS.values(), ids=PARTS)
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_part_that_changes_after_it_was_packed_is_packed_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: Path, form: str, damage: Callable[[Path], Any], split: str
+):
+    """By a bad disk, say, or another program: no store with it is called finished."""
+    root = tmp_path / "store"
+    packed(source, tmp_path / "through", form=form)
+    part = root / store.need(tmp_path / "through").parts[split][-1].file
+    finish = Packing.finish
+
+    def damage_and_finish(self: Packing, advance: Callable[[int], None]) -> store.Store:
+        damage(part)
+        return finish(self, advance)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Packing, "finish", damage_and_finish)
+        said = refused(source, root, UserError, form=form)
+    assert str(part) in said
+    assert "the same command packs it anew" in said
+    assert not (root / "store.json").exists()
+    packed(source, root, form=form)
+    assert contents(root) == contents(tmp_path / "through")
+
+
+def test_a_store_that_is_only_locked_yet_is_begun(tmp_path: Path, source: Path):
+    """What a run leaves that is killed before its plan is written."""
+    root = tmp_path / "store"
+    root.mkdir()
+    (root / ".lock").touch()
+    (root / "plan.json.12345.tmp").write_text("{")
+    packed(source, root)
+    assert "plan.json.12345.tmp" not in contents(root)
+
+
+# ----------------------------------------------------------------------------------------- verify
+
+
+@pytest.mark.parametrize("form", ["raw", "jpeg"])
+def test_verify(tmp_path: Path, commands: Commands, source: Path, form: str):
+    root = tmp_path / "store"
+    packed(source, root, form=form)
+    before = contents(root), times(root)
+    code, said, complained = commands.run("--verify", root)
+    assert (code, complained) == (0, "")
+    assert said == f"{root} is sound: 24x24 {form}, 3 classes, 30 train, 11 val\n"
+    assert (contents(root), times(root)) == before
+    for name in [f"train-00003.{'raw' if form == 'raw' else 'jpegs'}", "val.parquet", "train.parquet", "mean.npy"]:
+        for damage, word in ((flip, "is damaged"), (halve, "bytes instead of"), (Path.unlink, "is missing")):
+            whole = (root / name).read_bytes()
+            damage(root / name)
+            code, said, complained = commands.run("--verify", root)
+            (sentence,) = complained.splitlines()
+            assert (code, said) == (1, "")
+            assert sentence.startswith(f"error: {root / name} {word if damage is not halve else 'has '}")
+            assert word in sentence
+            assert sentence.endswith("copy the store again, or remove it and prepare it anew")
+            (root / name).write_bytes(whole)
+    assert commands.run("--verify", root)[0] == 0
+
+
+def test_verify_of_what_is_no_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, commands: Commands, source: Path):
+    stop_before_the_end(monkeypatch, source, tmp_path / "store")
+    for root, said in ((tmp_path / "store", "is not finished"), (source, "is no packed store"), ("no", "is no folder")):
+        code, _, complained = commands.run("--verify", root)
+        assert code == 1
+        assert said in complained
+        assert len(complained.splitlines()) == 1
+
+
+# ----------------------------------------------------------------------------------------- refusals
+
+
+def other_pictures(source: Path) -> dict[str, Any]:
+    """Names and labels stay."""
+    put(source, made(seed=1))
+    return {}
+
+
+def other_classes(source: Path) -> dict[str, Any]:
+    for split in ("train", "val"):
+        (source / split / "n02").rename(source / split / "n03")
+    return {}
+
+
+def one_more(source: Path) -> dict[str, Any]:
+    shutil.copy(source / "train/n00/000.JPEG", source / "train/n00/more.JPEG")
+    return {}
+
+
+def one_less(source: Path) -> dict[str, Any]:
+    (source / "val/n00/000.JPEG").unlink()
+    return {}
+
+
+def one_renamed(source: Path) -> dict[str, Any]:
+    (source / "val/n00/003.JPEG").rename(source / "val/n00/004.JPEG")
+    return {}
+
+
+def one_moved(source: Path) -> dict[str, Any]:
+    (source / "train/n00/000.JPEG").rename(source / "train/n01/000.JPEG")
+    return {}
+
+
+CHANGES: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
+    "other pictures": (other_pictures, "fingerprint was "),
+    "other classes": (other_classes, "fingerprint was "),
+    "a file more": (
+        one_more,
+        "source was image folder, 3 classes, 30 train, 11 val and is now image folder, 3 classes, 31",
+    ),
+    "a file less": (one_less, "30 train, 10 val"),
+    "a file renamed": (one_renamed, "fingerprint was "),
+    "a file in another class": (one_moved, "fingerprint was "),
+    "size": (lambda source: {"size": 32}, "size was 24 and is now 32"),
+    "form": (lambda source: {"form": "raw"}, "form was jpeg and is now raw"),
+    "quality": (lambda source: {"quality": 91}, "quality was 90 and is now 91"),
+}
+
+
+@pytest.mark.parametrize(("change", "said"), CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize("finished", [True, False], ids=["finished", "begun"])
+def test_another_store_in_its_place_is_refused(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    source: Path,
+    change: Callable[[Path], dict[str, Any]],
+    said: str,
+    finished: bool,
+):
+    root = tmp_path / "store"
+    if finished:
+        packed(source, root, form="jpeg")
+    else:
+        stop_before_the_end(monkeypatch, source, root, form="jpeg")
+    before = contents(root), times(root)
+    sentence = refused(source, root, **({"form": "jpeg"} | change(source)))
+    assert sentence.startswith(f"{root} holds a store of another source or with other options (")
+    assert sentence.endswith("): give this one a folder of its own, or remove that one")
+    assert said in sentence
+    assert (contents(root), times(root)) == before
+
+
+def test_other_labels_under_the_same_names_are_another_source(tmp_path: Path):
+    expected = made(folder=False)
+    packed(put_hub(tmp_path / "source", expected), tmp_path / "store")
+    first, second, *others = expected["train"]
+    swapped = [first._replace(label=second.label), second._replace(label=first.label), *others]
+    said = refused(put_hub(tmp_path / "swapped", expected | {"train": swapped}), tmp_path / "store")
+    assert "(fingerprint was " in said
+
+
+def other_files(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store/thesis.tex").write_text("years of work")
+
+
+def a_file(tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("years of work")
+
+
+def no_source(tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / "source")
+
+
+def no_pictures(tmp_path: Path) -> None:
+    for file in tmp_path.rglob("*.JPEG"):
+        file.write_text("404")
+
+
+def no_utf8(tmp_path: Path) -> None:
+    with open(bytes(tmp_path / "source/train/n00") + b"/caf\xe9.jpg", "wb") as file:
+        file.write(b"")
+
+
+def plan(**keys: object) -> Callable[[Path], None]:
+    """A plan as a later version might write it."""
+
+    def write(tmp_path: Path) -> None:
+        (tmp_path / "store").mkdir()
+        (tmp_path / "store/plan.json").write_text(json.dumps(keys) if keys else '{"size": 2')
+
+    return write
+
+
+MISTAKES: dict[str, tuple[Callable[[Path], Any], list[str], str]] = {
+    "other files": (other_files, [], "store holds other files: give the store a folder of its own"),
+    "a file": (a_file, [], "store is a file: give the store a folder of its own"),
+    "no source": (no_source, [], "source does not exist"),
+    "no picture is one": (no_pictures, [], "none of the files that were tried is a picture: is this the right folder?"),
+    "a name of old": (no_utf8, [], "'n00/caf\\udce9.jpg' is not UTF-8"),
+    "half a plan": (plan(), [], "plan.json is not JSON"),
+    "a plan of other keys": (plan(edge=24), [], "plan.json is damaged, or of another version of this package: remove"),
+    "too small": (str, ["--size", "7"], "--size 7 must lie between 8 and 4096 pixels (2012: 256)"),
+    "too large": (str, ["--size", "4097"], "--size 4097 must lie between 8 and 4096 pixels (2012: 256)"),
+    "quality": (str, ["--quality", "0"], "--quality 0 must lie between 1 and 100"),
+    "quality above": (str, ["--quality", "101"], "--quality 101 must lie between 1 and 100"),
+    "hold_out": (str, ["--hold_out", "-0.1"], "--hold_out -0.1 is a share: it must be at least 0 and below 1"),
+    "hold_out of no number": (str, ["--hold_out", "nan"], "--hold_out nan is a share"),
+    "hold_out of all": (str, ["--hold_out", "1"], "--hold_out 1.0 is a share: it must be at least 0 and below 1"),
+    "hold_out beside val": (str, ["--hold_out", "0.1"], "has a val split of 11 pictures: leave out hold_out=0.1"),
+    "max_skipped": (str, ["--max_skipped", "1.5"], "--max_skipped 1.5 is a share: it must be at least 0 and below 1"),
+    "workers": (str, ["--workers", "0"], "--workers 0 must be at least 1"),
+}
+
+
+@pytest.mark.parametrize(("prepared", "options", "said"), MISTAKES.values(), ids=MISTAKES)
+def test_mistakes_are_told_in_one_sentence_and_nothing_is_written(
+    tmp_path: Path, commands: Commands, source: Path, prepared: Callable[[Path], Any], options: list[str], said: str
+):
+    prepared(tmp_path)
+    before = contents(tmp_path)
+    code, _, complained = commands.run(source, tmp_path / "store", *options)
+    (sentence,) = complained.splitlines()
+    assert code == 1
+    assert sentence.startswith("error: ")
+    assert said in sentence
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "arguments", [["source"], ["source", "store", "--form", "png"], ["source", "store", "--size", "x"]]
+)
+def test_what_is_no_command_is_told_with_the_usage(commands: Commands, arguments: list[str]):
+    code, said, complained = commands.run(*arguments)
+    assert (code, said) == (2, "")
+    assert complained.startswith("usage: python -m alexnet_pl.prepare")
+    assert "error: " in complained.splitlines()[-1]
+
+
+def test_help(commands: Commands):
+    code, said, complained = commands.run("--help")
+    assert (code, complained) == (0, "")
+    assert "--max_skipped" in said
+
+
+def test_a_store_among_the_classes_is_refused(tmp_path: Path):
+    """It would be a class when it is packed on; beside train/ it is none."""
+    source = put(tmp_path / "source", made(val=0))
+    said = refused(source / "train", source / "train" / "store")
+    assert "lies among the classes of" in said
+    assert not (source / "train" / "store").exists()
+    packed(source, source / "store")
+    assert "is finished already" in packed(source, source / "store")
+
+
+def test_two_at_once_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, commands: Commands, source: Path):
+    monkeypatch.setattr(trial, "TRIED", 4)  # as the other does it
+    root = tmp_path / "store"
+    child = commands.start(source, root, "--size", SIZE, "--form", "raw", pause=0.03)
+    wait_for(lambda: list(root.glob("journal/*.parquet")))
+    said = refused(source, root, form="raw")
+    os.kill(child, signal.SIGKILL)
+    assert commands.end()[0] == -signal.SIGKILL
+    assert said == f"another process is packing into {root}: wait for it, or stop it"
+    packed(source, root, form="raw")
+
+
+def test_a_damaged_done_mark_is_told(tmp_path: Path, source: Path):
+    root = tmp_path / "store"
+    packed(source, root)
+    mark = root / "store.json"
+    whole = json.loads(mark.read_text())
+    for text, said in (
+        ('{"plan', f"{mark} is not JSON"),
+        (json.dumps({"plan": 3}), f"{mark} is damaged, or of another version of this package: remove {root} and"),
+        (json.dumps(whole | {"more": 1}), f"{mark} is damaged, or of another version of this package"),
+        (json.dumps(whole | {"plan": whole["plan"] | {"version": 2}}), f"{root} is a store of version 2, not 1"),
+    ):
+        mark.write_text(text)
+        assert said in refused(source, root)
+
+
+def test_too_small_a_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: Path):
+    full = shutil.disk_usage(tmp_path)._replace(
+        free=70_000
+    )  # the store needs 41 * 24 * 24 * 3 bytes, and the half fits
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda place: full)
+        said = refused(source, tmp_path / "store", form="raw")
+        assert said == f"{tmp_path} has 70 kB free, and the store needs about 70.8 kB: give another disk"
+        assert not (tmp_path / "store").exists()
+    stop_before_the_end(monkeypatch, source, tmp_path / "store", form="raw")
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: full._replace(free=10))
+    packed(source, tmp_path / "store", form="raw")  # what is there already needs no more room
+
+
+def test_a_disk_that_fills_up(tmp_path: Path, commands: Commands, source: Path):
+    root, options = tmp_path / "store", ["--size", 40, "--form", "raw"]
+    code, _, complained = commands.run(source, root, *options, largest=30_000)  # a part has 38,400 bytes
+    assert code == 1
+    assert complained == f"error: {root}: File too large\n"
+    assert not list(root.rglob("*.tmp"))
+    assert commands.run(source, root, *options)[0] == 0
+    assert commands.run(source, tmp_path / "through", *options)[0] == 0
+    assert contents(root) == contents(tmp_path / "through")
+
+
+def test_all_threads_stop_when_one_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: Path):
+    """The first picture of the second part fails; what works at the first part ends it no more."""
+    monkeypatch.setattr(trial, "TRIED", 2)
+    failed = (source / "train" / made()["train"][PART].name).read_bytes()
+    decode, after = pictures.decode, []
+
+    def slow(data: bytes) -> Tensor:
+        if data == failed:
+            raise OSError(5, "Input/output error", "disk")
+        after.append(data)
+        time.sleep(0.05)
+        return decode(data)
+
+    monkeypatch.setattr(pictures, "decode", slow)
+    with pytest.raises(OSError, match="Input/output error"):
+        packed(source, tmp_path / "store", workers=2)
+    assert len(after) <= 4 + 3, "4 that were tried"
+    assert not list((tmp_path / "store").rglob("*.tmp"))
+
+
+# ----------------------------------------------------------------------------------------- files without a picture
+
+BAD = {0: b"", 3: b"<html>", 9: picture(np.random.default_rng(3), "PNG")[:200], 20: None}
+"""Which files of train are damaged, and how; None: 41 times as long as wide"""
+
+
+def with_damage(chosen: dict[int, bytes | None] = BAD) -> tuple[Made, list[int]]:
+    expected = made(train=60)
+    long = io.BytesIO()
+    Image.new("RGB", (410, 10)).save(long, "PNG")
+    for i, data in chosen.items():
+        expected["train"][i] = expected["train"][i]._replace(data=long.getvalue() if data is None else data)
+    return expected, [i for i in range(60) if i not in chosen]
+
+
+def test_what_is_skipped_is_listed_and_the_others_stay_aligned(tmp_path: Path):
+    expected, sound = with_damage()
+    said = packed(put(tmp_path / "source", expected), tmp_path / "store", max_skipped=0.06)
+    assert said.endswith("3 classes, 56 train, 11 val, 4 skipped (skipped.csv)\n")
+    done = store.need(tmp_path / "store")
+    assert done.skipped == {"train": 4, "val": 0}
+    assert done.pictures == {"train": 56, "val": 11}
+    names = [file.name for file in expected["train"]]
+    assert (tmp_path / "store/skipped.csv").read_text().splitlines() == [
+        "split,name,label,reason",
+        f"train,{names[0]},0,an empty file",
+        f"train,{names[3]},0,not a picture (it begins with b'<html>')",
+        f"train,{names[9]},0,image file is truncated",
+        f'train,{names[20]},1,"410x10 pixels, more than 40 times as long as wide"',
+    ]
+    index = done.index("train")
+    assert index["name"].to_pylist() == [names[i] for i in sound]
+    assert index["label"].to_pylist() == [expected["train"][i].label for i in sound]
+    assert index["part"].to_pylist() == [i // PART for i in sound], "parts count the source's files"
+    for i, cell in zip(sound, cells(done, "train"), strict=True):
+        assert cell == pictures.fit(pictures.decode(expected["train"][i].data), SIZE).contiguous().numpy().tobytes()
+    check_statistics(done)
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_too_many_skipped_and_then_more_allowed(tmp_path: Path, workers: int):
+    source, root = put(tmp_path / "source", with_damage()[0]), tmp_path / "store"
+    said = refused(source, root, max_skipped=0.04, workers=workers)  # of 71 files two
+    found = [row for row in (root / "skipped.csv").read_text().splitlines() if row.startswith("train,")]
+    assert len(found) in (3, 4)
+    assert said == (
+        f"{len(found)} files gave no picture, more than the 2 that --max_skipped allows; which and why stands in "
+        f"{root / 'skipped.csv'}: mend the source and run the same command again, or allow more"
+    )
+    assert not (root / "store.json").exists()
+    assert not list(root.rglob("*.tmp"))
+    refused(source, root, max_skipped=0.04)
+    packed(source, root, max_skipped=0.06)
+    packed(source, tmp_path / "through", max_skipped=0.06)
+    assert contents(root) == contents(tmp_path / "through")
+
+
+def test_too_many_skipped_and_then_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Files that are not among those that tell one source from another."""
+    monkeypatch.setattr(trial, "TRIED", 2)
+    expected, _ = with_damage(dict.fromkeys(range(20, 30), b"damaged"))
+    source, root = put(tmp_path / "source", expected), tmp_path / "store"
+    assert "10 files gave no picture" in refused(source, root, workers=1, max_skipped=0.12)
+    put(source, made(train=60))
+    packed(source, root, max_skipped=0.12)
+    packed(source, tmp_path / "through")
+    assert contents(root) == contents(tmp_path / "through")
+
+
+def test_a_split_without_a_picture(tmp_path: Path):
+    expected = made(train=60, val=3)
+    expected["val"] = [file._replace(data=b"none") for file in expected["val"]]
+    said = refused(put(tmp_path / "source", expected), tmp_path / "store", max_skipped=0.5)
+    assert said.startswith(f"no file of val gave a picture, see {tmp_path / 'store/skipped.csv'}: mend the source")
+    assert (tmp_path / "store/skipped.csv").read_text().count("val,") == 3
+    assert not (tmp_path / "store/store.json").exists()
+
+
+# ----------------------------------------------------------------------------------------- what is told
+
+
+def memory(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """Let this machine have so many bytes."""
+    monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": size}.__getitem__)
+
+
+def test_auto_is_raw_where_half_of_the_memory_holds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: Path):
+    needed = 41 * SIZE * SIZE * 3
+    for name, size, form in (("small", 2 * needed, "jpeg"), ("large", 2 * needed + 2, "raw")):
+        memory(monkeypatch, size)
+        packed(source, tmp_path / name, form="auto")
+        assert store.need(tmp_path / name).plan.form == form
+
+
+@pytest.mark.parametrize(("then", "form"), [(10**3, "raw"), (10**12, "jpeg")])
+def test_auto_goes_on_as_it_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: Path, then: int, form: str):
+    memory(monkeypatch, 10**15 // then)
+    stop_before_the_end(monkeypatch, source, tmp_path / "store", form="auto")
+    memory(monkeypatch, then)
+    for _ in range(2):
+        packed(source, tmp_path / "store", form="auto")
+        assert store.need(tmp_path / "store").plan.form == form
+
+
+def test_the_plan_that_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: Path):
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(0, 0, 5 * 10**9))
+    found, raw, took = packed(source, tmp_path / "store", True, form="raw", workers=3).splitlines()
+    assert found == "found: image folder, 3 classes, 30 train, 11 val"
+    assert raw.startswith("store: 24x24 pixels, raw, about 70.8 kB (--form jpeg: ")
+    assert raw.endswith(f"; 5 GB are free in {tmp_path}")
+    assert took.startswith("time:  about 0:00:0")
+    assert took.endswith(" on 3 cores, by 41 pictures that were tried")
+    jpeg = packed(source, tmp_path / "store", True, form="jpeg", quality=75).splitlines()[1]
+    assert jpeg.startswith("store: 24x24 pixels, JPEG of quality 75, about ")
+    assert "(--form raw: 70.8 kB)" in jpeg
+    packed(source, tmp_path / "store", form="jpeg", quality=75)
+    really = sum(path.stat().st_size for path in (tmp_path / "store").glob("*.jpegs"))
+    assert trial.size(really) in jpeg, "as all were tried"
+
+
+def test_a_hint_for_small_pictures(tmp_path: Path, source: Path):
+    assert "hint:" not in packed(source, tmp_path / "store", True, size=48)
+    (hint,) = [line for line in packed(source, tmp_path / "store", True, size=256).splitlines() if "hint:" in line]
+    sides = sorted(min(Image.open(path).size) for path in source.rglob("*.JPEG"))
+    middle = sides[len(sides) // 2]
+    assert hint == (
+        f"hint:  most pictures have only {middle} pixels: with --size {middle} the store is "
+        f"{(256 / middle) ** 2:.0f} times smaller, and training enlarges them (data.resize)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [(0, "0 bytes"), (999, "999 bytes"), (1000, "1 kB"), (196608, "197 kB"), (2.5e11, "250 GB"), (1e16, "1e+04 TB")],
+)
+def test_bytes_as_people_say_them(number: float, said: str):
+    assert trial.size(number) == said
+
+
+def test_long_work_shows_in_a_log_how_long_it_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: Path):
+    assert "left" not in packed(source, tmp_path / "quick")
+    monkeypatch.setattr(meter, "EVERY", 0)
+    said = packed(source, tmp_path / "store", workers=1).splitlines()
+    assert "  packing: 41 of 41, 0:00:00 left" in said
+    assert [line for line in said if line.startswith("  packing: 17 of 41, 0:00:0")]
+    assert [line for line in said if line.startswith("  checking: 17 of 41, 0:00:0")]
+
+
+def test_what_was_packed_before_does_not_count_as_speed(monkeypatch: pytest.MonkeyPatch):
+    """500 of 1,000 are there already; then four take 20 seconds."""
+    said, now = io.StringIO(), [1000.0]
+    monkeypatch.setattr(meter.time, "perf_counter", lambda: now[0])
+    with meter.Meter("packing", 1000, Console(file=said)) as counted:
+        counted.advance(500)
+        for _ in range(4):
+            now[0] += 5
+            counted.advance(1)
+    assert said.getvalue() == "  packing: 503 of 1,000, 0:41:25 left\n"
+
+
+def test_a_terminal_gets_a_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: Path):
+    monkeypatch.setattr(meter, "EVERY", 0)
+    said = io.StringIO()
+    prepare.prepare(source, tmp_path / "store", SMALL, Console(file=said, force_terminal=True, width=120))
+    assert "packing" in said.getvalue()
+    assert "41/41" in said.getvalue()
+    assert "  packing: " not in said.getvalue()

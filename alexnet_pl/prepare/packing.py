@@ -74,7 +74,6 @@ class Packing:
         """
         (self.root / "journal").mkdir(exist_ok=True)
         files.sweep_up(self.root)
-        files.sweep_up(self.root / "journal")
         pages = self.pages()
         if count_skipped(pages) > self.limit:  # it was refused for that, and may have been mended since
             pages = {job: page for job, page in pages.items() if not count_skipped({job: page})}
