@@ -110,6 +110,10 @@ class StopOnSignal(pl.Callback):
             trainer.save_checkpoint(self.run.last)
             raise Interrupted(self.signum)
 
+    def on_test_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        if self.signum is not None and self.run.last.is_file():
+            raise Interrupted(self.signum, "training is done and saved")
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.signum is not None and self.run.last.is_file():
             raise Interrupted(self.signum)

@@ -38,6 +38,8 @@ def check(cfg: DictConfig, to_run: bool = True) -> Config:
         plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
         run = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), plain))
     except OmegaConfBaseException as error:
+        if isinstance(error.__cause__, ConfigError):  # a resolver's own, about what it read
+            raise error.__cause__ from None
         raise ConfigError(explain(error)) from error
     assert isinstance(run, Config)
     for sentence in chain(_rules(run), _machine_rules(run) if to_run else ()):
@@ -110,6 +112,11 @@ def _rules(c: Config) -> Iterator[str]:
         yield f"window={c.window} must be at least 1 picture"
     if c.test_views not in (0, 1, 10):
         yield f"test_views={c.test_views} must be 10 (corners, centre and their mirrors), 1 (the centre) or 0 (no test)"
+    if c.test_views == 10 and d.image_size == d.picture_size:
+        yield (
+            f"test_views=10 needs pictures larger than their crops, both have {d.image_size} pixels: set data.resize, "
+            "or test_views=1"
+        )
     if c.watch_steps < 0:
         yield f"watch_steps={c.watch_steps} must not be negative (0 never looks)"
     if c.subset < 0:
@@ -154,6 +161,8 @@ def _data_rules(d: Data) -> Iterator[str]:
             f"data.root={d.root} and data.download mean nothing for data=shapes, which is generated: "
             "did you mean data=cifar10?"
         )
+    if not d.packed and (d.size != 32 or d.store):
+        yield f"data.size={d.size} and data.store={d.store} come from a packed store, and data={d.name.name} is none"
     if d.packed and d.download:
         yield f"data.download fetches CIFAR-10 only: for data={d.name.name} prepare a store (alexnet_pl.prepare)"
 
@@ -166,13 +175,14 @@ def _machine_rules(c: Config) -> Iterator[str]:
         yield f"data.root={d.root} is not a folder: {hint}give the one with CIFAR-10, or data.download=true"
     if d.packed:
         found = store.need(Path(d.root or "").expanduser())
-        for key, there in (("num_classes", len(found.classes)), ("size", found.plan.size)):
+        its = {"num_classes": len(found.classes), "size": found.plan.size, "store": found.plan.identity}
+        for key, there in its.items():
             if getattr(d, key) != there:
                 yield f"data.{key}={getattr(d, key)}, but the store in data.root={d.root} has {there}: leave it out"
         if not found.pictures.get("val") and (c.trainer.limit_val_batches != 0 or c.test_views):
             yield (
-                f"data.root={d.root} holds no validation pictures: prepare it with --hold_out 0.1, or set "
-                "trainer.limit_val_batches=0 and test_views=0"
+                f"data.root={d.root} holds no validation pictures: prepare it with --hold_out 0.1 (or set "
+                "trainer.limit_val_batches=0 and test_views=0, with an optim.schedule other than plateau)"
             )
     if c.logger.name is LoggerName.wandb and c.logger.mode is WandbMode.online and not wandb_key():
         yield (

@@ -116,6 +116,8 @@ class Data:
     """classes in the set"""
     size: int = 32
     """side of its pictures in pixels"""
+    store: str | None = None
+    """which packed store it is, wherever it lies; read from it"""
     batch_size: int = 128
     """pictures per step over all devices"""
     shuffle: bool = True
@@ -139,7 +141,7 @@ class Data:
     color_noise_until: int | None = None
     """so many epochs have it, the later ones not (null: all; net 145: 67)"""
     workers: int | None = None
-    """threads that read ahead from a store (null: one for each processor where pictures are JPEGs, else two)"""
+    """threads that read ahead from a store (null: two, or where pictures are JPEGs one for each processor, up to 16)"""
 
     @property
     def picture_size(self) -> int:
@@ -356,10 +358,12 @@ def lookup(choice: str, table: dict[str, Any]) -> Any:
     return table[name]
 
 
-def packed(root: str | None, what: str, default: int) -> int:
+def packed(root: str | None, what: str, default: Any) -> Any:
     """`${packed:${data.root},num_classes,1000}`: what the packed store in a folder says; the default where none is."""
     found = store.read(Path(root).expanduser()) if root else None
-    return {"num_classes": len(found.classes), "size": found.plan.size}[what] if found else default
+    if not found:
+        return default
+    return {"num_classes": len(found.classes), "size": found.plan.size, "identity": found.plan.identity}[what]
 
 
 OmegaConf.register_new_resolver("lookup", lookup, replace=True)

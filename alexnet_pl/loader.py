@@ -6,7 +6,7 @@ they spend their time in the file system and in the JPEG decoder, where they do 
 
 from __future__ import annotations
 
-import os
+import errno
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -17,7 +17,8 @@ import simplejpeg
 import torch
 from torch import Tensor
 
-from alexnet_pl.errors import TrainingError
+from alexnet_pl.errors import ConfigError, TrainingError
+from alexnet_pl.provenance import processors
 from alexnet_pl.store import Store, read_at
 
 AHEAD = 2
@@ -36,8 +37,8 @@ class InMemory:
         return len(self.images)
 
     def read(self, rows: Tensor) -> Tensor:
-        """uint8 (n, S, S, 3), where the set lies."""
-        return self.images[rows.to(self.images.device)]
+        """uint8 (n, S, S, 3), where the set and the rows lie."""
+        return self.images[rows]
 
 
 class Stored:
@@ -45,19 +46,25 @@ class Stored:
 
     Args:
         pinned: read into page-locked memory, from which a GPU copies by itself.
-        workers: threads that read ahead; None: one for each processor where pictures are JPEGs, else two.
+        workers: threads that read ahead; None: two, or where pictures are JPEGs one for each processor, up to 16.
     Raises:
-        ConfigError: a file is missing or cut short.
+        ConfigError: a file is missing or cut short, or too many are open.
     """
 
     def __init__(self, store: Store, split: str, pinned: bool = False, workers: int | None = None) -> None:
         self.store, self.pinned = store, pinned
         store.check_files(split)
-        self.parts = [(store.root / part.file).open("rb", buffering=0) for part in store.parts[split]]
+        try:
+            self.parts = [(store.root / part.file).open("rb", buffering=0) for part in store.parts[split]]
+        except OSError as error:
+            if error.errno != errno.EMFILE:
+                raise
+            parts = len(store.parts[split])
+            raise ConfigError(f"a process may not open the {parts} files of {store.root}: ulimit -n 4096") from error
         index = store.index(split)
         self.labels = torch.from_numpy(index["label"].to_numpy().copy())
         self.places = np.stack([index[column].to_numpy() for column in ("part", "offset", "bytes")], axis=1)
-        self.workers = workers or (2 if store.plan.form == "raw" else os.cpu_count() or 1)
+        self.workers = workers or (2 if store.plan.form == "raw" else min(16, processors()))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -120,9 +127,10 @@ class Batches:
         """Yields float (n, 3, H, W) and int64 (n,); the last batch of an epoch may be smaller, as in 2012."""
         start, self._start = self._start, 0
         self.done, self.waited = start, 0.0
-        batches = self.rows().split(self.batch_size)[start:]
+        order = self.rows().to(self.pictures.labels.device)  # once: a GPU would wait for each batch's
+        batches = order.split(self.batch_size)[start:]
         for rows, images in zip(batches, self._read(batches), strict=True):
-            labels = self.pictures.labels[rows.to(self.pictures.labels.device)]
+            labels = self.pictures.labels[rows]
             self.done += 1
             images, labels = (each.to(self.device, non_blocking=True) for each in (images, labels))
             yield self.transform(images, self.done - 1), labels

@@ -204,8 +204,9 @@ class Classifier(pl.LightningModule):
         return results
 
     def on_validation_epoch_end(self) -> None:
-        self.evaluated = self._evaluated()
-        self.log_dict(self.evaluated, logger=False, sync_dist=True)
+        evaluated = self._evaluated()
+        self.evaluated = {} if self.trainer.sanity_checking else evaluated
+        self.log_dict(evaluated, logger=False, sync_dist=True)
 
     def on_test_epoch_end(self) -> None:
         results = self._evaluated()
@@ -232,6 +233,7 @@ class Classifier(pl.LightningModule):
             "images_seen": self.images_seen,
             "window": self._window.tolist(),
             "epoch": self._epoch,
+            "results": self.results,
         }
         if self.plateau:
             checkpoint["plateau"] = self.plateau.state_dict()
@@ -242,4 +244,5 @@ class Classifier(pl.LightningModule):
         self.images_seen = progress["images_seen"]
         self._window = torch.tensor(progress["window"])
         self._epoch = progress["epoch"]
+        self.results = progress["results"]
         self._plateau_state = checkpoint.get("plateau", {})

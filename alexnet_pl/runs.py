@@ -158,7 +158,8 @@ class Run:
     def rewind(self, images_seen: int) -> None:
         """Drop the rows of metrics.csv from after a checkpoint (0: there was none): they are about to come again."""
         path = self.folder / "metrics.csv"
-        rows = [row for row in self.metrics if row["images_seen"] <= images_seen]
+        kept = [row for row in self.metrics if row["images_seen"] <= images_seen]
+        rows = [row for row in kept if "test/error" not in row]  # the test at the end comes again as well
         if rows:
             write_rows(path, rows)
         else:

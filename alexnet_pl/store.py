@@ -10,7 +10,7 @@
         store.json         the done mark: counts, class names, checksums, the colours' principal components
         journal/           only while packing: what each finished part holds
 
-`prepare.py` writes it, `loader.py` reads its pictures. This file imports no torch, so that a configuration is checked
+`prepare/` writes it, `loader.py` reads its pictures. This file imports no torch, so that a configuration is checked
 against a store before anything heavy is loaded.
 """
 
@@ -55,6 +55,11 @@ class Plan:
     """files of the source in a part"""
     version: int = VERSION
     """of this layout"""
+
+    @property
+    def identity(self) -> str:
+        """What tells this store from others, wherever it lies."""
+        return f"{self.fingerprint}-{self.size}-{self.form}{self.quality or ''}"
 
     def file(self, split: str, number: int) -> str:
         """The name of a part."""
@@ -117,13 +122,19 @@ class Store:
         files.write(self.root / "store.json", json.dumps(plain, indent=1))
 
     def check_files(self, split: str) -> None:
-        """Raise ConfigError where a file is missing or cut short; what it holds is for `prepare --verify` to check."""
+        """Raise ConfigError where a file is missing or cut short, or where the mean image or an index is damaged; what
+        the large files hold is for `prepare --verify` to check.
+        """
         for part in self.parts[split] + self.others:
             path = self.root / part.file
             found = path.stat().st_size if path.is_file() else -1
             if found != part.bytes:
                 what = "is missing" if found < 0 else f"has {found:,} bytes instead of {part.bytes:,}"
                 raise ConfigError(f"{path} {what}: copy the store again, or remove it and prepare it anew")
+        for part in self.others:
+            path = self.root / part.file
+            if measure(path) != part:
+                raise ConfigError(f"{path} is damaged: copy the store again, or remove it and prepare it anew")
 
 
 def read_plan(root: Path) -> Plan | None:

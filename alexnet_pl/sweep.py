@@ -151,7 +151,7 @@ def told(error: BaseException | None) -> UserError | None:
         if isinstance(error, OmegaConfBaseException):
             return ConfigError(checks.explain(error))
         if isinstance(error, OSError):
-            return UserError(f"{error.filename or 'the file system'}: {error.strerror}")
+            return UserError(f"{error.filename or 'the file system'}: {error.strerror or error}")
         if isinstance(error, HydraException) and error.__cause__ is None:
             return ConfigError(" ".join(str(error).split()))
         error = error.__cause__

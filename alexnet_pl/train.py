@@ -96,9 +96,6 @@ def fit(cfg: config.Config, run: runs.Run) -> None:
             trainer = pl.Trainer(**options, logger=loggers, callbacks=callbacks, plugins=[checkpoints.WholeFiles()])
         with _refused(MisconfigurationException), stop.listening():
             trainer.fit(classifier, datamodule, ckpt_path=resume)
-            if not classifier.results:  # nothing was left to train: the run was stopped after its last epoch
-                last = next((row for row in reversed(run.metrics) if "train/epoch_error" in row), {})
-                classifier.results = {key: value for key, value in last.items() if "/" in key}
             if cfg.test_views:
                 trainer.test(classifier, datamodule, verbose=False)
     except BaseException:

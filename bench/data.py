@@ -7,8 +7,8 @@ All ways get the same pictures and one thread; what is timed is processor time. 
 way once, in turn), so a drift of the machine meets all alike; printed are the median pictures per second of each way,
 and the median over the rounds of its ratio to its peer, with the range.
 
-The last two rows are by the clock and with all the threads a run would have: how many pictures a second reach the
-device as floats, augmented. What a run waits for them stands in its own log and in metrics.csv (data_wait).
+The last two rows are by the clock, with a run's reading threads: how many pictures a second reach the device as
+floats, augmented (on a processor by one thread). What a run waits for them stands in its own log and metrics.csv.
 """
 
 from __future__ import annotations
@@ -43,7 +43,15 @@ BICUBIC, PREPARE = "prepare: Pillow bicubic, JPEG", "prepare: ours, JPEG"
 PIL, JPEG, RAW = "read: Pillow, 256-pixel files, to normalised floats", "read: our store, JPEG", "read: our store, raw"
 REFERENCE = "to floats: torchvision's reference, original files"
 OURS_JPEG, OURS_RAW = "to floats: ours, JPEG, with colour noise", "to floats: ours, raw, with colour noise"
-PAIRS = [(PREPARE, BICUBIC), (JPEG, PIL), (RAW, PIL), (OURS_RAW, REFERENCE), (OURS_JPEG, REFERENCE)]
+PAIRS = [
+    (PREPARE, BICUBIC),
+    (JPEG, PIL),
+    (RAW, PIL),
+    (OURS_JPEG, PIL),
+    (OURS_RAW, PIL),
+    (OURS_RAW, REFERENCE),
+    (OURS_JPEG, REFERENCE),
+]
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 

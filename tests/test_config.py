@@ -66,6 +66,8 @@ MISTAKES = [
     (["data=imagenet", "data.root=/nowhere"], "data.root=/nowhere is no folder", "alexnet_pl.prepare SOURCE /nowhere"),
     (["data=imagenet", "data.root=/"], "data.root=/ is no packed store", "alexnet_pl.prepare SOURCE /"),
     (["data=tiny_imagenet", "data.download=true"], "data.download", "alexnet_pl.prepare"),
+    (["data.size=64"], "data.size=64", "data=shapes"),
+    (["test_views=10"], "test_views=10", "data.resize"),
     (["data.workers=2"], "data.workers=2", "data=imagenet"),
     (["data.crop_chunk=0"], "data.crop_chunk=0", "2012: 32"),
     (["data.color_noise=strong"], "data.color_noise=strong", "released_2012"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
 import threading
 import time
 from pathlib import Path
@@ -15,10 +18,12 @@ from rich.console import Console
 from torch import Tensor
 
 from alexnet_pl import augment, config, data, loader, runs, store
-from alexnet_pl.errors import ConfigError, TrainingError
+from alexnet_pl.errors import ConfigError, Interrupted, TrainingError
 from alexnet_pl.module import Classifier
 from alexnet_pl.prepare import Options, prepare
+from tests import test_resume
 from tests.conftest import Command, composed
+from tests.test_train import assert_same_training
 
 SIZE, CLASSES = 40, 13
 COUNTS = {"train": 8, "val": 3}  # of each class
@@ -130,9 +135,7 @@ def test_waiting_is_measured_and_what_a_gpu_still_has_to_do_is_none(monkeypatch:
 
 def test_a_store_cut_short_is_refused_and_one_damaged_under_way_is_told(packed: Path, tmp_path: Path):
     copy = tmp_path / "copy"
-    copy.mkdir()
-    for path in packed.iterdir():
-        (copy / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(packed, copy)
     pictures = stored(copy)
     part = copy / store.need(copy).parts["train"][0].file
     part.write_bytes(part.read_bytes()[:-100])
@@ -167,6 +170,11 @@ def test_the_configuration_takes_classes_and_size_from_the_store(packed: Path):
     [
         (["data.num_classes=12"], "data.num_classes=12, but the store in data.root=.* has 13"),
         (["data.size=256"], "data.size=256, but the store in data.root=.* has 40"),
+        (["data.store=other"], "data.store=other, but the store in data.root=.* has "),
+        (
+            ["test_views=10", "data.crop_size=40", "data.resize=40"],
+            "test_views=10 needs pictures larger than their crops",
+        ),
         (["data.resize=32", "data.crop_size=40"], r"data\.crop_size=40 must lie between 8 and the picture's 32 pixels"),
     ],
 )
@@ -244,6 +252,67 @@ def test_validation_counts_every_picture_once_where_processes_do_not_divide_them
     error, top5_error = reference_counts(cfg)
     assert results["val/error"].item() == pytest.approx(error, abs=1e-7)
     assert results["val/top5_error"].item() == pytest.approx(top5_error, abs=1e-7)
+
+
+@pytest.mark.parametrize("batch", [3, 7])
+def test_a_run_from_a_store_is_resumed_bit_for_bit(
+    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int
+):
+    """Stopped in the middle of an epoch, or at its end; read by other threads then."""
+    monkeypatch.chdir(tmp_path)
+    over = [
+        "data=imagenet", f"data.root={packed}", "data.batch_size=16", "data.color_noise=paper", "optim=released_170",
+        "trainer.max_epochs=2", "trainer.limit_val_batches=1",
+    ]  # fmt: skip
+    whole = test_resume.fit(tmp_path / "whole", over, monkeypatch)
+    with pytest.raises(Interrupted):
+        test_resume.fit(tmp_path / "stopped", [*over, "data.workers=1"], monkeypatch, stop_in=batch)
+    stopped = test_resume.fit(tmp_path / "stopped", [*over, "data.workers=3"], monkeypatch)
+    assert_same_training(stopped, whole)
+    left, right = stopped.done["metrics"], whole.done["metrics"]
+    assert left == right
+    assert "val/top5_error" in left
+
+
+def test_a_run_is_not_continued_on_another_store(packed: Path, tmp_path: Path):
+    """The store may move, but pictures, size and form are its own."""
+    cfg = configuration(packed)
+    run = runs.Run(tmp_path / "run")
+    run.start(config.as_dict(cfg), [])
+    cfg.data.root = "/moved"
+    run.refuse_another(config.as_dict(cfg))
+    cfg.data.store = "0123456789abcdef-40-raw"
+    with pytest.raises(ConfigError, match=r"data\.store was .* and is now 0123456789abcdef-40-raw"):
+        run.refuse_another(config.as_dict(cfg))
+
+
+@pytest.mark.parametrize("name", ["val.parquet", "mean.npy"])
+def test_a_damaged_index_or_mean_is_told(packed: Path, tmp_path: Path, name: str):
+    copy = tmp_path / "copy"
+    shutil.copytree(packed, copy)
+    data = bytearray((copy / name).read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 20] = bytes(range(20))
+    (copy / name).write_bytes(data)
+    with pytest.raises(ConfigError, match=f"{name} is damaged: copy the store again"):
+        stored(copy)
+
+
+def test_a_signal_in_the_test_at_the_end_is_heard(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    over = ["model=alexnet", "data=imagenet", f"data.root={packed}", "trainer.max_epochs=1", "test_views=10"]
+    step = Classifier.test_step
+
+    def stopped(self: Classifier, *args: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        step(self, *args)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "test_step", stopped)
+        with pytest.raises(Interrupted, match="training is done and saved: the same command continues"):
+            test_resume.fit(tmp_path / "run", over, monkeypatch)
+    run = test_resume.fit(tmp_path / "run", over, monkeypatch)
+    assert {"val/error", "train/epoch_error", "test/error"} <= set(run.done["metrics"])
+    assert sum("test/error" in row for row in run.metrics) == 1
 
 
 def test_a_run_from_a_store_reports_its_waiting_and_ends_with_ten_views(packed: Path, train: Command, tmp_path: Path):

@@ -71,6 +71,8 @@ def prepare(source: Path, root: Path, options: Options, console: Console, dry_ru
     except BlockingIOError as error:
         raise ConfigError(f"another process is packing into {root}: wait for it, or stop it") from error
     with lock or nullcontext():
+        if (store.read(root), store.read_plan(root)) != (done, begun):
+            raise ConfigError(f"another process has packed into {root} meanwhile: run the same command again")
         files.write(root / "plan.json", json.dumps(vars(plan), indent=1))
         packing = Packing(found, root, plan, options.max_skipped, options.workers)
         with Meter("packing", trial.files, console) as meter:
@@ -154,7 +156,9 @@ def main() -> None:
             verify(sound, console)
         else:
             prepare(source, root, refuse(Options(**arguments)), console, dry_run)
-    except UserError as error:
+    except (UserError, KeyboardInterrupt) as error:
+        if isinstance(error, KeyboardInterrupt):
+            error = Interrupted(error.args[0], "what is packed is kept")
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except OSError as error:
@@ -180,4 +184,4 @@ def refuse(options: Options) -> Options:
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:
-    raise Interrupted(signum, "what is packed is kept")
+    raise KeyboardInterrupt(signum)  # no Exception: what copes with damaged files must let it through

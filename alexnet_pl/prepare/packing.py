@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import os
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -126,6 +127,8 @@ class Packing:
                 rows.append((split.names[i], int(split.labels[i]), offset, len(cell), reason))
                 offset += len(cell)
                 advance(1)
+            part.flush()
+            os.fsync(part.fileno())  # its page must not be on the disk before it
         head = {"bytes": str(offset), "sha256": digest.hexdigest()}
         page = pa.table(list(zip(*rows, strict=True)), PAGE.with_metadata(head))
         with files.beside(self.page_path(job)) as beside:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import time
 from collections.abc import Iterable
@@ -16,15 +15,11 @@ from rich.console import Console
 from alexnet_pl import pictures, sources, store
 from alexnet_pl.errors import ConfigError
 from alexnet_pl.prepare.packing import encode
+from alexnet_pl.provenance import processors
 from alexnet_pl.statistics import Sums
 
 TRIED = 32
 """Pictures of each split that are tried"""
-
-
-def processors() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass

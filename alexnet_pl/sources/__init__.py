@@ -17,7 +17,7 @@ import numpy as np
 
 from alexnet_pl.errors import ConfigError
 from alexnet_pl.sources.base import Source, Split, found
-from alexnet_pl.sources.folders import class_folders, subfolders
+from alexnet_pl.sources.folders import SPLITS, class_folders, subfolders
 from alexnet_pl.sources.ilsvrc import ilsvrc
 from alexnet_pl.sources.shards import parquet_shards
 from alexnet_pl.sources.tiny import tiny_imagenet
@@ -81,7 +81,10 @@ def _recognise(root: Path) -> Source:
             return source
         raise ConfigError(f"{root} is a file: give the folder that holds it")
     inside = subfolders(root)
-    places = [root / place for place in dict.fromkeys([*PLACES, *(inside if len(inside) == 1 else [])])]
+    places = [
+        root / place
+        for place in dict.fromkeys([*PLACES, *(inside if len(inside) == 1 and inside[0] not in SPLITS else [])])
+    ]
     for place in places:
         if sources := [source for layout in LAYOUTS if (source := layout(place))]:
             if len(sources) > 1:
