@@ -50,7 +50,7 @@ class Pictures(pl.LightningDataModule):
             self.colors = Colors(*(torch.tensor(colors[key], dtype=torch.float64) for key in Colors._fields))
         else:
             sums = Sums(self.train.images.shape[1])
-            sums.add(self.train.images)
+            sums.add(self.train.images.cpu())  # not every device has float64
             mean = sums.mean_image()
             self.colors = sums.colors()
         mean = augment.resize(mean.float()[None], d.picture_size)[0]
