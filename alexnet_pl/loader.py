@@ -150,7 +150,7 @@ class Batches:
                 while ahead:
                     yield self._wait(ahead.popleft())
             finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+                pool.shutdown(cancel_futures=True)
 
     def _wait(self, images: Future[Tensor]) -> Tensor:
         """The pictures, once they are read. What a GPU has still to do meanwhile is no waiting."""

@@ -43,13 +43,13 @@ def decode(data: bytes) -> Tensor:
         with Image.open(io.BytesIO(data)) as image:
             if image.format in ("JPEG", "MPO"):
                 try:
-                    pixels = torch.from_numpy(simplejpeg.decode_jpeg(data, "RGB"))
+                    pixels = simplejpeg.decode_jpeg(data, "RGB")
                 except ValueError as error:
                     if "remature end" in str(error):
                         raise Unreadable("the file ends before the picture does") from error
                     pixels = None  # Pillow takes some that it refuses, and names what is wrong with others
                 if pixels is not None and image.mode != "CMYK" and _orientation(image) == 1:
-                    return pixels.permute(2, 0, 1)
+                    return torch.from_numpy(pixels).permute(2, 0, 1)
             if image.mode not in MODES:
                 raise Unreadable(f"{image.format} of mode {image.mode}, which has more than 8 bits")
             image.load()

@@ -122,19 +122,28 @@ class Store:
         files.write(self.root / "store.json", json.dumps(plain, indent=1))
 
     def check_files(self, split: str) -> None:
-        """Raise ConfigError where a file is missing or cut short, or where the mean image or an index is damaged; what
-        the large files hold is for `prepare --verify` to check.
+        """Raise ConfigError where a part is missing or cut short, or an index or the mean image is damaged; what the
+        parts hold is for `prepare --verify` to check.
         """
-        for part in self.parts[split] + self.others:
-            path = self.root / part.file
-            found = path.stat().st_size if path.is_file() else -1
-            if found != part.bytes:
-                what = "is missing" if found < 0 else f"has {found:,} bytes instead of {part.bytes:,}"
-                raise ConfigError(f"{path} {what}: copy the store again, or remove it and prepare it anew")
+        for part in self.parts[split]:
+            self.check_size(part)
         for part in self.others:
+            self.compare(part)
+
+    def check_size(self, part: Part) -> None:
+        """Raise ConfigError where a file is missing or cut short."""
+        path = self.root / part.file
+        found = path.stat().st_size if path.is_file() else -1
+        if found != part.bytes:
+            what = "is missing" if found < 0 else f"has {found:,} bytes instead of {part.bytes:,}"
+            raise ConfigError(f"{path} {what}: copy the store again, or remove it and prepare it anew")
+
+    def compare(self, part: Part) -> None:
+        """Raise ConfigError where a file is not the one that was written, by its size and its checksum."""
+        self.check_size(part)
+        if measure(self.root / part.file) != part:
             path = self.root / part.file
-            if measure(path) != part:
-                raise ConfigError(f"{path} is damaged: copy the store again, or remove it and prepare it anew")
+            raise ConfigError(f"{path} is damaged: copy the store again, or remove it and prepare it anew")
 
 
 def read_plan(root: Path) -> Plan | None:
@@ -195,14 +204,9 @@ def need(root: Path) -> Store:
 
 
 def measure(path: Path) -> Part:
-    """A finished file."""
-    return Part(path.name, path.stat().st_size, sha256(path))
-
-
-def sha256(path: Path) -> str:
-    """The checksum of a file."""
+    """A finished file with its size and checksum."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return Part(path.name, path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
 
 
 def read_at(descriptor: int, offset: int, buffer: memoryview) -> None:

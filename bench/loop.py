@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as alexnet-train does
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 import pytorch_lightning as pl
 import torch
