@@ -13,12 +13,17 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+import torch.distributed as dist
 from lightning_fabric.plugins.io import TorchCheckpointIO
 from pytorch_lightning.callbacks import ModelCheckpoint
 
+from alexnet_pl import config, launch, runs
 from alexnet_pl.errors import ConfigError, Interrupted
 from alexnet_pl.files import beside
 from alexnet_pl.runs import Run
+
+AGREE_EVERY = 16
+"""Steps between two moments at which the processes on GPUs ask each other whether to stop"""
 
 
 class WholeFiles(TorchCheckpointIO):
@@ -37,11 +42,32 @@ def images_seen(path: Path) -> int:
     Raises:
         ConfigError: the file is not a checkpoint of a run.
     """
+    return int(_read(path, "remove it to start the run again")["progress"]["images_seen"])
+
+
+def check_origin(path: Path, cfg: config.Config) -> None:
+    """Refuse a checkpoint to start from that a run of this configuration could not have written; devices do not count.
+
+    Raises:
+        ConfigError: the file is not a checkpoint of a run, or one of another net, other data or another rule.
+    """
+    there = _read(path, "give another ckpt_path")["config"]
+    changed = runs.differences(there, config.as_dict(cfg))
+    changed = {key: was for key, was in changed.items() if key.split(".")[0] in ("seed", "model", "data", "optim")}
+    for key in ("model.compile", "model.channels_last"):  # how it is computed, not what
+        changed.pop(key, None)
+    if changed:
+        said = ", ".join(f"{key} is {old} there and {new} here" for key, (old, new) in changed.items())
+        raise ConfigError(f"ckpt_path={path} is of another run ({said}): a run can only change its devices and length")
+
+
+def _read(path: Path, advice: str) -> dict[str, Any]:
     try:
-        return int(torch.load(path, map_location="cpu", weights_only=True)["progress"]["images_seen"])
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return {key: checkpoint[key] for key in ("progress", "config")}
     except Exception as error:  # whatever a damaged file makes torch say
         reason = str(error).strip().split("\n")[0]
-        raise ConfigError(f"{path} cannot be read ({reason}): remove it to start the run again") from error
+        raise ConfigError(f"{path} cannot be read ({reason}): {advice}") from error
 
 
 def every_epoch(run: Run, with_validation: bool) -> list[pl.Callback]:
@@ -69,19 +95,21 @@ class StopAfter(pl.Callback):
 
 
 class StopOnSignal(pl.Callback):
-    """On SIGINT (Ctrl-C) or SIGTERM: finish the step, write last.ckpt, raise `Interrupted`.
+    """On a signal that asks for the end: finish the step, write last.ckpt, raise `Interrupted`, on all processes alike.
 
-    A second signal stops at once.
+    SIGINT (Ctrl-C) as a second signal stops at once.
     """
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.signum: int | None = None
+        self.signum = 0  # asked for by this signal; 0: by none
+        self.agreed = False  # whether all processes know
+        self.group: Any = None  # of all processes, over their processors
 
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Catch the signals inside, and put back what was there before."""
-        before = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
+        before = {s: signal.signal(s, self._note) for s in launch.STOPS}
         try:
             yield
         finally:
@@ -90,18 +118,33 @@ class StopOnSignal(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Lightning has put a handler of its own in front by now: it would break off where we still go on."""
-        for s in (signal.SIGINT, signal.SIGTERM):
+        for s in launch.STOPS:
             signal.signal(s, self._note)
+        if trainer.world_size > 1:
+            self.group = dist.new_group(backend="gloo")
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
-        if self.signum is not None:
+        if self.signum and signum == signal.SIGINT:
             raise KeyboardInterrupt
-        self.signum = signum
+        self.signum = self.signum or signum
+
+    def _asked(self, trainer: pl.Trainer) -> bool:
+        """Whether any process was asked to stop; all must call this at the same moment."""
+        if launch.orphaned():
+            self.signum = self.signum or signal.SIGTERM
+        if trainer.world_size > 1 and not self.agreed:
+            signum = torch.tensor(self.signum)
+            dist.all_reduce(signum, dist.ReduceOp.MAX, group=self.group)
+            self.signum = int(signum)
+        self.agreed = self.signum != 0
+        return self.agreed
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self.signum is None:
+        # Agreeing takes as long as a small step on a GPU: there not after each.
+        every = AGREE_EVERY if trainer.world_size > 1 and pl_module.device.type != "cpu" else 1
+        if not self.agreed and (batch_idx % every or not self._asked(trainer)):
             return
         # First comes what a checkpoint would lose: an epoch's end, a validation that is due, gradients on their way.
         ends = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
@@ -110,10 +153,10 @@ class StopOnSignal(pl.Callback):
             trainer.save_checkpoint(self.run.last)
             raise Interrupted(self.signum)
 
-    def on_test_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        if self.signum is not None and self.run.last.is_file():
+    def on_test_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        if self._asked(trainer) and self.run.last.is_file():
             raise Interrupted(self.signum, "training is done and saved")
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.signum is not None and self.run.last.is_file():
+        if self._asked(trainer) and self.run.last.is_file():
             raise Interrupted(self.signum)

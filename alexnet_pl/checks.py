@@ -17,16 +17,19 @@ from typing import Any, get_args, get_type_hints
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from alexnet_pl import store
+from alexnet_pl import layouts, runs, store
 from alexnet_pl.config import ColorNoise, Config, Data, DataSet, LoggerName, Model, Schedule, WandbMode
 from alexnet_pl.errors import ConfigError, nearest
 from alexnet_pl.keys import keys, known, words
 from alexnet_pl.table import steps
 
 
-def check(cfg: DictConfig, to_run: bool = True) -> Config:
-    """Turn a composed configuration into a `Config`; where it is not to run, no data or key need be there.
+def check(cfg: DictConfig, to_run: bool = True, here: bool = True) -> Config:
+    """Turn a composed configuration into a `Config`.
 
+    Args:
+        to_run: false asks for no data and no key.
+        here: false asks for no devices, as another machine has them.
     Raises:
         ConfigError: an unknown key (also one added with +), a wrong type, a missing value, or a combination that
             cannot run. Nothing has been written and no work done by then.
@@ -42,7 +45,11 @@ def check(cfg: DictConfig, to_run: bool = True) -> Config:
             raise error.__cause__ from None
         raise ConfigError(explain(error)) from error
     assert isinstance(run, Config)
-    for sentence in chain(_rules(run), _machine_rules(run) if to_run else ()):
+    for sentence in chain(
+        _rules(run),
+        _machine_rules(run) if to_run else (),
+        layouts.device_rules(run.trainer) if to_run and here else (),
+    ):
         raise ConfigError(sentence)
     return run
 
@@ -105,7 +112,7 @@ def _rules(c: Config) -> Iterator[str]:
     yield from _data_rules(d)
     if c.model.num_classes < d.num_classes:
         yield f"model.num_classes={c.model.num_classes} is fewer than the {d.num_classes} of data={d.name.name}"
-    steps(c.model, d.image_size)  # raises where there is no such net
+    plan = steps(c.model, d.image_size)  # raises where there is no such net
     if c.seed < 0:
         yield f"seed={c.seed} must not be negative"
     if c.window < 1:
@@ -133,9 +140,7 @@ def _rules(c: Config) -> Iterator[str]:
         yield f"trainer.{name}={getattr(t, name)} would not train as it says: use trainer.limit_train_batches above 0"
     if all(limit is None for limit in (t.max_epochs, t.max_steps, t.max_time, t.fast_dev_run)):
         yield "training would never end: set trainer.max_epochs, trainer.max_steps or trainer.max_time"
-    one = str(t.devices) == "1" or (isinstance(t.devices, list) and len(t.devices) == 1)
-    if not one or t.num_nodes not in (1, None):
-        yield f"trainer.devices={t.devices} on {t.num_nodes or 1} nodes: this version trains on one device"
+    yield from layouts.rules(c, plan)
 
 
 def _data_rules(d: Data) -> Iterator[str]:
@@ -170,6 +175,8 @@ def _data_rules(d: Data) -> Iterator[str]:
 def _machine_rules(c: Config) -> Iterator[str]:
     """What this machine must have for the run."""
     d = c.data
+    if c.ckpt_path and not runs.checkpoint(c.ckpt_path).is_file():
+        yield f"ckpt_path={c.ckpt_path} is neither a checkpoint nor the folder of a run that has one"
     if d.name is DataSet.cifar10 and not d.download and not (d.root and Path(d.root).expanduser().is_dir()):
         hint = _folder_hint(d.root)
         yield f"data.root={d.root} is not a folder: {hint}give the one with CIFAR-10, or data.download=true"

@@ -202,9 +202,10 @@ class Trainer:
     accelerator: str | None = None
     """auto, cpu, gpu, mps"""
     strategy: str | None = None
-    """how Lightning runs the model"""
+    """how several devices share the work: see alexnet_pl/layouts.py. ddp (or auto): each has the whole net; towers: one
+    tower each, as in 2012; owt: convolutions as in ddp, of the fully connected layers some units each"""
     devices: Any = None
-    """how many devices; this version trains on one"""
+    """how many devices on each machine, -1 for all; on processors, how many processes"""
     num_nodes: int | None = None
     """machines"""
     precision: str | None = None
@@ -309,6 +310,9 @@ class Config:
     """folder under runs/ and group in W&B"""
     seed: int = MISSING
     """of the initial weights, the order of the pictures and the augmentation"""
+    ckpt_path: str | None = None
+    """a run folder, or a checkpoint in one, to start from: the same net, data and rule go on in a folder of their own,
+    on other devices or for longer (null: from the beginning)"""
     window: int = MISSING
     """pictures per point of the running training error, measured on the batches as they are trained"""
     subset: int = MISSING

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from alexnet_pl import augment, cifar10, config, store
 from alexnet_pl.errors import ConfigError
-from alexnet_pl.loader import Batches, InMemory, Stored
+from alexnet_pl.loader import Batches, InMemory, Part, Stored
 from alexnet_pl.shapes import shapes
 from alexnet_pl.statistics import Colors, Sums
 
@@ -90,6 +90,13 @@ class Pictures(pl.LightningDataModule):
     def epoch(self) -> int:
         return self.trainer.current_epoch if self.trainer else 0
 
+    @property
+    def share(self) -> tuple[int, int]:
+        """Number of this process among those that share a batch, and how many these are; a tower group is one."""
+        strategy = self.trainer.strategy if self.trainer else None
+        of = getattr(strategy, "distributed_sampler_kwargs", None) or {"rank": 0, "num_replicas": 1}
+        return of["rank"], of["num_replicas"]
+
     # -------------------------------------------------------------------------------------------- loaders
 
     def train_dataloader(self) -> Batches:
@@ -100,7 +107,7 @@ class Pictures(pl.LightningDataModule):
             return torch.randperm(len(self.train), generator=augment.stream(self.cfg.seed, epoch))
 
         size = self.cfg.data.batch_size
-        self.batches = Batches(self.train, order, len(self.train), size, self.train_input, self.device)
+        self.batches = Batches(self.train, order, len(self.train), size, self.train_input, self.device, self.share)
         return self.batches
 
     def val_dataloader(self) -> list[Batches]:
@@ -115,40 +122,45 @@ class Pictures(pl.LightningDataModule):
         return self._evaluation(self.val, len(self.val), self.views_input, self.cfg.test_views)
 
     def _evaluation(
-        self, pictures: InMemory | Stored, count: int, transform: Callable[[Tensor, int], Tensor], views: int = 1
+        self, pictures: InMemory | Stored, count: int, transform: Callable[[Tensor, int, Part], Tensor], views: int = 1
     ) -> Batches:
         """The same pictures each time, of which each process takes its share: each once, however many processes."""
         rows = torch.arange(count)
         if isinstance(pictures, Stored):  # it may hold one class after the other, and a part must be a fair sample
             rows = torch.randperm(len(pictures), generator=augment.stream(len(pictures)))[:count]
-        if self.trainer:
-            rows = rows[self.trainer.global_rank :: self.trainer.world_size]
-        batch_size = min(1000, 1 + 2**23 // self.image_size**2)  # about the same memory whatever the size
-        return Batches(pictures, lambda: rows, len(rows), -(-batch_size // views), transform, self.device)
+        inputs = min(1000, 1 + 2**23 // self.image_size**2)  # about the same memory whatever the size
+        batch_size = -(-inputs // views) * self.share[1]
+        return Batches(pictures, lambda: rows, len(rows), batch_size, transform, self.device, self.share)
 
     # -------------------------------------------------------------------------------------------- on the device
 
-    def train_input(self, images: Tensor, step: int) -> Tensor:
-        """uint8 (n, S, S, 3) as training sees it in a batch of this number: float32 (n, 3, H, W)."""
+    def train_input(self, images: Tensor, step: int, part: Part | None = None) -> Tensor:
+        """uint8 (n, S, S, 3) as training sees it in a batch of this number: float32 (n, 3, H, W).
+
+        Chance draws for the whole batch, of which these pictures are a part: it does not depend on the layout.
+        """
         d, size = self.cfg.data, self.image_size
+        first, last, of = part or Part(0, len(images), len(images))
         random = augment.stream(self.cfg.seed, self.epoch, 1 + step)  # the order has the stream of 0
         images = augment.resize(images, d.picture_size)
         if not d.crops:
             images = augment.centre_crop(images, size)
         margin = images.shape[1] - size
         if margin or d.flips:
-            images = augment.crop(images, size, augment.draw(len(images), margin, d.flips, random, d.crop_chunk))
+            places = augment.draw(of, margin, d.flips, random, d.crop_chunk)
+            images = augment.crop(images, size, augment.Draw(*(each[first:last] for each in places)))
         shift, divisor = None, 1.0
         if d.color_noise is not config.ColorNoise.off and self.epoch < (d.color_noise_until or self.epoch + 1):
-            shift, divisor = augment.color_noise(d.color_noise, len(images), self.colors, random)
+            shift, divisor = augment.color_noise(d.color_noise, of, self.colors, random)
+            shift = shift[first:last]
         return augment.to_input(images, self.mean, d.scale * divisor, shift)
 
-    def centre_input(self, images: Tensor, step: int) -> Tensor:
+    def centre_input(self, images: Tensor, step: int, part: Part | None = None) -> Tensor:
         """uint8 (n, S, S, 3) as evaluation sees it: float32 (n, 3, H, W)."""
         images = augment.centre_crop(augment.resize(images, self.cfg.data.picture_size), self.image_size)
         return augment.to_input(images, self.mean, self.cfg.data.scale)
 
-    def views_input(self, images: Tensor, step: int) -> Tensor:
+    def views_input(self, images: Tensor, step: int, part: Part | None = None) -> Tensor:
         """uint8 (n, S, S, 3) as the test at the end sees it: float32 (n * test_views, 3, H, W)."""
         if self.cfg.test_views == 1:
             return self.centre_input(images, step)

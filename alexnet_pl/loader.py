@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import NamedTuple
 
 import numpy as np
 import simplejpeg
@@ -23,6 +24,14 @@ from alexnet_pl.store import Store, read_at
 
 AHEAD = 2
 """Batches that wait, read, beside those that are being read"""
+
+
+class Part(NamedTuple):
+    """The pictures of a batch that one process has: `first` up to, not including, `last`, `of` over all processes."""
+
+    first: int
+    last: int
+    of: int
 
 
 class InMemory:
@@ -95,14 +104,16 @@ class Stored:
 
 
 class Batches:
-    """Batches of a set, in the order given anew for each epoch.
+    """Batches of a set, in the order given anew for each epoch; of each, this process's part.
 
     Stateful in Lightning's sense: a checkpoint in the middle of an epoch records how many batches were handed out,
-    and the resumed epoch goes on with the next one.
+    and the resumed epoch goes on with the next one, whatever the layout.
 
     Args:
         rows: () -> int64 (count,), the rows of an epoch in their order.
-        transform: (uint8 (n, S, S, 3) on the device, number of the batch) -> the net's input.
+        batch_size: pictures of a batch over all processes.
+        transform: (uint8 (n, S, S, 3) on the device, number of the batch, the part they are of it) -> the net's input.
+        share: number of this process among those that share the batch, and how many these are.
     """
 
     def __init__(
@@ -111,11 +122,12 @@ class Batches:
         rows: Callable[[], Tensor],
         count: int,
         batch_size: int,
-        transform: Callable[[Tensor, int], Tensor],
+        transform: Callable[[Tensor, int, Part], Tensor],
         device: torch.device,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
         self.pictures, self.rows, self.count, self.batch_size = pictures, rows, count, batch_size
-        self.transform, self.device = transform, device
+        self.transform, self.device, self.share = transform, device, share
         self.waited = 0.0  # seconds for which the device had nothing to do because pictures were not read yet
         self.done = 0  # batches handed out in this epoch
         self._start = 0  # where the next epoch begins: 0, or in the middle after load_state_dict
@@ -123,17 +135,28 @@ class Batches:
     def __len__(self) -> int:
         return -(-self.count // self.batch_size)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields float (n, 3, H, W) and int64 (n,); the last batch of an epoch may be smaller, as in 2012."""
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, int]]:
+        """Yields float (n, 3, H, W), int64 (n,), and the batch's pictures over all processes.
+
+        The last batch of an epoch may be smaller, as in 2012; a process may then have none of it.
+        """
         start, self._start = self._start, 0
         self.done, self.waited = start, 0.0
         order = self.rows().to(self.pictures.labels.device)  # once: a GPU would wait for each batch's
         batches = order.split(self.batch_size)[start:]
-        for rows, images in zip(batches, self._read(batches), strict=True):
+        parts = [self._part(len(batch)) for batch in batches]
+        own = tuple(batch[part.first : part.last] for batch, part in zip(batches, parts, strict=True))
+        for rows, part, images in zip(own, parts, self._read(own), strict=True):
             labels = self.pictures.labels[rows]
             self.done += 1
             images, labels = (each.to(self.device, non_blocking=True) for each in (images, labels))
-            yield self.transform(images, self.done - 1), labels
+            yield self.transform(images, self.done - 1, part), labels, part.of
+
+    def _part(self, pictures: int) -> Part:
+        """Equal parts; where they do not come out even the last ones are smaller, as torch.chunk makes them."""
+        rank, size = self.share
+        part = -(-pictures // size)
+        return Part(min(rank * part, pictures), min((rank + 1) * part, pictures), pictures)
 
     def _read(self, batches: tuple[Tensor, ...]) -> Iterator[Tensor]:
         """The pictures of each batch, read ahead by the set's threads, if it has any."""

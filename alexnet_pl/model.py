@@ -37,9 +37,13 @@ class LocalConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, channels, height, width) -> (N, kernels, height, width)."""
+        return self.compute(x, self.weight, self.bias)
+
+    def compute(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """The same with any weights, as F.conv2d."""
         windows = F.unfold(x, self.size, padding=self.padding)  # (N, channels * size * size, places)
-        out = windows.permute(2, 0, 1) @ self.weight.mT  # (places, N, kernels)
-        return out.permute(1, 2, 0).unflatten(2, self.bias.shape[1:]) + self.bias
+        out = windows.permute(2, 0, 1) @ weight.mT  # (places, N, kernels)
+        return out.permute(1, 2, 0).unflatten(2, bias.shape[1:]) + bias
 
 
 class MaskDropout(nn.Module):

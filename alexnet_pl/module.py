@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from alexnet_pl import augment, config, model, optim
+from alexnet_pl import augment, config, layouts, model, optim, parallel
 from alexnet_pl.errors import NotFinite
+from alexnet_pl.table import steps
 
 
 class Classifier(pl.LightningModule):
@@ -35,8 +36,10 @@ class Classifier(pl.LightningModule):
 
     def __init__(self, cfg: config.Config, image_size: int) -> None:
         super().__init__()
-        self.cfg = cfg
+        self.cfg, self.image_size = cfg, image_size
         self.net = model.build(cfg.model, image_size, cfg.seed)
+        self.batch = parallel.Batch()
+        self.spread = False  # whether this process has its part of the net only
         self.images_seen = 0
         self.window_loss = math.nan  # mean training loss over the last window
         self.evaluated: dict[str, float] = {}  # since the last row of an epoch
@@ -46,10 +49,29 @@ class Classifier(pl.LightningModule):
         # wrong answers, summed loss, pictures: of this window, counted on the device and read once a window; and of
         # this epoch. Not buffers: those would follow the net into low precision.
         self._window = torch.zeros(3)
+        self._window_pictures = 0  # over all processes
         self._epoch = [0.0, 0.0, 0.0]
         self._epoch_seconds = 0.0  # of training
         self._start_clock()
         self._counts: dict[str, Tensor] = {}  # by set: wrong, not among five, summed loss, pictures
+
+    def configure_model(self) -> None:
+        """Take this process's part of the batch and of the net."""
+        if self.spread:  # Lightning asks again before a test
+            return
+        self.spread = True
+        self.where = layouts.layout(self.cfg.trainer)
+        self.batch = parallel.Batch(*self.trainer.datamodule.share)  # type: ignore[attr-defined]
+        plan = steps(self.cfg.model, self.image_size)
+        parallel.spread(self.net, plan, self.where, self.device_mesh, self.batch)
+
+    def _sum(self, numbers: Tensor) -> Tensor:
+        """Over the processes that share a batch; every process must ask."""
+        mesh = self.device_mesh
+        group = mesh["data_parallel"].get_group() if mesh is not None else None
+        if self.batch.size == 1:
+            return numbers
+        return self.trainer.strategy.reduce(numbers.clone(), group=group, reduce_op="sum")
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) float -> logits (N, num_classes)."""
@@ -91,25 +113,28 @@ class Classifier(pl.LightningModule):
     def _start_clock(self) -> None:
         self._clock, self._timed_from = time.perf_counter(), self.images_seen
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        images, labels = batch
+    def training_step(self, batch: tuple[Tensor, Tensor, int], batch_idx: int) -> Tensor:
+        """The loss of this process's part of the batch, over the pictures of the whole."""
+        images, labels, pictures = batch
+        self.batch.begin(pictures)
         if self.cfg.model.dropout is not config.Dropout.none:  # a resumed run must draw the same masks
-            place = self.cfg.seed, self.trainer.current_epoch, batch_idx, 1 + self.global_rank
-            torch.manual_seed(augment.seed(*place))
+            torch.manual_seed(augment.seed(self.cfg.seed, self.trainer.current_epoch, batch_idx, 1))
         logits = self(images)
-        loss = F.cross_entropy(logits, labels)
+        total = F.cross_entropy(logits, labels, reduction="sum")
         with torch.no_grad():
             wrong = (logits.argmax(1) != labels).sum()
-            count = torch.full_like(loss, len(labels), dtype=torch.float32)
-            self._window += torch.stack([wrong.float(), loss.float() * count, count])
-        self.images_seen += len(labels)
+            count = torch.full_like(total, len(labels), dtype=torch.float32)
+            self._window += torch.stack([wrong.float(), total.float(), count])
+        self._window_pictures += pictures
+        self.images_seen += pictures
         # Windows split an epoch evenly, so that none is too small to trust.
         batches = int(self.trainer.num_training_batches)
-        pictures = min(self.pictures_per_epoch, batches * self.cfg.data.batch_size)
-        windows = max(1, min(batches, round(pictures / self.cfg.window)))
+        epoch = min(self.pictures_per_epoch, batches * self.cfg.data.batch_size)
+        windows = max(1, min(batches, round(epoch / self.cfg.window)))
         if (batch_idx + 1) * windows // batches > batch_idx * windows // batches:
             self._close_window()
-        return loss
+        # Gradients of parts are summed, but DDP takes their mean.
+        return total * ((self.batch.size if self.where.name == "ddp" else 1) / pictures)
 
     def _close_window(self) -> None:
         """Report the running error and start counting anew.
@@ -117,7 +142,7 @@ class Classifier(pl.LightningModule):
         Raises:
             NotFinite: the loss is not finite; this step's update is not made, and no checkpoint has it.
         """
-        wrong, loss, count = self._window.tolist()  # the only wait for the device
+        wrong, loss, count = self._sum(self._window).tolist()  # the only wait for the device
         self.window_loss = loss / count
         if not math.isfinite(loss):
             raise NotFinite(
@@ -131,6 +156,7 @@ class Classifier(pl.LightningModule):
         self._start_clock()
         self._epoch = [total + part for total, part in zip(self._epoch, (wrong, loss, count), strict=True)]
         self._window.zero_()
+        self._window_pictures = 0
         (lr,) = (group["lr"] for group in self.trainer.optimizers[0].param_groups if group["name"] == "weight")
         self.report({"train/error": wrong / count, "train/loss": loss / count, "images_per_second": rate, "lr": lr})
 
@@ -146,7 +172,7 @@ class Classifier(pl.LightningModule):
         self._clock += time.perf_counter() - self._validation_began
 
     def on_train_epoch_end(self) -> None:
-        if self._window[2]:  # the epoch was cut short, by max_steps or max_time
+        if self._window_pictures:  # the epoch was cut short, by max_steps or max_time
             self._close_window()
         error, self._epoch = self.epoch_error, [0.0, 0.0, 0.0]
         self.log("train/epoch_error", error, logger=False)
@@ -156,8 +182,9 @@ class Classifier(pl.LightningModule):
 
     @property
     def epoch_error(self) -> float:
-        """Running training error over the epoch so far, the open window included."""
-        wrong, _, count = (a + b for a, b in zip(self._epoch, self._window.tolist(), strict=True))
+        """Running training error over the epoch so far, the open window included; every process must ask."""
+        window = self._sum(self._window).tolist() if self._window_pictures else [0.0, 0.0, 0.0]
+        wrong, _, count = (a + b for a, b in zip(self._epoch, window, strict=True))
         return wrong / count if count else math.nan
 
     @property
@@ -171,14 +198,16 @@ class Classifier(pl.LightningModule):
 
     # -------------------------------------------------------------------------------------------- evaluation
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
-        images, labels = batch
+    def validation_step(self, batch: tuple[Tensor, Tensor, int], batch_idx: int, dataloader_idx: int = 0) -> None:
+        images, labels, pictures = batch
+        self.batch.begin(pictures)
         self._count(("val", "subset")[dataloader_idx], self(images), labels)
 
-    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+    def test_step(self, batch: tuple[Tensor, Tensor, int], batch_idx: int) -> None:
         """The probabilities of a picture's views are averaged, as in 2012."""
-        images, labels = batch
-        probabilities = self(images).float().softmax(1).unflatten(0, (len(labels), -1)).mean(1)
+        images, labels, pictures = batch
+        self.batch.begin(pictures, self.cfg.test_views)
+        probabilities = self(images).float().softmax(1).unflatten(0, (len(labels), self.cfg.test_views)).mean(1)
         self._count("test", probabilities.clamp_min(torch.finfo(torch.float32).tiny).log(), labels)
 
     def _count(self, which: str, scores: Tensor, labels: Tensor) -> None:
@@ -196,7 +225,7 @@ class Classifier(pl.LightningModule):
         """Errors and losses of the sets that were counted, over all processes; the counts begin anew."""
         results = {}
         for which, counts in self._counts.items():
-            wrong, not_five, loss, count = self.trainer.strategy.reduce(counts, reduce_op="sum").tolist()
+            wrong, not_five, loss, count = self._sum(counts).tolist()
             results |= {f"{which}/error": wrong / count, f"{which}/loss": loss / count}
             if self.cfg.data.num_classes > 10:
                 results[f"{which}/top5_error"] = not_five / count
@@ -231,7 +260,7 @@ class Classifier(pl.LightningModule):
         checkpoint["config"] = config.as_dict(self.cfg)
         checkpoint["progress"] = {
             "images_seen": self.images_seen,
-            "window": self._window.tolist(),
+            "window": self._sum(self._window).tolist(),
             "epoch": self._epoch,
             "results": self.results,
         }
@@ -243,6 +272,9 @@ class Classifier(pl.LightningModule):
         progress = checkpoint["progress"]
         self.images_seen = progress["images_seen"]
         self._window = torch.tensor(progress["window"])
+        self._window_pictures = round(progress["window"][2])
+        if self.batch.rank:  # one of those that share the batch goes on counting
+            self._window.zero_()
         self._epoch = progress["epoch"]
         self.results = progress["results"]
         self._plateau_state = checkpoint.get("plateau", {})

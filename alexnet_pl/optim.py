@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from alexnet_pl import config
@@ -41,13 +42,20 @@ class SGD2012(torch.optim.Optimizer):
             for w in weights:
                 if "velocity" not in self.state[w]:
                     self.state[w]["velocity"] = torch.zeros_like(w)
-            velocities = [self.state[w]["velocity"] for w in weights]
+            velocities = [_here(self.state[w]["velocity"]) for w in weights]
+            gradients = [_here(w.grad) for w in weights if w.grad is not None]
+            weights = [_here(w) for w in weights]
             torch._foreach_mul_(velocities, group["momentum"])
-            torch._foreach_add_(velocities, [w.grad for w in weights if w.grad is not None], alpha=-group["lr"])
+            torch._foreach_add_(velocities, gradients, alpha=-group["lr"])
             if group["weight_decay"]:
                 torch._foreach_add_(velocities, weights, alpha=-group["lr"] * group["weight_decay"])
             torch._foreach_add_(weights, velocities)
         return loss
+
+
+def _here(t: Tensor) -> Tensor:
+    """The part of a tensor that this process has; the rule looks at one number at a time."""
+    return t.to_local() if isinstance(t, DTensor) else t
 
 
 def build(net: nn.Module, cfg: config.Optim) -> torch.optim.Optimizer:

@@ -20,9 +20,12 @@ SLOW = 0.1
 
 
 class EpochLines(ProgressBar):
-    """One line per epoch on standard output and in train.log; on a terminal also a live bar over the whole run."""
+    """One line per epoch on standard output and in train.log; on a terminal also a live bar over the whole run.
 
-    def __init__(self, log: Path, title: str) -> None:
+    Without a log it says nothing, as all processes of a run but the first.
+    """
+
+    def __init__(self, log: Path | None, title: str) -> None:
         super().__init__()
         self.log_file, self.title, self.show, self.hinted = log, title, True, False
         self.console = Console(highlight=False, soft_wrap=True)
@@ -31,6 +34,8 @@ class EpochLines(ProgressBar):
 
     def say(self, text: str) -> None:
         """Print a line and keep it in train.log."""
+        if self.log_file is None:
+            return
         with self.log_file.open("a") as file:
             print(text, file=file)
         if self.show:
@@ -42,7 +47,7 @@ class EpochLines(ProgressBar):
         place = f"job {os.environ[runs.JOB]}: " if runs.JOB in os.environ else ""
         resumed = f", continued after {trainer.global_step:,} steps" if trainer.global_step else ""
         self.say(f"{place}{self.title}{resumed}")
-        if self.show and self.console.is_terminal:
+        if self.log_file and self.show and self.console.is_terminal:
             total = trainer.num_training_batches * epochs if epochs > 0 else None
             self.bar = Progress(
                 TextColumn("{task.description}"),

@@ -155,10 +155,14 @@ class Run:
         """Leave the reason why the run ended early; the next start removes it."""
         write(self.folder / "failed.json", json.dumps({"reason": reason}, indent=1))
 
-    def rewind(self, images_seen: int) -> None:
-        """Drop the rows of metrics.csv from after a checkpoint (0: there was none): they are about to come again."""
+    def rewind(self, images_seen: int, origin: Run) -> None:
+        """Drop the rows of metrics.csv from after a checkpoint (0: there was none): they are about to come again.
+
+        Args:
+            origin: the run that wrote the checkpoint, this one or the one it starts from.
+        """
         path = self.folder / "metrics.csv"
-        kept = [row for row in self.metrics if row["images_seen"] <= images_seen]
+        kept = [row for row in origin.metrics if row["images_seen"] <= images_seen]
         rows = [row for row in kept if "test/error" not in row]  # the test at the end comes again as well
         if rows:
             write_rows(path, rows)
@@ -265,6 +269,12 @@ def record_sweep(folder: Path, jobs: dict[str, list[str]]) -> None:
     """Write sweep.json: {job folder's name: its overrides}; jobs of earlier calls of the same sweep stay listed."""
     folder.mkdir(parents=True, exist_ok=True)
     write(folder / "sweep.json", json.dumps(read_json(folder / "sweep.json") | jobs, indent=1))
+
+
+def checkpoint(ckpt_path: str) -> Path:
+    """The checkpoint that a path names, of a run by its folder or by itself."""
+    path = Path(ckpt_path).expanduser()
+    return Run(path).last if path.is_dir() else path
 
 
 def find(folder: Path) -> list[Run]:

@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -24,13 +22,12 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from alexnet_pl import checks, config, runs
+from alexnet_pl import checks, config, launch, layouts, runs
 from alexnet_pl.errors import ConfigError, UserError, nearest
-
-STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+from alexnet_pl.layouts import Layout
 
 
 class Checks(Callback):
@@ -38,7 +35,10 @@ class Checks(Callback):
 
     # Hydra passes `config` by name.
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        _or_exit(lambda: _check(config, Path(config.hydra.run.dir)))
+        def check() -> None:
+            launch.joined(layouts.layout(_check(config, Path(config.hydra.run.dir)).trainer))
+
+        _or_exit(check)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         _or_exit(lambda: self._prepare(config))
@@ -47,19 +47,28 @@ class Checks(Callback):
         self.folder = Path(sweep_config.hydra.sweep.dir).absolute()
         self.jobs: dict[str, list[str]] = {}
         configs = {}
-        for overrides in _expand(sweep_config):
+        slurm = str(sweep_config.hydra.launcher._target_).endswith("SlurmLauncher")
+        jobs = _expand(sweep_config)
+        trainers = []
+        for overrides in jobs:
             job = _config_loader().load_sweep_config(sweep_config, overrides)
-            name = str(job.hydra.sweep.subdir)
-            if name in self.jobs:
-                raise ConfigError(f"the sweep asks for {name} twice: give each value once")
-            configs[name] = _check(job, self.folder / name)
+            name = str(job.hydra.sweep.subdir)  # asked for twice, a job is one run
+            checked = _check(job, self.folder / name, here=not slurm)
+            configs[name] = config.as_dict(checked)
+            trainers.append(checked.trainer)
             self.jobs[name] = overrides
+        if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+            raise ConfigError("torchrun starts one run: start a sweep without it, each job gets processes of its own")
+        if slurm:
+            _ask_slurm(sweep_config, trainers)
+        elif any((t.num_nodes or 1) > 1 for t in trainers):
+            raise ConfigError("a sweep of jobs on several machines needs hydra/launcher=submitit_slurm")
         runs.record_sweep(self.folder, self.jobs)
         for name, checked in configs.items():  # how finished runs are drawn may change
             run = runs.Run(self.folder / name)
             if run.done:
                 run.record(checked)
-        os.environ[runs.JOBS] = str(len(self.jobs))
+        os.environ[runs.JOBS] = str(len(jobs))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         jobs = [runs.Run(self.folder / name) for name in self.jobs]
@@ -71,39 +80,32 @@ class Checks(Callback):
             sys.exit("some jobs did not finish: the same command runs those again and skips the others")
 
 
-def run_job(run: runs.Run, overrides: list[str], number: int) -> None:
-    """Run one job of a sweep as a plain run in its own process, unless it is done; tell at once if it failed."""
+def run_job(run: runs.Run, overrides: list[str], number: int, where: Layout) -> None:
+    """Run one job of a sweep as a plain run in processes of its own, unless it is done; tell at once if it failed."""
     place = f"{number + 1} of {os.environ.get(runs.JOBS, '?')}"
     if run.done:
         print(f"job {place}: {run.folder.name} is done already", flush=True)
         return
-    folder = str(run.folder).replace("\\", "\\\\").replace("'", "\\'")
-    command = [sys.executable, "-m", "alexnet_pl.train", *overrides, "hydra.mode=RUN", f"hydra.run.dir='{folder}'"]
-    process: subprocess.Popen[bytes] | None = None
-    stopped: list[int] = []
-
-    def pass_on(signum: int, frame: FrameType | None) -> None:
-        stopped.append(signum)
-        if process:
-            process.send_signal(signal.SIGINT if signum == signal.SIGINT else signal.SIGTERM)
-
-    before = {s: signal.signal(s, pass_on) for s in STOPS}
-    # In a session of its own the job hears signals from here only, whoever sends them.
-    process = subprocess.Popen(command, env=os.environ | {runs.JOB: place}, start_new_session=True)
-    if stopped:
-        process.send_signal(signal.SIGTERM)
-    code = process.wait()
-    for signum, handler in before.items():
-        signal.signal(signum, handler)
-    if stopped:
+    ending = launch.run(command(run, overrides), where, {runs.JOB: place}, lambda: run.failure)
+    if ending is None:
+        return
+    if ending.stopped:
         print(f"sweep stopped at job {place}: the same command continues it", file=sys.stderr)
-        sys.exit(128 + stopped[0])
-    if code < 0:  # it could not say why itself
+        if callable(ending.handler) and ending.handler is not signal.default_int_handler:
+            ending.handler(ending.stopped, None)  # Slurm's launcher puts the job back into the queue
+        sys.exit(128 + ending.stopped)
+    if ending.killed:  # it could not say why itself
         run.folder.mkdir(parents=True, exist_ok=True)
-        run.fail(f"killed by {signal.Signals(-code).name}")
-    if code:
-        reason = run.failure or f"exit code {code}"
+        run.fail(ending.killed)
+    if ending.code:
+        reason = run.failure or f"exit code {ending.code}"
         print(f"job {place} failed: {run.folder.name}: {reason}", file=sys.stderr, flush=True)
+
+
+def command(run: runs.Run, overrides: list[str]) -> list[str]:
+    """A plain run in its folder, whatever it is a part of."""
+    folder = str(run.folder).replace("\\", "\\\\").replace("'", "\\'")
+    return [sys.executable, "-m", "alexnet_pl.train", *overrides, "hydra.mode=RUN", f"hydra.run.dir='{folder}'"]
 
 
 def _expand(sweep_config: DictConfig) -> list[list[str]]:
@@ -120,14 +122,27 @@ def _config_loader() -> Any:
     return hydra.config_loader
 
 
-def _check(composed: DictConfig, folder: Path) -> dict[str, Any]:
-    """Refuse a configuration that cannot run, or whose folder holds another one; return it as a plain dict."""
+def _check(composed: DictConfig, folder: Path, here: bool = True) -> config.Config:
+    """Refuse a configuration that cannot run, or whose folder holds another one."""
     job = composed.copy()
     with open_dict(job):
         del job["hydra"]
-    checked = config.as_dict(checks.check(job))
-    runs.Run(folder).refuse_another(checked)
+    checked = checks.check(job, here=here)
+    runs.Run(folder).refuse_another(config.as_dict(checked))
     return checked
+
+
+def _ask_slurm(sweep_config: DictConfig, trainers: list[config.Trainer]) -> None:
+    """Have Slurm start one task per device, as many as the largest job of the sweep needs."""
+    if any(str(t.devices) in ("-1", "auto", "None") for t in trainers):
+        raise ConfigError("trainer.devices must be a number under Slurm, which has to know how many to ask for")
+    launcher, layouts_ = sweep_config.hydra.launcher, [layouts.layout(t) for t in trainers]
+    with read_write(sweep_config.hydra):
+        launcher.tasks_per_node = max(where.devices for where in layouts_)
+        launcher.nodes = max(where.nodes for where in layouts_)
+        if launcher.gpus_per_node is None and any(layouts.wants_gpus(t) for t in trainers):
+            launcher.gpus_per_node = launcher.tasks_per_node
+        launcher.max_num_timeout = launcher.max_num_timeout or 1000  # Hydra's 0 would not put a job back into the queue
 
 
 def _or_exit(action: Callable[[], object]) -> None:

@@ -29,8 +29,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from alexnet_pl import ROOT, checks, config, describe, keys, runs, sweep
-from alexnet_pl.errors import ConfigError, UserError
+from alexnet_pl import ROOT, checks, config, describe, keys, launch, layouts, runs, sweep
+from alexnet_pl.errors import ConfigError, TrainingError, UserError
 
 OmegaConf.register_new_resolver("folder_name", runs.folder_name, replace=True)
 OmegaConf.register_new_resolver("describe_keys", keys.describe, replace=True)
@@ -59,20 +59,27 @@ def fit(cfg: config.Config, run: runs.Run) -> None:
     from pytorch_lightning.callbacks import EarlyStopping
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-    from alexnet_pl import checkpoints, data, logger, module, progress, watchdog
+    from alexnet_pl import checkpoints, data, logger, module, progress, strategies, watchdog
 
     gc.enable()
     started = time.perf_counter()
     if cfg.trainer.profiler is None:  # a profiler reports through Lightning's log
         _quieten()
+    where, first = layouts.layout(cfg.trainer), launch.rank() == 0
     resume = run.last if run.last.is_file() else None
-    run.rewind(checkpoints.images_seen(resume) if resume else 0)
-    loggers = logger.build(cfg, run)
+    origin = run
+    if resume is None and cfg.ckpt_path:
+        resume = runs.checkpoint(cfg.ckpt_path)
+        checkpoints.check_origin(resume, cfg)
+        origin = runs.Run(resume.parent.parent)
+    if first:
+        run.rewind(checkpoints.images_seen(resume) if resume else 0, origin)
+    loggers = logger.build(cfg, run) if first else []
     datamodule = data.Pictures(cfg)
     classifier = module.Classifier(cfg, datamodule.image_size)
     validates = cfg.trainer.limit_val_batches != 0
     stop = checkpoints.StopOnSignal(run)
-    lines = progress.EpochLines(run.folder / "train.log", run.folder.name)
+    lines = progress.EpochLines(run.folder / "train.log" if first else None, run.folder.name)
     callbacks: list[pl.Callback] = [stop, watchdog.Watchdog(cfg, lines.say)]
     if cfg.trainer.enable_progress_bar is not False:
         callbacks.append(lines)
@@ -87,22 +94,26 @@ def fit(cfg: config.Config, run: runs.Run) -> None:
                 check_on_train_epoch_end=True,
             )
         )
-    options = {key: value for key, value in vars(cfg.trainer).items() if value is not None}
+    options = strategies.options(cfg.trainer, where)
+    options["plugins"].append(checkpoints.WholeFiles())
     if options.get("max_steps", -1) > 0:
         callbacks.append(checkpoints.StopAfter(options.pop("max_steps")))
         options.setdefault("max_epochs", -1)
     try:
         with _refused(ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException):
-            trainer = pl.Trainer(**options, logger=loggers, callbacks=callbacks, plugins=[checkpoints.WholeFiles()])
+            trainer = pl.Trainer(**options, logger=loggers, callbacks=callbacks)
         with _refused(MisconfigurationException), stop.listening():
             trainer.fit(classifier, datamodule, ckpt_path=resume)
             if cfg.test_views:
                 trainer.test(classifier, datamodule, verbose=False)
-    except BaseException:
+    except BaseException as error:
         logger.finish(exit_code=1)
+        if where.processes > 1 and strategies.lost(error):
+            raise TrainingError("another process of the run ended before its time") from error
         raise
     logger.finish(exit_code=0)
-    run.finish(classifier.results | {"images_seen": classifier.images_seen}, time.perf_counter() - started)
+    if first:
+        run.finish(classifier.results | {"images_seen": classifier.images_seen}, time.perf_counter() - started)
 
 
 @contextmanager
@@ -138,29 +149,50 @@ def train(cfg: DictConfig) -> None:
     this = HydraConfig.get()
     run = runs.Run(Path(this.runtime.output_dir))
     overrides = list(this.overrides.task)
-    if this.mode is RunMode.MULTIRUN:
-        sweep.run_job(run, overrides, this.job.num)
-        return
     run_config = checks.check(cfg)
-    plain = config.as_dict(run_config)
-    if run.done:
-        run.record(plain)
-        print(f"{run.folder} is done already: remove the folder to train again")
+    where = layouts.layout(run_config.trainer)
+    if this.mode is RunMode.MULTIRUN:
+        sweep.run_job(run, overrides, this.job.num, where)
         return
-    run.start(plain, overrides)
+    plain = config.as_dict(run_config)
+    joined, first = launch.joined(where), launch.rank() == 0
+    if run.done:
+        if first:
+            run.record(plain)
+            print(f"{run.folder} is done already: remove the folder to train again")
+        return
+    if not joined:
+        _leave(launch.run(sweep.command(run, overrides), where, {}), run)
+        return
+    if first:
+        run.start(plain, overrides)
     try:
         fit(run_config, run)
     except BaseException as error:
         reason = sweep.told(error)
-        run.fail(str(reason or f"{type(error).__name__}: {error}"))
+        if first or not run.failure:  # of several processes, the first to fail knows why
+            run.fail(str(reason or f"{type(error).__name__}: {error}"))
         if reason is None:
             raise
         _end(reason)  # here already: Hydra would add lines of its own
-    print(f"done: {run.folder}")
+    if first:
+        print(f"done: {run.folder}")
+
+
+def _leave(ending: launch.Ending | None, run: runs.Run) -> None:
+    """End as the run's processes did; the reason is told once."""
+    if ending is None or (not ending.code and not ending.stopped):
+        return
+    if ending.killed and not ending.stopped:
+        run.fail(ending.killed)
+    print(f"error: {run.failure or f'exit code {ending.code}'}", file=sys.stderr)
+    code = ending.code if ending.code > 0 else 128 - ending.code
+    sys.exit(128 + ending.stopped if ending.stopped else code)
 
 
 def _end(reason: UserError) -> NoReturn:
-    print(f"error: {reason}", file=sys.stderr)
+    if not launch.watched():
+        print(f"error: {reason}", file=sys.stderr)
     sys.exit(reason.exit_code)
 
 
@@ -194,4 +226,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    import alexnet_pl.train  # under its own name, so that launchers find the job in their processes
+
+    alexnet_pl.train.main()

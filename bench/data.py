@@ -114,7 +114,7 @@ def fed(pictures: data.Pictures, device: torch.device, batches: int) -> float:
     pictures.train.pinned = device.type == "cuda"  # type: ignore[union-attr]
     rows = torch.arange(batches * BATCH) % len(pictures.train)
     start = time.perf_counter()
-    for images, _ in Batches(pictures.train, lambda: rows, len(rows), BATCH, pictures.train_input, device):
+    for images, *_ in Batches(pictures.train, lambda: rows, len(rows), BATCH, pictures.train_input, device):
         last = images
     assert last.isfinite().all()  # and so it has arrived
     return len(rows) / (time.perf_counter() - start)

@@ -50,7 +50,7 @@ def bare(datamodule: data.Pictures, steps: int) -> float:
     optimizer = optim.build(net, cfg.optim)
     wrong = torch.zeros(())
     start = time.perf_counter()
-    for step, (images, labels) in enumerate(datamodule.train_dataloader()):
+    for step, (images, labels, _) in enumerate(datamodule.train_dataloader()):
         if step == steps:
             break
         logits = net(images)

@@ -59,11 +59,11 @@ def test_mean_image_is_exact(whole: data.Pictures):
 
 def test_an_epoch_holds_every_picture_once_in_an_order_of_its_own(whole: data.Pictures):
     batches = list(whole.train_dataloader())
-    assert [len(y) for _, y in batches] == [128] * 78 + [16], "10,000 pictures end in a batch of 16, as in 2012"
-    labels = torch.cat([y for _, y in batches])
+    assert [len(y) for _, y, _ in batches] == [128] * 78 + [16], "10,000 pictures end in a batch of 16, as in 2012"
+    labels = torch.cat([y for _, y, _ in batches])
     assert torch.equal(labels.bincount(), whole.train.labels.bincount())
     assert not torch.equal(labels, whole.train.labels)
-    inputs = torch.cat([x for x, _ in batches])
+    inputs = torch.cat([x for x, _, _ in batches])
     total = inputs.double().sum(0)
     assert total.abs().max() < 1.0, "centred: every pixel sums to nothing over the epoch"
 
@@ -87,7 +87,7 @@ def test_a_resumed_epoch_goes_on_with_the_next_batch(whole: data.Pictures):
 def test_an_evaluation_left_early_starts_anew(whole: data.Pictures):
     val, subset = whole.val_dataloader()
     next(iter(val))
-    assert sum(len(y) for _, y in val) == 2000
+    assert sum(len(y) for _, y, _ in val) == 2000
     (batch,) = list(subset)
     assert torch.equal(batch[1], whole.train.labels[:50])
 
@@ -96,11 +96,11 @@ def test_crop_and_flip_reach_the_net_and_evaluation_sees_the_centre(monkeypatch:
     monkeypatch.setattr(data, "SHAPES", FEW)
     cropped = module(crop_size=24, flips=True)
     assert cropped.image_size == 24
-    x, _ = next(iter(cropped.train_dataloader()))
+    x, *_ = next(iter(cropped.train_dataloader()))
     assert x.shape == (128, 3, 24, 24)
-    again, _ = next(iter(cropped.train_dataloader()))
+    again, *_ = next(iter(cropped.train_dataloader()))
     assert torch.equal(x, again), "the same (seed, epoch, step) gives the same crops"
-    val, _ = next(iter(cropped.val_dataloader()[0]))
+    val, *_ = next(iter(cropped.val_dataloader()[0]))
     centre = cropped.val.images[:1, 4:28, 4:28].float() - cropped.mean
     assert torch.equal(val[:1], centre.permute(0, 3, 1, 2))
     assert torch.equal(cropped.mean, module().mean[4:28, 4:28]), "the mean image's central part, whatever the crop"
@@ -110,7 +110,7 @@ def test_pictures_are_enlarged_to_what_the_net_was_made_for(monkeypatch: pytest.
     monkeypatch.setattr(data, "SHAPES", FEW)
     large = module(crop_size=48)
     assert (large.cfg.data.picture_size, large.image_size) == (48, 48)
-    images, _ = next(iter(large.train_dataloader()))
+    images, *_ = next(iter(large.train_dataloader()))
     assert images.shape == (128, 3, 48, 48)
     assert large.mean.shape == (48, 48, 3)
     cropped = module(resize=56, crop_size=48)
@@ -121,7 +121,7 @@ def test_pictures_are_enlarged_to_what_the_net_was_made_for(monkeypatch: pytest.
 def test_training_input_equals_a_picture_by_picture_reference():
     """All that is switched on at once, in float64: place, mirror, central mean image, colours, scale."""
     noisy = module(crop_size=24, flips=True, color_noise=ColorNoise.released_2012, scale=2.0)
-    x, labels = next(iter(noisy.train_dataloader()))
+    x, labels, _ = next(iter(noisy.train_dataloader()))
     rows = torch.randperm(10_000, generator=augment.stream(7, 0))[:128]
     random = augment.stream(7, 0, 1)
     place = augment.draw(128, 8, True, random)
@@ -170,7 +170,7 @@ def test_without_shuffling_all_epochs_have_one_order():
 def test_ten_views_stand_side_by_side():
     viewed = module(crop_size=24)
     viewed.cfg.test_views = 10
-    inputs, labels = next(iter(viewed.test_dataloader()))
+    inputs, labels, _ = next(iter(viewed.test_dataloader()))
     assert len(inputs) == 10 * len(labels)
     picture = viewed.val.images[1].float()
     corner = picture[:24, 8:] - viewed.mean

@@ -69,7 +69,7 @@ def test_rows_are_the_pictures_of_their_names(packed: Path):
 
 
 def batches(pictures: loader.Stored, log: list[Tensor] | None = None) -> loader.Batches:
-    def transform(images: Tensor, step: int) -> Tensor:
+    def transform(images: Tensor, step: int, part: loader.Part) -> Tensor:
         if log is not None:
             log.append(images)
         return images.float() + step
@@ -83,8 +83,8 @@ def test_reading_ahead_keeps_the_order_and_the_numbers_of_the_batches(packed: Pa
     pictures.workers = 4
     order = torch.randperm(len(pictures), generator=augment.stream(5))
     given = list(batches(pictures))
-    assert [len(labels) for _, labels in given] == [9] * 11 + [5]
-    for step, ((images, labels), rows) in enumerate(zip(given, order.split(9), strict=True)):
+    assert [len(labels) for _, labels, _ in given] == [9] * 11 + [5]
+    for step, ((images, labels, _), rows) in enumerate(zip(given, order.split(9), strict=True)):
         assert torch.equal(labels, pictures.labels[rows])
         assert torch.equal(images, pictures.read(rows).float() + step)
 
@@ -125,7 +125,7 @@ class Slow(loader.InMemory):
 
 def test_waiting_is_measured_and_what_a_gpu_still_has_to_do_is_none(monkeypatch: pytest.MonkeyPatch):
     slow = Slow(torch.zeros(6, 2, 2, 3, dtype=torch.uint8), torch.zeros(6, dtype=torch.int64))
-    few = loader.Batches(slow, lambda: torch.arange(6), 6, 1, lambda images, step: images, torch.device("cpu"))
+    few = loader.Batches(slow, lambda: torch.arange(6), 6, 1, lambda images, step, part: images, torch.device("cpu"))
     assert len(list(few)) == 6
     assert 0.25 < few.waited < 3, "six times 0.05 s, one after the other"
     monkeypatch.setattr(few, "_busy", lambda: True)
@@ -217,9 +217,9 @@ def test_a_limited_evaluation_is_a_fair_sample(packed: Path):
     pictures = data.Pictures(configuration(packed))
     pictures.setup("fit")
     val, subset = pictures.val_dataloader()
-    _, labels = next(iter(val))
+    _, labels, _ = next(iter(val))
     assert len(labels[:13].unique()) > 6
-    assert sum(len(labels) for _, labels in subset) == 20
+    assert sum(len(labels) for _, labels, _ in subset) == 20
 
 
 def reference_counts(cfg: config.Config) -> tuple[float, float]:

@@ -1,0 +1,107 @@
+"""How Lightning runs a layout: which strategy, and checkpoints that are one whole file whatever the layout.
+
+Processes are started by launch.py, torchrun or Slurm, never by Lightning; gloo connects processors, NCCL GPUs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning_fabric.plugins.environments import LightningEnvironment
+from pytorch_lightning.plugins import DoublePrecision
+from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy
+from torch import Tensor
+from torch.distributed import DistError
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.optim import Optimizer
+
+from alexnet_pl.config import Trainer
+from alexnet_pl.layouts import Layout
+
+
+def options(t: Trainer, where: Layout) -> dict[str, Any]:
+    """Arguments of Lightning's Trainer: those of the group that are set, with the strategy of the layout.
+
+    `plugins` is a list that takes more.
+    """
+    given: dict[str, Any] = {key: value for key, value in vars(t).items() if value is not None}
+    given["plugins"] = [LightningEnvironment()]  # also inside a Slurm job, where Lightning would take over signals
+    if where.name == "ddp":
+        given["strategy"] = DDPStrategy(gradient_as_bucket_view=True)
+    elif where.name == "single":
+        given["strategy"] = "auto"
+    else:
+        given["strategy"] = SharedNet(where.data, where.towers)
+        if given.get("precision") in ("64-true", "64"):  # which Lightning knows for other strategies only
+            del given["precision"]
+            given["plugins"].append(DoublePrecision())
+    return given
+
+
+def lost(error: BaseException) -> bool:
+    """Whether a process of the run could not be reached any more."""
+    return isinstance(error, DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
+
+
+class SharedNet(ModelParallelStrategy):
+    """Lightning's strategy for nets over several devices, with checkpoints as those of a net on one.
+
+    Lightning's own single files number the optimiser's state in the order of the net's parameters; a plain run numbers
+    it in the order of the optimiser's groups, which is another one here.
+    """
+
+    def __init__(self, data: int, towers: int) -> None:
+        super().__init__(data_parallel_size=data, tensor_parallel_size=towers, save_distributed_checkpoint=False)
+
+    @property
+    def lightning_restore_optimizer(self) -> bool:
+        return True
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        """Whole tensors, in the processor's memory; every process takes part, the first one keeps them."""
+        assert self.lightning_module is not None
+        return self._whole(self.lightning_module.state_dict())
+
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        state = getattr(optimizer, "optimizer", optimizer).state_dict()
+        return state | {"state": {number: self._whole(values) for number, values in state["state"].items()}}
+
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+        return self.checkpoint_io.load_checkpoint(checkpoint_path, weights_only=weights_only)
+
+    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        assert self.lightning_module is not None
+        own = self.lightning_module.state_dict()
+        parts = {name: _part(whole, own.get(name)) for name, whole in checkpoint["state_dict"].items()}
+        self.lightning_module.load_state_dict(parts, strict=strict)
+
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        for optimizer, saved in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+            weights = [w for group in optimizer.param_groups for w in group["params"]]
+            state = {
+                number: {key: _part(value, weights[number]) for key, value in values.items()}
+                for number, values in saved["state"].items()
+            }
+            optimizer.load_state_dict({**saved, "state": state})
+
+    def _whole(self, tensors: Mapping[str, Any]) -> dict[str, Any]:
+        """What another layout would have in its place."""
+        out = {}
+        for name, value in tensors.items():
+            if isinstance(value, DTensor):
+                value = value.full_tensor()
+            out[name] = value.cpu() if isinstance(value, Tensor) and self.is_global_zero else value
+        return out if self.is_global_zero else {}
+
+
+def _part(whole: Any, like: Tensor | None) -> Any:
+    """This process's part of a whole tensor, as `like` lies over the processes."""
+    if not isinstance(like, DTensor) or not isinstance(whole, Tensor) or whole.shape != like.shape:
+        return whole
+    mesh = like.device_mesh
+    whole = whole.to(
+        mesh.device_type if mesh.device_type == "cpu" else torch.device(mesh.device_type, like.device.index)
+    )
+    return distribute_tensor(whole.contiguous(), mesh, like.placements, src_data_rank=None)

@@ -1,0 +1,159 @@
+"""A net over several processes computes what it computes in one: losses, gradients, weights, checkpoints."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from alexnet_pl import config, data, parallel, runs, train
+from alexnet_pl.module import Classifier
+from tests import ranks
+from tests.conftest import composed
+from tests.test_train import last
+
+NET = [
+    "model=alexnet", "model.image_size=67", "subset=0", "logger=csv", "window=1", "model.num_classes=12",
+    "model.widths={conv1: 8, conv2: 8, conv3: 12, conv4: 12, conv5: 8, fc6: 16, fc7: 16}", "data.scale=64",
+    "model.init=fan_in", "optim=released_145", "trainer.precision=64-true", "data.resize=72", "data.crop_size=67",
+    "data.flips=true", "data.color_noise=paper", "data.batch_size=8", "trainer.accelerator=cpu",
+    "trainer.limit_val_batches=1",
+]  # fmt: skip
+SETS = {"train": (27, 1), "val": (13, 2)}  # batches of 8, 8, 8 and 3: of the last, one of four processes has none
+
+
+def fit(folder: Path, overrides: list[str], patches: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Train as the command does; the losses, the whole gradients of the first step, and the metrics at the end."""
+    seen: dict[str, Any] = {"losses": [], "gradients": {}}
+    step = Classifier.training_step
+
+    def noted(self: Classifier, *args: Any) -> Tensor:
+        loss = step(self, *args)
+        of_all = self._sum(loss.detach()) / (self.batch.size if self.where.name == "ddp" else 1)
+        seen["losses"].append(float(of_all))
+        return loss
+
+    def look(self: Classifier, optimizer: Any) -> None:
+        if self.global_step == 0:
+            seen["gradients"] = {name: whole(p.grad) for name, p in self.net.named_parameters()}
+
+    cfg = composed(*NET, *overrides)
+    run = runs.Run(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "SHAPES", SETS)
+        patch.setattr(Classifier, "training_step", noted)
+        patch.setattr(Classifier, "on_before_optimizer_step", look)
+        for name, value in (patches or {}).items():
+            patch.setattr(parallel, name, value)
+        if os.environ.get("RANK", "0") == "0":
+            run.start(config.as_dict(cfg), [])
+        train.fit(cfg, run)
+    if run.lock:
+        run.lock.close()
+    seen["metrics"] = run.done.get("metrics")
+    return seen
+
+
+def whole(t: Tensor | None) -> Tensor:
+    assert t is not None
+    return t.full_tensor() if isinstance(t, DTensor) else t.clone()
+
+
+def difference(a: Tensor, b: Tensor) -> float:
+    """Largest difference as a share of the largest number."""
+    return float((a - b).abs().max() / b.abs().max())
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory):
+    """The run on one device, by its overrides; made once."""
+    made: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
+
+    def make(*overrides: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        if str(overrides) not in made:
+            folder = tmp_path_factory.mktemp("alone")
+            made[str(overrides)] = fit(folder, ["trainer=cpu", *overrides]), last(runs.Run(folder))
+        return made[str(overrides)]
+
+    return make
+
+
+STEPS = ["trainer.max_epochs=null", "trainer.max_steps=5"]
+
+
+@pytest.mark.parametrize("dropout", ["mask", "none"])
+@pytest.mark.parametrize(
+    ("trainer", "processes"), [("towers", 2), ("towers_ddp", 4), ("ddp", 2), ("ddp", 4), ("owt", 2), ("owt", 4)]
+)
+def test_every_layout_trains_the_same_net(trainer: str, processes: int, dropout: str, alone: Any, tmp_path: Path):
+    over = [*STEPS, f"model.dropout={dropout}"]
+    one, checkpoint = alone(*over)
+    many, *_ = ranks.run(processes, fit, tmp_path, [f"trainer={trainer}", f"trainer.devices={processes}", *over])
+    assert len(one["losses"]) == 5
+    assert many["losses"] == pytest.approx(one["losses"], rel=1e-12)
+    assert many["gradients"].keys() == one["gradients"].keys()
+    for name, gradient in one["gradients"].items():
+        assert difference(many["gradients"][name], gradient) < 1e-12, name
+    there = last(runs.Run(tmp_path))
+    assert there["state_dict"].keys() == checkpoint["state_dict"].keys()
+    for name, weight in checkpoint["state_dict"].items():
+        assert difference(there["state_dict"][name], weight) < 1e-12, name
+    assert many["metrics"] == pytest.approx(one["metrics"], rel=1e-6)
+
+
+class SummedAtTheEnd(parallel.Gather):
+    """Wrong: each process computes the whole loss, and the sum of its gradients is twice the gradient."""
+
+    def __init__(self, mesh: Any, dim: int, same_work_after: bool = False) -> None:
+        super().__init__(mesh, dim, False)
+
+
+class SlicedInside(parallel.Gather):
+    """Wrong: the next layer's kernels differ, and each process has a part of the gradient only."""
+
+    def __init__(self, mesh: Any, dim: int, same_work_after: bool = False) -> None:
+        super().__init__(mesh, dim, True)
+
+
+@pytest.mark.parametrize(("wrong", "conv1", "fc8"), [(SummedAtTheEnd, 2.0, 2.0), (SlicedInside, None, 1.0)])
+def test_wrong_gathers_are_found_out(wrong: type, conv1: float | None, fc8: float, alone: Any, tmp_path: Path):
+    """The first keeps the direction: it is a doubled learning rate. The second leaves the last layer right."""
+    one, _ = alone(*STEPS, "model.dropout=mask")
+    over = ["trainer=towers", *STEPS, "model.dropout=mask"]
+    many, *_ = ranks.run(2, fit, tmp_path, over, {"Gather": wrong})
+    for name, times in (("conv1.weight", conv1), ("fc8.weight", fc8)):
+        ours, right = many["gradients"][name], one["gradients"][name]
+        assert (difference(ours, right * (times or 1)) < 1e-12) is (times is not None)
+        if times != 1:
+            assert difference(ours, right) > 0.1, "which the test of equality would see"
+
+
+def test_a_run_moves_between_layouts(alone: Any, tmp_path: Path):
+    """One device, two towers, four copies, one weird trick, one device again: as if it had never moved."""
+    _, stayed = alone("trainer.max_epochs=5")
+    journey = [("cpu", 1), ("towers", 2), ("ddp", 4), ("owt", 2), ("cpu", 1)]
+    folder = tmp_path / "0"
+    for leg, (trainer, processes) in enumerate(journey):
+        here, folder = folder, tmp_path / str(leg)
+        over = [f"trainer={trainer}", f"trainer.devices={processes}", f"trainer.max_epochs={leg + 1}"]
+        if leg:
+            over.append(f"ckpt_path={here}")
+        if processes == 1:
+            fit(folder, over)
+        else:
+            ranks.run(processes, fit, folder, over)
+    moved = last(runs.Run(folder))
+    assert moved["global_step"] == stayed["global_step"] == 20
+    for name, weight in stayed["state_dict"].items():
+        assert difference(moved["state_dict"][name], weight) < 1e-12, name
+    ours, right = (each["optimizer_states"][0] for each in (moved, stayed))
+    assert ours["param_groups"] == right["param_groups"]
+    assert ours["state"].keys() == right["state"].keys()
+    for number, state in right["state"].items():
+        assert difference(ours["state"][number]["velocity"], state["velocity"]) < 1e-12
+    rows = runs.Run(folder).metrics
+    assert [row["images_seen"] for row in rows if "train/epoch_error" in row] == [27, 54, 81, 108, 135]
