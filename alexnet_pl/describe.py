@@ -5,17 +5,21 @@ python -m alexnet_pl.train model=released_2012 model.num_classes=1000 --describe
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from rich import box
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from alexnet_pl.config import Config, Dropout, Init, LrnScale, Model
+from alexnet_pl import store
+from alexnet_pl.config import Config, Data, DataSet, Dropout, Init, LrnScale, Model
+from alexnet_pl.layouts import layout, memory, sent
 from alexnet_pl.table import Conv, Step, kept, steps
 
 
 def show(cfg: Config, console: Console | None = None) -> None:
-    """Print shapes, parameters, multiply-adds, what crosses the towers, initial weights, and memory."""
+    """Print shapes, parameters, multiply-adds, what crosses the towers, initial weights, memory, and what is sent."""
     m, size = cfg.model, cfg.data.image_size
     plan = steps(m, size)
     two = m.towers == 2
@@ -39,13 +43,53 @@ def show(cfg: Config, console: Console | None = None) -> None:
     natural = Measurement.get(console, console.options.update(max_width=1000), table).maximum
     console.width = max(console.width, natural)  # a line that the terminal wraps is better than squeezed columns
     console.print(table)
-    picture = kept(m, plan)
-    console.print(
-        f"memory in fp32: {3 * 4 * parameters / 1e6:,.0f} MB for weights, gradients and velocities; "
-        f"{picture / 1e6:,.2f} MB kept per picture for the backward pass, "
-        f"{picture * cfg.data.batch_size / 1e6:,.0f} MB at data.batch_size={cfg.data.batch_size}",
-        soft_wrap=True,
+    for line in (shared(cfg) or alone(cfg), length(cfg, training_pictures(cfg.data))):
+        if line:
+            console.print(line, soft_wrap=True)
+
+
+def alone(cfg: Config) -> str:
+    """What a run on one device keeps."""
+    plan, batch_size = steps(cfg.model, cfg.data.image_size), cfg.data.batch_size
+    picture = kept(cfg.model, plan)
+    return (
+        f"memory in fp32: {3 * 4 * sum(s.parameters for s in plan) / 1e6:,.0f} MB for weights, gradients and "
+        f"velocities; {picture / 1e6:,.2f} MB kept per picture for the backward pass, "
+        f"{picture * batch_size / 1e6:,.0f} MB at data.batch_size={batch_size}"
     )
+
+
+def shared(cfg: Config) -> str:
+    """What each device of a run on several keeps and sends; nothing for one device."""
+    where, plan = layout(cfg.trainer), steps(cfg.model, cfg.data.image_size)
+    if where.processes == 1:
+        return ""
+    weights, activations = memory(where, cfg.model, plan, cfg.data.batch_size)
+    sends = sent(where, plan, cfg.data.batch_size, str(cfg.trainer.precision or "32-true"))
+    return (
+        f"{where.name} on {where.processes} devices: each keeps {weights / 1e6:,.0f} MB for weights, gradients and "
+        f"velocities and {activations / 1e6:,.0f} MB for the backward pass (fp32), and sends {sends / 1e6:,.1f} MB "
+        f"in a step of data.batch_size={cfg.data.batch_size}"
+    )
+
+
+def length(cfg: Config, pictures: int | None) -> str:
+    """How many pictures a run is going to see, of so many in its set; nothing where that is open."""
+    t, batch_size = cfg.trainer, cfg.data.batch_size
+    ends = [t.max_steps * (t.accumulate_grad_batches or 1) * batch_size] if (t.max_steps or -1) > 0 else []
+    if (t.max_epochs or -1) > 0 and pictures:
+        limit = 1.0 if t.limit_train_batches is None else t.limit_train_batches
+        share = limit * pictures if isinstance(limit, float) else limit * batch_size
+        ends.append(t.max_epochs * min(pictures, round(share)))
+    return f"{min(ends):,} pictures to see" if ends else ""
+
+
+def training_pictures(d: Data) -> int | None:
+    """Of a data set, as far as that is known before it is opened."""
+    if d.packed:
+        found = store.read(Path(d.root or "").expanduser())
+        return found.pictures["train"] if found else None
+    return {DataSet.shapes: 10_000, DataSet.cifar10: 50_000}[d.name]
 
 
 def what(m: Model, step: Step) -> str:

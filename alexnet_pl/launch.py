@@ -23,7 +23,9 @@ NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
 STOPS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
 """What asks a run to save and end; Slurm sends SIGUSR1 or SIGUSR2 before it preempts a job or its time is up"""
 GRACE = 40.0
-"""Seconds that the other processes have to end once one has failed"""
+"""Seconds that the first process has to end once another has failed; it may have to finish with W&B"""
+GRACE_OF_OTHERS = 5.0
+"""Seconds that the others have"""
 LOOK_EVERY = 5.0
 """Seconds between two looks at whether the run has failed on another machine"""
 PARENT = "ALEXNET_PL_PARENT"
@@ -37,7 +39,7 @@ def rank() -> int:
 
 def watched() -> bool:
     """Whether `run` started this process beside others, and will tell how they ended."""
-    return PARENT in os.environ and int(os.environ.get("WORLD_SIZE", 1)) > 1
+    return PARENT in os.environ and int(os.environ.get("LOCAL_WORLD_SIZE", 1)) > 1
 
 
 def orphaned() -> bool:
@@ -174,11 +176,11 @@ def run(command: list[str], where: Layout, more: dict[str, str], failed: Callabl
 
 
 def _wait(processes: list[subprocess.Popen[bytes]], failed: Callable[[], object]) -> int | None:
-    """Until all have ended; once the run has failed, the others have `GRACE` seconds. Returns which failed first."""
+    """Until all have ended; once one has failed, the others have little time. Returns which failed first."""
     first: int | None = None
     since = math.inf  # when the failure was seen
     looked = time.monotonic()
-    while any(process.poll() is None for process in processes):
+    while None in [process.poll() for process in processes]:
         now = time.monotonic()
         if first is None:
             first = _failed(processes)
@@ -186,8 +188,8 @@ def _wait(processes: list[subprocess.Popen[bytes]], failed: Callable[[], object]
                 since = now
             elif now > looked + LOOK_EVERY:
                 looked, since = now, min(since, now) if failed() else math.inf
-        if now > since + GRACE:
-            for process in processes:
+        for number, process in enumerate(processes):
+            if now > since + (GRACE_OF_OTHERS if number else GRACE):
                 process.kill()
         time.sleep(0.05)
     return _failed(processes) if first is None else first

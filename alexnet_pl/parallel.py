@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
@@ -225,7 +226,27 @@ class Scatter(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(part * processes, classes / processes) -> (n, classes)."""
-        columns = DTensor.from_local(x, self.mesh, [Shard(1)], run_check=False)
-        own = columns.redistribute(placements=[Shard(0)]).to_local()
+        parts = _Swap.apply(x.unflatten(0, (self.mesh.size(), -1)).contiguous(), self.mesh.get_group())
+        own = parts.transpose(0, 1).flatten(1)  # (part, classes)
         first = self.batch.rank * self.batch.part
         return own[: max(0, min(self.batch.part, self.batch.inputs - first))]
+
+
+class _Swap(torch.autograd.Function):
+    """Part i of the first dimension goes to process i, which has it as part of this process's number: its own reverse.
+
+    DTensor has no such exchange for processors.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, group: dist.ProcessGroup) -> Tensor:
+        ctx.group = group
+        out = torch.empty_like(x)
+        dist.all_to_all_single(out, x, group=group)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        out = torch.empty_like(g, memory_format=torch.contiguous_format)
+        dist.all_to_all_single(out, g.contiguous(), group=ctx.group)
+        return out, None

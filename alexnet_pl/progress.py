@@ -12,7 +12,7 @@ from pytorch_lightning.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from alexnet_pl import runs
+from alexnet_pl import describe, runs
 from alexnet_pl.module import Classifier
 
 SLOW = 0.1
@@ -41,12 +41,16 @@ class EpochLines(ProgressBar):
         if self.show:
             (self.bar.console if self.bar else self.console).print(text, markup=False)
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Classifier) -> None:  # type: ignore[override]
         self.started = time.perf_counter()
         epochs = trainer.max_epochs or 0
         place = f"job {os.environ[runs.JOB]}: " if runs.JOB in os.environ else ""
         resumed = f", continued after {trainer.global_step:,} steps" if trainer.global_step else ""
         self.say(f"{place}{self.title}{resumed}")
+        cfg = pl_module.cfg
+        for line in (describe.shared(cfg), describe.length(cfg, pl_module.pictures_per_epoch)):
+            if line:
+                self.say(f"  {line}")
         if self.log_file and self.show and self.console.is_terminal:
             total = trainer.num_training_batches * epochs if epochs > 0 else None
             self.bar = Progress(

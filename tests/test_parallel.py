@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from alexnet_pl import config, data, parallel, runs, train
+from alexnet_pl.errors import Interrupted
 from alexnet_pl.module import Classifier
 from tests import ranks
 from tests.conftest import composed
@@ -26,13 +28,20 @@ NET = [
 SETS = {"train": (27, 1), "val": (13, 2)}  # batches of 8, 8, 8 and 3: of the last, one of four processes has none
 
 
-def fit(folder: Path, overrides: list[str], patches: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Train as the command does; the losses, the whole gradients of the first step, and the metrics at the end."""
+def fit(
+    folder: Path, overrides: list[str], patches: dict[str, Any] | None = None, stop_in: int | None = None
+) -> dict[str, Any]:
+    """Train as the command does; the losses, the whole gradients of the first step, and the metrics at the end.
+
+    A signal reaches the last process in the batch of the number `stop_in`, counted from 1.
+    """
     seen: dict[str, Any] = {"losses": [], "gradients": {}}
     step = Classifier.training_step
 
     def noted(self: Classifier, *args: Any) -> Tensor:
         loss = step(self, *args)
+        if len(seen["losses"]) + 1 == stop_in and self.global_rank == self.trainer.world_size - 1:
+            os.kill(os.getpid(), signal.SIGUSR1)
         of_all = self._sum(loss.detach()) / (self.batch.size if self.where.name == "ddp" else 1)
         seen["losses"].append(float(of_all))
         return loss
@@ -51,7 +60,11 @@ def fit(folder: Path, overrides: list[str], patches: dict[str, Any] | None = Non
             patch.setattr(parallel, name, value)
         if os.environ.get("RANK", "0") == "0":
             run.start(config.as_dict(cfg), [])
-        train.fit(cfg, run)
+        if stop_in:
+            with pytest.raises(Interrupted, match="stopped by SIGUSR1; the checkpoint is written"):
+                train.fit(cfg, run)
+        else:
+            train.fit(cfg, run)
     if run.lock:
         run.lock.close()
     seen["metrics"] = run.done.get("metrics")
@@ -157,3 +170,21 @@ def test_a_run_moves_between_layouts(alone: Any, tmp_path: Path):
         assert difference(ours["state"][number]["velocity"], state["velocity"]) < 1e-12
     rows = runs.Run(folder).metrics
     assert [row["images_seen"] for row in rows if "train/epoch_error" in row] == [27, 54, 81, 108, 135]
+
+
+@pytest.mark.parametrize(("trainer", "processes"), [("towers", 2), ("ddp", 2)])
+def test_a_signal_to_one_process_stops_all_and_the_run_goes_on(
+    trainer: str, processes: int, alone: Any, tmp_path: Path
+):
+    """In mid-epoch and between two points of the running error: the checkpoint has the sum of all processes."""
+    over = [f"trainer={trainer}", "trainer.max_epochs=2", "model.dropout=mask", "window=1000"]
+    one, checkpoint = alone("trainer.max_epochs=2", "model.dropout=mask", "window=1000")
+    ranks.run(processes, fit, tmp_path, over, {}, 2)
+    assert last(runs.Run(tmp_path))["global_step"] == 2
+    assert last(runs.Run(tmp_path))["progress"]["window"][2] == 16
+    many, *_ = ranks.run(processes, fit, tmp_path, over)
+    assert len(many["losses"]) == 6
+    assert many["losses"] == pytest.approx(one["losses"][2:], rel=1e-12)
+    assert many["metrics"] == pytest.approx(one["metrics"], rel=1e-6)
+    for name, weight in checkpoint["state_dict"].items():
+        assert difference(last(runs.Run(tmp_path))["state_dict"][name], weight) < 1e-12, name
