@@ -56,6 +56,8 @@ def joined(where: Layout) -> bool:
         ConfigError: torchrun or Slurm started another number of processes, or the run needs several machines and
             neither is there.
     """
+    if PARENT in os.environ:
+        return True
     if (tasks := slurm_tasks()) > 1:
         given, by = tasks, "Slurm"
         if given == where.processes:

@@ -76,6 +76,8 @@ class Checks(Callback):
         print(f"\n{done} of {len(jobs)} jobs done in {self.folder}")
         for run in jobs:
             print(f"  {run.status:10}  {run.folder.name}" + (f": {run.failure}" if run.failure else ""))
+        if logs := config.hydra.launcher.get("submitit_folder"):
+            print(f"what each job printed: {Path(logs).parent}")
         if done < len(jobs):
             sys.exit("some jobs did not finish: the same command runs those again and skips the others")
 
@@ -94,12 +96,11 @@ def run_job(run: runs.Run, overrides: list[str], number: int, where: Layout) -> 
         if callable(ending.handler) and ending.handler is not signal.default_int_handler:
             ending.handler(ending.stopped, None)  # Slurm's launcher puts the job back into the queue
         sys.exit(128 + ending.stopped)
-    if ending.killed:  # it could not say why itself
+    if ending.killed or (ending.code and not run.failure):  # it could not say why itself
         run.folder.mkdir(parents=True, exist_ok=True)
-        run.fail(ending.killed)
+        run.fail(ending.killed or f"exit code {ending.code}")
     if ending.code:
-        reason = run.failure or f"exit code {ending.code}"
-        print(f"job {place} failed: {run.folder.name}: {reason}", file=sys.stderr, flush=True)
+        print(f"job {place} failed: {run.folder.name}: {run.failure}", file=sys.stderr, flush=True)
 
 
 def command(run: runs.Run, overrides: list[str]) -> list[str]:
