@@ -25,7 +25,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from alexnet_pl import checks, config, launch, layouts, runs
+from alexnet_pl import checks, claims, config, launch, layouts, runs
 from alexnet_pl.errors import ConfigError, UserError, nearest
 from alexnet_pl.layouts import Layout
 
@@ -82,13 +82,18 @@ class Checks(Callback):
             sys.exit("some jobs did not finish: the same command runs those again and skips the others")
 
 
-def run_job(run: runs.Run, overrides: list[str], number: int, where: Layout) -> None:
-    """Run one job of a sweep as a plain run in processes of its own, unless it is done; tell at once if it failed."""
+def run_job(run: runs.Run, overrides: list[str], number: int, where: Layout, share_gpus: bool) -> None:
+    """Run one job of a sweep as a plain run in processes of its own, unless it is done; tell at once if it failed.
+
+    Args:
+        share_gpus: whether other jobs run at the same time, so that this one must claim its GPUs.
+    """
     place = f"{number + 1} of {os.environ.get(runs.JOBS, '?')}"
     if run.done:
         print(f"job {place}: {run.folder.name} is done already", flush=True)
         return
-    ending = launch.run(command(run, overrides), where, {runs.JOB: place}, lambda: run.failure)
+    with claims.claimed(where.devices if share_gpus else 0) as visible:
+        ending = launch.run(command(run, overrides), where, {runs.JOB: place, **visible}, lambda: run.failure)
     if ending is None:
         return
     if ending.stopped:

@@ -152,7 +152,9 @@ def train(cfg: DictConfig) -> None:
     run_config = checks.check(cfg)
     where = layouts.layout(run_config.trainer)
     if this.mode is RunMode.MULTIRUN:
-        sweep.run_job(run, overrides, this.job.num, where)
+        at_once = str(this.launcher._target_).endswith("JoblibLauncher")
+        gpus = layouts.wants_gpus(run_config.trainer) and layouts.gpus() > 0 if at_once else False
+        sweep.run_job(run, overrides, this.job.num, where, share_gpus=gpus)
         return
     plain = config.as_dict(run_config)
     joined, first = launch.joined(where), launch.rank() == 0

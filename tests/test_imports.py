@@ -22,6 +22,7 @@ ORDER = [
     "keys",
     "provenance",
     "launch",
+    "claims",
     "runs",
     "checks",
     "describe",

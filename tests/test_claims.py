@@ -1,0 +1,73 @@
+"""Several jobs at once on one machine, each with GPUs of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from alexnet_pl import claims, runs
+from tests.conftest import Command
+from tests.test_launch import NET
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Of three GPUs, 2, 5 and 7, whose claims lie in a folder of their own."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(claims.tempfile, "tempdir", None)
+    monkeypatch.setattr(claims, "ASK_EVERY", 0.05)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5,7")
+    return monkeypatch
+
+
+def test_each_job_has_gpus_of_its_own_and_waits_for_them(
+    machine: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    with claims.claimed(2) as first:
+        assert first == {"CUDA_VISIBLE_DEVICES": "2,5"}
+        with claims.claimed(1) as second:
+            assert second == {"CUDA_VISIBLE_DEVICES": "7"}
+        third: list[dict[str, str]] = []
+
+        def wait() -> None:
+            with claims.claimed(2) as visible:
+                third.append(visible)
+
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        time.sleep(0.3)
+        assert not third, "one is free, two are asked for"
+    waiting.join(5)
+    assert third == [{"CUDA_VISIBLE_DEVICES": "2,5"}]
+    assert capsys.readouterr().out.count("waiting for 2 free GPUs") == 1
+    with claims.claimed(0) as none:
+        assert none == {}
+
+
+def test_a_claim_ends_with_its_process(machine: pytest.MonkeyPatch):
+    code = "from alexnet_pl import claims\nwith claims.claimed(3): print('has', flush=True); input()"
+    other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert other.stdout
+    assert other.stdout.readline() == "has\n"
+    timer = threading.Timer(0.5, other.kill)
+    timer.start()
+    began = time.monotonic()
+    with claims.claimed(1) as visible:
+        assert visible == {"CUDA_VISIBLE_DEVICES": "2"}
+    assert time.monotonic() - began > 0.4
+    other.wait()
+
+
+def test_a_sweep_runs_several_jobs_at_once(process: Command, tmp_path: Path):
+    over = ["trainer.max_epochs=1", "trainer.limit_train_batches=8", "logger=csv", "name=at_once", "seed=1,2"]
+    result = process("-m", *NET, *over, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    assert result.returncode == 0, result.stderr
+    assert "2 of 2 jobs done" in result.stdout
+    first, second = (run.metrics for run in runs.find(tmp_path / "runs" / "at_once"))
+    assert [row["images_seen"] for row in first] == [row["images_seen"] for row in second]
+    assert first != second
