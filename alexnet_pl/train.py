@@ -198,6 +198,15 @@ def _end(reason: UserError) -> NoReturn:
     sys.exit(reason.exit_code)
 
 
+def _quoted(word: str) -> str:
+    """A path to a run as Hydra takes it."""
+    key, _, path = word.partition("=")
+    if key != "ckpt_path" or path[:1] in ("'", '"', "") or path == "null":
+        return word
+    escaped = path.replace("\\", "\\\\").replace("'", "\\'")
+    return f"{key}='{escaped}'"
+
+
 def main() -> None:
     """The command. Exit code 0: done; 1: a mistake or a failure; 128 + signal: stopped by it."""
     full = os.environ.get("HYDRA_FULL_ERROR") == "1"
@@ -207,8 +216,9 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     # Large pages for large tensors: without them a batch of pictures takes longer to allocate than to compute.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    # Hydra's parser wants its flags before the overrides; people type them anywhere.
-    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
+    # Hydra's parser wants its flags before the overrides; people type them anywhere. And quotes around what holds = or
+    # commas, as the names of run folders do.
+    sys.argv[1:] = sorted(map(_quoted, sys.argv[1:]), key=lambda word: word not in ("-m", "--multirun"))
     try:
         if DESCRIBE in sys.argv:
             overrides = [word for word in sys.argv[1:] if word != DESCRIBE]

@@ -27,6 +27,9 @@ ONE = {
     "sweep=figure1": ["experiment=figure1", "model.activation=relu"],
     "sweep=figure1_lr": ["experiment=figure1", "model.activation=relu", "optim.lr=0.001"],
     "experiment=alexnet": ["data.batch_size=4", "model.widths={fc6: 64, fc7: 64}"],
+    "trainer=towers": ["trainer.accelerator=cpu"],
+    "trainer=ddp": ["trainer.accelerator=cpu"],
+    "sweep=gpus": ["data.batch_size=4", "model.widths.fc6=64", "model.widths.fc7=64", "experiment=one_gpu"],
 }
 
 
