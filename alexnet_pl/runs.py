@@ -272,9 +272,21 @@ def record_sweep(folder: Path, jobs: dict[str, list[str]]) -> None:
 
 
 def checkpoint(ckpt_path: str) -> Path:
-    """The checkpoint that a path names, of a run by its folder or by itself."""
+    """The checkpoint that a path names: a file, a run folder, or a folder of one run.
+
+    Raises:
+        ConfigError: there is none, or there are several runs.
+    """
     path = Path(ckpt_path).expanduser()
-    return Run(path).last if path.is_dir() else path
+    if path.is_dir():
+        there = find(path)
+        if len(there) > 1:
+            names = ", ".join(run.folder.name for run in there)
+            raise ConfigError(f"ckpt_path={ckpt_path} holds {len(there)} runs: name one of them ({names})")
+        path = there[0].last
+    if not path.is_file():
+        raise ConfigError(f"ckpt_path={ckpt_path} is neither a checkpoint nor the folder of a run that has one")
+    return path
 
 
 def find(folder: Path) -> list[Run]:

@@ -110,8 +110,14 @@ def run_job(run: runs.Run, overrides: list[str], number: int, where: Layout, sha
 
 def command(run: runs.Run, overrides: list[str]) -> list[str]:
     """A plain run in its folder, whatever it is a part of."""
-    folder = str(run.folder).replace("\\", "\\\\").replace("'", "\\'")
-    return [sys.executable, "-m", "alexnet_pl.train", *overrides, "hydra.mode=RUN", f"hydra.run.dir='{folder}'"]
+    plain = ["hydra.mode=RUN", f"hydra.run.dir={quoted(str(run.folder))}"]
+    return [sys.executable, "-m", "alexnet_pl.train", *overrides, *plain]
+
+
+def quoted(path: str) -> str:
+    """A path as a value of an override, whatever is in its name."""
+    escaped = path.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 def _expand(sweep_config: DictConfig) -> list[list[str]]:

@@ -203,8 +203,7 @@ def _quoted(word: str) -> str:
     key, _, path = word.partition("=")
     if key != "ckpt_path" or path[:1] in ("'", '"', "") or path == "null":
         return word
-    escaped = path.replace("\\", "\\\\").replace("'", "\\'")
-    return f"{key}='{escaped}'"
+    return f"{key}={sweep.quoted(path)}"
 
 
 def main() -> None:

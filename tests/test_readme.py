@@ -29,7 +29,6 @@ ONE = {
     "experiment=alexnet": ["data.batch_size=4", "model.widths={fc6: 64, fc7: 64}"],
     "trainer=towers": ["trainer.accelerator=cpu"],
     "trainer=ddp": ["trainer.accelerator=cpu"],
-    "sweep=gpus": ["data.batch_size=4", "model.widths.fc6=64", "model.widths.fc7=64", "experiment=one_gpu"],
 }
 
 
