@@ -23,7 +23,7 @@ NET = [
     "model.widths={conv1: 8, conv2: 8, conv3: 12, conv4: 12, conv5: 8, fc6: 16, fc7: 16}", "data.scale=64",
     "model.init=fan_in", "optim=released_145", "trainer.precision=64-true", "data.resize=72", "data.crop_size=67",
     "data.flips=true", "data.color_noise=paper", "data.batch_size=8", "trainer.accelerator=cpu",
-    "trainer.limit_val_batches=1",
+    "trainer.limit_val_batches=1", "test_views=10",
 ]  # fmt: skip
 SETS = {"train": (27, 1), "val": (13, 2)}  # batches of 8, 8, 8 and 3: of the last, one of four processes has none
 
@@ -116,6 +116,23 @@ def test_every_layout_trains_the_same_net(trainer: str, processes: int, dropout:
     for name, weight in checkpoint["state_dict"].items():
         assert difference(there["state_dict"][name], weight) < 1e-12, name
     assert many["metrics"] == pytest.approx(one["metrics"], rel=1e-6)
+
+
+@pytest.mark.parametrize(("trainer", "processes"), [("towers", 2), ("towers_ddp", 4), ("ddp", 2), ("owt", 2)])
+def test_clipped_and_accumulated_gradients_are_the_same(trainer: str, processes: int, alone: Any, tmp_path: Path):
+    over = [
+        "trainer.max_epochs=2",
+        "trainer.gradient_clip_val=0.5",
+        "trainer.accumulate_grad_batches=2",
+        "optim.lr=0.1",
+    ]
+    _, checkpoint = alone(*over)
+    _, free = alone("trainer.max_epochs=2", "trainer.accumulate_grad_batches=2", "optim.lr=0.1")
+    ranks.run(processes, fit, tmp_path, [f"trainer={trainer}", f"trainer.devices={processes}", *over])
+    there = last(runs.Run(tmp_path))
+    for name, weight in checkpoint["state_dict"].items():
+        assert difference(there["state_dict"][name], weight) < 1e-12, name
+    assert difference(free["state_dict"]["net.fc8.weight"], checkpoint["state_dict"]["net.fc8.weight"]) > 1e-3
 
 
 class SummedAtTheEnd(parallel.Gather):
