@@ -22,6 +22,17 @@ from alexnet_pl.errors import ConfigError, Interrupted
 from alexnet_pl.files import beside
 from alexnet_pl.runs import Run
 
+KEPT = (
+    "seed",
+    "model.",
+    "data.",
+    "optim.",
+    "trainer.precision",
+    "trainer.accumulate_grad_batches",
+    "trainer.gradient_clip",
+    "trainer.limit_train_batches",
+)
+"""What a run cannot change when it moves to other devices"""
 AGREE_EVERY = 16
 """Steps between two moments at which the processes on GPUs ask each other whether to stop"""
 
@@ -53,9 +64,12 @@ def check_origin(path: Path, cfg: config.Config) -> None:
     """
     there = _read(path, "give another ckpt_path")["config"]
     changed = runs.differences(there, config.as_dict(cfg))
-    changed = {key: was for key, was in changed.items() if key.split(".")[0] in ("seed", "model", "data", "optim")}
+    precision = "trainer.precision"  # matters where the weights themselves have another
+    if not any(str(value).endswith(("true", "64")) and "32" not in str(value) for value in changed.get(precision, ())):
+        changed.pop(precision, None)
     for key in ("model.compile", "model.channels_last"):  # how it is computed, not what
         changed.pop(key, None)
+    changed = {key: was for key, was in changed.items() if key.startswith(KEPT)}
     if changed:
         said = ", ".join(f"{key} is {old} there and {new} here" for key, (old, new) in changed.items())
         raise ConfigError(f"ckpt_path={path} is of another run ({said}): a run can only change its devices and length")
@@ -71,7 +85,7 @@ def _read(path: Path, advice: str) -> dict[str, Any]:
 
 
 def every_epoch(run: Run, with_validation: bool) -> list[pl.Callback]:
-    """last.ckpt after each epoch, best.ckpt where the validation error was lowest."""
+    """last.ckpt after each epoch, best.ckpt where the validation error was lowest of the epochs in this folder."""
     keep = partial(ModelCheckpoint, run.last.parent, enable_version_counter=False, save_on_train_epoch_end=True)
     last = keep(filename="last")
     best = keep(filename="best", monitor="val/error", mode="min")
@@ -120,8 +134,8 @@ class StopOnSignal(pl.Callback):
         """Lightning has put a handler of its own in front by now: it would break off where we still go on."""
         for s in launch.STOPS:
             signal.signal(s, self._note)
-        if trainer.world_size > 1:
-            self.group = dist.new_group(backend="gloo")
+
+    on_test_start = on_train_start
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         if self.signum and signum == signal.SIGINT:
@@ -133,6 +147,7 @@ class StopOnSignal(pl.Callback):
         if launch.orphaned():
             self.signum = self.signum or signal.SIGTERM
         if trainer.world_size > 1 and not self.agreed:
+            self.group = self.group or dist.new_group(backend="gloo")
             signum = torch.tensor(self.signum)
             dist.all_reduce(signum, dist.ReduceOp.MAX, group=self.group)
             self.signum = int(signum)
@@ -154,9 +169,13 @@ class StopOnSignal(pl.Callback):
             raise Interrupted(self.signum)
 
     def on_test_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
-        if self._asked(trainer) and self.run.last.is_file():
+        if self._asked(trainer) and self._saved(trainer):
             raise Interrupted(self.signum, "training is done and saved")
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._asked(trainer) and self.run.last.is_file():
+        if self._asked(trainer) and self._saved(trainer):
             raise Interrupted(self.signum)
+
+    def _saved(self, trainer: pl.Trainer) -> bool:
+        """Whether there is a checkpoint, as the first process sees it: file systems of clusters lag behind."""
+        return trainer.strategy.broadcast(self.run.last.is_file())

@@ -17,7 +17,7 @@ from typing import Any, get_args, get_type_hints
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from alexnet_pl import layouts, runs, store
+from alexnet_pl import layouts, store
 from alexnet_pl.config import ColorNoise, Config, Data, DataSet, LoggerName, Model, Schedule, WandbMode
 from alexnet_pl.errors import ConfigError, nearest
 from alexnet_pl.keys import keys, known, words
@@ -175,8 +175,6 @@ def _data_rules(d: Data) -> Iterator[str]:
 def _machine_rules(c: Config) -> Iterator[str]:
     """What this machine must have for the run."""
     d = c.data
-    if c.ckpt_path:
-        runs.checkpoint(c.ckpt_path)
     if d.name is DataSet.cifar10 and not d.download and not (d.root and Path(d.root).expanduser().is_dir()):
         hint = _folder_hint(d.root)
         yield f"data.root={d.root} is not a folder: {hint}give the one with CIFAR-10, or data.download=true"

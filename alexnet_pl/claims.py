@@ -27,6 +27,9 @@ def claimed(count: int) -> Iterator[dict[str, str]]:
     Yields:
         The environment variable by which a job sees these GPUs only; nothing for `count` 0.
     """
+    if not count:
+        yield {}
+        return
     seen = os.environ[VISIBLE].split(",") if os.environ.get(VISIBLE) else [str(number) for number in range(gpus())]
     said = False
     while True:
@@ -42,7 +45,7 @@ def claimed(count: int) -> Iterator[dict[str, str]]:
                 except BlockingIOError:
                     continue
             if len(free) == count:
-                yield {VISIBLE: ",".join(free)} if count else {}
+                yield {VISIBLE: ",".join(free)}
                 return
         if not said:
             print(f"waiting for {count} free GPU{'s' * (count > 1)}", flush=True)

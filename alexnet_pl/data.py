@@ -19,6 +19,8 @@ from alexnet_pl.loader import Batches, InMemory, Part, Stored
 from alexnet_pl.shapes import shapes
 from alexnet_pl.statistics import Colors, Sums
 
+# pixels in a batch of an evaluation: about the same memory whatever their size
+EVALUATED = 2**23
 # seeds of the generated set: the same pictures for every run, whatever its seed
 SHAPES = {"train": (10_000, 1), "val": (2_000, 2)}
 
@@ -30,6 +32,11 @@ class Pictures(pl.LightningDataModule):
         super().__init__()
         self.cfg = cfg
         self.ready = False
+
+    def prepare_data(self) -> None:
+        """Download, in one process of each machine."""
+        if self.cfg.data.download:
+            cifar10.load(Path(self.cfg.data.root or ".").expanduser(), "test", download=True)
 
     def setup(self, stage: str) -> None:
         """Load both splits, or open them, and take the mean image and the colours' principal components.
@@ -128,9 +135,8 @@ class Pictures(pl.LightningDataModule):
         rows = torch.arange(count)
         if isinstance(pictures, Stored):  # it may hold one class after the other, and a part must be a fair sample
             rows = torch.randperm(len(pictures), generator=augment.stream(len(pictures)))[:count]
-        inputs = min(1000, 1 + 2**23 // self.image_size**2)  # about the same memory whatever the size
-        batch_size = -(-inputs // views) * self.share[1]
-        return Batches(pictures, lambda: rows, len(rows), batch_size, transform, self.device, self.share)
+        inputs = min(1000, 1 + EVALUATED // self.image_size**2)
+        return Batches(pictures, lambda: rows, len(rows), -(-inputs // views), transform, self.device, self.share)
 
     # -------------------------------------------------------------------------------------------- on the device
 

@@ -22,6 +22,12 @@ class ConfigError(UserError):
     """A mistake in the configuration or in the files it points to."""
 
 
+class InUse(ConfigError):
+    """Another process trains in the run folder."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h
+
+
 class TrainingError(UserError):
     """Training cannot go on."""
 

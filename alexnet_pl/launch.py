@@ -60,8 +60,14 @@ def joined(where: Layout) -> bool:
         return True
     if (tasks := slurm_tasks()) > 1:
         given, by = tasks, "Slurm"
-        if given == where.processes:
-            os.environ.update(slurm(where) or {})
+        own = slurm(where)
+        if given == where.processes and own is None:
+            raise ConfigError(
+                f"Slurm's {given} tasks are not {where.devices} on each of {where.nodes} machines, as trainer.devices "
+                "and trainer.num_nodes say: use srun --ntasks-per-node"
+            )
+        if given == where.processes and own is not None:
+            os.environ.update(own)
     else:
         given, by = int(os.environ.get("WORLD_SIZE", 1)), "torchrun"
     if given == where.processes:
@@ -132,7 +138,7 @@ def run(command: list[str], where: Layout, more: dict[str, str], failed: Callabl
 
     Args:
         more: environment variables besides those that tell the processes about each other.
-        failed: whether the run is known to have failed elsewhere.
+        failed: whether the run is known to have failed elsewhere, on another machine of a Slurm job.
     """
     count = where.processes
     variables: list[dict[str, str]] = [{}]
@@ -147,7 +153,8 @@ def run(command: list[str], where: Layout, more: dict[str, str], failed: Callabl
     elif count > 1:
         port = _free_port()
         variables = [_variables(i, i, 0, where, "127.0.0.1", port) for i in range(count)]
-        more = {"OMP_NUM_THREADS": str(max(1, processors() // count))} | more
+        if "OMP_NUM_THREADS" not in os.environ:
+            more = {"OMP_NUM_THREADS": str(max(1, processors() // count)), **more}
     processes: list[subprocess.Popen[bytes]] = []
     stopped: list[int] = []
 
@@ -164,7 +171,8 @@ def run(command: list[str], where: Layout, more: dict[str, str], failed: Callabl
             processes.append(subprocess.Popen(command, env=env, start_new_session=True))
             if stopped:
                 _send(processes[-1], signal.SIGTERM)
-        first = _wait(processes, failed)
+        watch = failed if slurm_tasks() else bool
+        first = _wait(processes, lambda: len(stopped) > 1, watch)
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
@@ -177,8 +185,15 @@ def run(command: list[str], where: Layout, more: dict[str, str], failed: Callabl
     return Ending(code, killed, stopped[0] if stopped else 0, before[stopped[0]] if stopped else None)
 
 
-def _wait(processes: list[subprocess.Popen[bytes]], failed: Callable[[], object]) -> int | None:
-    """Until all have ended; once one has failed, the others have little time. Returns which failed first."""
+def _wait(
+    processes: list[subprocess.Popen[bytes]], pressed: Callable[[], bool], failed: Callable[[], object]
+) -> int | None:
+    """Until all have ended; once one has failed, the others have little time. Returns which failed first.
+
+    Args:
+        pressed: whether the user asked for the end more than once.
+        failed: whether the run is known to have failed elsewhere.
+    """
     first: int | None = None
     since = math.inf  # when the failure was seen
     looked = time.monotonic()
@@ -186,8 +201,8 @@ def _wait(processes: list[subprocess.Popen[bytes]], failed: Callable[[], object]
         now = time.monotonic()
         if first is None:
             first = _failed(processes)
-            if first is not None:
-                since = now
+            if first is not None or pressed():
+                since = min(since, now)
             elif now > looked + LOOK_EVERY:
                 looked, since = now, min(since, now) if failed() else math.inf
         for number, process in enumerate(processes):

@@ -7,6 +7,7 @@ they spend their time in the file system and in the JPEG decoder, where they do 
 from __future__ import annotations
 
 import errno
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -73,7 +74,8 @@ class Stored:
         index = store.index(split)
         self.labels = torch.from_numpy(index["label"].to_numpy().copy())
         self.places = np.stack([index[column].to_numpy() for column in ("part", "offset", "bytes")], axis=1)
-        self.workers = workers or (2 if store.plan.form == "raw" else min(16, processors()))
+        mine = processors() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # of those that the run's processes share
+        self.workers = workers or (2 if store.plan.form == "raw" else min(16, max(1, mine)))
 
     def __len__(self) -> int:
         return len(self.labels)

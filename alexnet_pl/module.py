@@ -278,3 +278,5 @@ class Classifier(pl.LightningModule):
         self._epoch = progress["epoch"]
         self.results = progress["results"]
         self._plateau_state = checkpoint.get("plateau", {})
+        if self.plateau:  # a net over several devices is restored after its optimiser is made
+            self.plateau.load_state_dict(self._plateau_state)

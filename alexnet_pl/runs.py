@@ -30,7 +30,7 @@ from typing import Any, TextIO
 from omegaconf import OmegaConf
 
 from alexnet_pl import provenance
-from alexnet_pl.errors import ConfigError
+from alexnet_pl.errors import ConfigError, InUse
 from alexnet_pl.files import lock, read_json, write
 
 # Overrides that say where and how a run is recorded, not what is trained: they do not name the folder, and may
@@ -132,7 +132,7 @@ class Run:
         try:
             self.lock = lock(self.folder)
         except BlockingIOError as error:
-            raise ConfigError(f"another process is training in {self.folder}: wait for it, or stop it") from error
+            raise InUse(f"another process is training in {self.folder}: wait for it, or stop it") from error
 
     def refuse_another(self, config: dict[str, Any]) -> None:
         """Raise ConfigError if the folder holds a run of another configuration; bookkeeping does not count."""
@@ -191,6 +191,12 @@ class Run:
     def failure(self) -> str:
         """Why the run ended early; empty where it did not, or left no word."""
         return str(read_json(self.folder / "failed.json").get("reason", ""))
+
+    @property
+    def failed_at(self) -> int:
+        """When that was written, in nanoseconds; 0 where it was not."""
+        path = self.folder / "failed.json"
+        return path.stat().st_mtime_ns if path.is_file() else 0
 
     @property
     def status(self) -> str:

@@ -26,7 +26,7 @@ from omegaconf import DictConfig, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from alexnet_pl import checks, claims, config, launch, layouts, runs
-from alexnet_pl.errors import ConfigError, UserError, nearest
+from alexnet_pl.errors import ConfigError, InUse, UserError, nearest
 from alexnet_pl.layouts import Layout
 
 
@@ -92,20 +92,39 @@ def run_job(run: runs.Run, overrides: list[str], number: int, where: Layout, sha
     if run.done:
         print(f"job {place}: {run.folder.name} is done already", flush=True)
         return
+    before = run.failed_at  # of an earlier sitting
     with claims.claimed(where.devices if share_gpus else 0) as visible:
-        ending = launch.run(command(run, overrides), where, {runs.JOB: place, **visible}, lambda: run.failure)
+        ending = launch.run(
+            command(run, overrides), where, {runs.JOB: place, **visible}, lambda: run.failed_at not in (0, before)
+        )
     if ending is None:
         return
     if ending.stopped:
         print(f"sweep stopped at job {place}: the same command continues it", file=sys.stderr)
         if callable(ending.handler) and ending.handler is not signal.default_int_handler:
             ending.handler(ending.stopped, None)  # Slurm's launcher puts the job back into the queue
+            if launch.slurm_tasks() and int(os.environ["SLURM_PROCID"]):
+                return  # its first task does; an exit code of another could end it before
         sys.exit(128 + ending.stopped)
-    if ending.killed or (ending.code and not run.failure):  # it could not say why itself
+    reason = tell(ending, run, before)
+    if reason:
+        print(f"job {place} failed: {run.folder.name}: {reason}", file=sys.stderr, flush=True)
+
+
+def tell(ending: launch.Ending, run: runs.Run, before: int) -> str:
+    """Why a run's processes failed; kept in its folder where they could not say so themselves. Empty if they did not.
+
+    Args:
+        before: when an earlier failure was written there.
+    """
+    if not ending.code:
+        return ""
+    if ending.code == InUse.exit_code:  # the folder is another's
+        return "another process is training there"
+    if ending.killed or run.failed_at in (0, before):
         run.folder.mkdir(parents=True, exist_ok=True)
         run.fail(ending.killed or f"exit code {ending.code}")
-    if ending.code:
-        print(f"job {place} failed: {run.folder.name}: {run.failure}", file=sys.stderr, flush=True)
+    return run.failure
 
 
 def command(run: runs.Run, overrides: list[str]) -> list[str]:
@@ -140,12 +159,17 @@ def _check(composed: DictConfig, folder: Path, here: bool = True) -> config.Conf
     with open_dict(job):
         del job["hydra"]
     checked = checks.check(job, here=here)
-    runs.Run(folder).refuse_another(config.as_dict(checked))
+    run = runs.Run(folder)
+    if checked.ckpt_path and not run.last.is_file():  # later it goes on from its own
+        runs.checkpoint(checked.ckpt_path)
+    run.refuse_another(config.as_dict(checked))
     return checked
 
 
 def _ask_slurm(sweep_config: DictConfig, trainers: list[config.Trainer]) -> None:
     """Have Slurm start one task per device, as many as the largest job of the sweep needs."""
+    if sweep_config.hydra.launcher.gpus_per_task:
+        raise ConfigError("hydra.launcher.gpus_per_task hides a job's GPUs from each other: use gpus_per_node")
     if any(str(t.devices) in ("-1", "auto", "None") for t in trainers):
         raise ConfigError("trainer.devices must be a number under Slurm, which has to know how many to ask for")
     launcher, layouts_ = sweep_config.hydra.launcher, [layouts.layout(t) for t in trainers]

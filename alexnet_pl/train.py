@@ -30,7 +30,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from alexnet_pl import ROOT, checks, config, describe, keys, launch, layouts, runs, sweep
-from alexnet_pl.errors import ConfigError, TrainingError, UserError
+from alexnet_pl.errors import ConfigError, InUse, TrainingError, UserError
 
 OmegaConf.register_new_resolver("folder_name", runs.folder_name, replace=True)
 OmegaConf.register_new_resolver("describe_keys", keys.describe, replace=True)
@@ -164,15 +164,21 @@ def train(cfg: DictConfig) -> None:
             print(f"{run.folder} is done already: remove the folder to train again")
         return
     if not joined:
-        _leave(launch.run(sweep.command(run, overrides), where, {}), run)
+        before = run.failed_at
+        ending = launch.run(sweep.command(run, overrides), where, {})
+        assert ending is not None
+        _leave(ending, run, before)
         return
     if first:
-        run.start(plain, overrides)
+        try:
+            run.start(plain, overrides)
+        except ConfigError as error:  # the folder is not ours: nothing is written there
+            _end(error, aloud=True)
     try:
         fit(run_config, run)
     except BaseException as error:
         reason = sweep.told(error)
-        if first or not run.failure:  # of several processes, the first to fail knows why
+        if not run.failure:  # of several processes, the first to fail knows why
             run.fail(str(reason or f"{type(error).__name__}: {error}"))
         if reason is None:
             raise
@@ -181,19 +187,23 @@ def train(cfg: DictConfig) -> None:
         print(f"done: {run.folder}")
 
 
-def _leave(ending: launch.Ending | None, run: runs.Run) -> None:
+def _leave(ending: launch.Ending, run: runs.Run, before: int) -> None:
     """End as the run's processes did; the reason is told once."""
-    if ending is None or (not ending.code and not ending.stopped):
+    if not ending.code:
         return
-    if ending.killed and not ending.stopped:
-        run.fail(ending.killed)
-    print(f"error: {run.failure or f'exit code {ending.code}'}", file=sys.stderr)
+    if not ending.stopped:
+        reason = sweep.tell(ending, run, before)
+        if ending.code != InUse.exit_code:
+            print(f"error: {reason}", file=sys.stderr)
+    elif run.failed_at not in (0, before):
+        print(f"error: {run.failure}", file=sys.stderr)
     code = ending.code if ending.code > 0 else 128 - ending.code
     sys.exit(128 + ending.stopped if ending.stopped else code)
 
 
-def _end(reason: UserError) -> NoReturn:
-    if not launch.watched():
+def _end(reason: UserError, aloud: bool = False) -> NoReturn:
+    """Say why and exit; where `launch.run` watches several processes it will say so, unless this is to be `aloud`."""
+    if aloud or not launch.watched():
         print(f"error: {reason}", file=sys.stderr)
     sys.exit(reason.exit_code)
 
@@ -209,7 +219,9 @@ def _quoted(word: str) -> str:
 def main() -> None:
     """The command. Exit code 0: done; 1: a mistake or a failure; 128 + signal: stopped by it."""
     full = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors through to here, where they become one sentence
+    # Let errors through to here, where they become one sentence. Any value does; a process of this run is to know that
+    # the user did not ask for it.
+    os.environ.setdefault("HYDRA_FULL_ERROR", "inside")
     # Torch's threads spin while they wait. Where another program shares the processor they starve each other (seen:
     # 300 instead of 2,600 pictures/s); sleeping costs a tenth at most on a machine of one's own.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")

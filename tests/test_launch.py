@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,21 @@ def alive(folder: Path) -> list[int]:
     return found
 
 
+SLURM = {
+    "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_NODEID": "1",
+    "SLURM_JOB_ID": "31234", "SLURM_LAUNCH_NODE_IPADDR": "10.0.0.7",
+}  # fmt: skip
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch):
+    """No variables of torchrun, and none that stay behind."""
+    for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    return monkeypatch
+
+
 def test_processes_know_each_other(tmp_path: Path):
     code = f"open(f'{tmp_path}/{{rank}}', 'w').write(str({{k: os.environ[k] for k in sys.argv[1:]}}))"
     names = ["RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "ALEXNET_PL_JOB"]
@@ -66,39 +82,54 @@ def test_one_that_is_killed_ends_the_others(monkeypatch: pytest.MonkeyPatch):
     assert time.monotonic() - began < 10
 
 
-def test_a_failure_elsewhere_ends_it(monkeypatch: pytest.MonkeyPatch):
-    """Seen twice: what is left from before is gone by the second look."""
+@pytest.mark.parametrize(("looks", "code"), [([False, True], -signal.SIGKILL), ([True, False], 0)])
+def test_a_failure_elsewhere_ends_it(
+    looks: list[bool], code: int, fresh: pytest.MonkeyPatch, monkeypatch: pytest.MonkeyPatch
+):
+    """On another machine of a Slurm job, unless it is told no more at the next look."""
+    for name, value in SLURM.items():
+        fresh.setenv(name, value)
     monkeypatch.setattr(launch, "GRACE", 0.5)
-    monkeypatch.setattr(launch, "GRACE_OF_OTHERS", 0.2)
     monkeypatch.setattr(launch, "LOOK_EVERY", 0.1)
-    looks = iter([True, False, False])
-    ending = launch.run(script("time.sleep(2)"), TWO, {}, lambda: next(looks, True))
+    told = iter(looks)
+    ending = launch.run(script("time.sleep(1.5)"), Layout("ddp", 2, 2), {}, lambda: next(told, looks[-1]))
     assert ending is not None
-    assert ending.code == -signal.SIGKILL
+    assert ending.code == code
 
 
-def test_signals_are_passed_on():
-    code = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(7)); print('ready', flush=True); time.sleep(60)"
-    threading.Timer(2, lambda: os.kill(os.getpid(), signal.SIGUSR2)).start()
+def when_ready(folder: Path, do: Callable[[], object]) -> None:
+    """Act once both processes have written their files."""
+
+    def wait() -> None:
+        while len(list(folder.iterdir())) < 2:
+            time.sleep(0.02)
+        do()
+
+    threading.Thread(target=wait).start()
+
+
+def test_signals_are_passed_on(tmp_path: Path):
+    code = f"signal.signal(signal.SIGTERM, lambda *_: sys.exit(7)); open(f'{tmp_path}/{{rank}}', 'w'); time.sleep(60)"
+    when_ready(tmp_path, lambda: os.kill(os.getpid(), signal.SIGUSR2))
     before = signal.getsignal(signal.SIGUSR2)
     ending = launch.run(script(code), TWO, {})
     assert ending == launch.Ending(7, "", signal.SIGUSR2, before)
     assert signal.getsignal(signal.SIGUSR2) is before
 
 
-SLURM = {
-    "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_NODEID": "1",
-    "SLURM_JOB_ID": "31234", "SLURM_LAUNCH_NODE_IPADDR": "10.0.0.7",
-}  # fmt: skip
+def test_asked_twice_those_that_hang_are_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(launch, "GRACE", 0.5)
+    code = f"signal.signal(signal.SIGTERM, signal.SIG_IGN); open(f'{tmp_path}/{{rank}}', 'w'); time.sleep(60)"
 
+    def twice() -> None:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.2)
 
-@pytest.fixture
-def fresh(monkeypatch: pytest.MonkeyPatch):
-    """No variables of torchrun, and none that stay behind."""
-    for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
-        monkeypatch.setenv(name, "")
-        monkeypatch.delenv(name)
-    return monkeypatch
+    when_ready(tmp_path, twice)
+    ending = launch.run(script(code), TWO, {})
+    assert ending is not None
+    assert (ending.code, ending.stopped) == (-signal.SIGKILL, signal.SIGTERM)
 
 
 def test_a_task_of_slurm_is_a_process_of_the_run(fresh: pytest.MonkeyPatch):
@@ -126,6 +157,7 @@ def test_tasks_that_a_job_does_not_need_end_at_once(fresh: pytest.MonkeyPatch):
 @pytest.mark.parametrize(
     ("names", "where", "sentence"),
     [
+        ({**SLURM, "SLURM_LOCALID": "3"}, Layout("ddp", 2, 2), "use srun --ntasks-per-node"),
         ({"WORLD_SIZE": "2"}, Layout("single"), "torchrun started 2 processes, but .* need 1"),
         ({"WORLD_SIZE": "2"}, FOUR, "torchrun started 2 processes, but .* need 4"),
         (SLURM, TWO, "Slurm started 4 processes, but .* need 2"),

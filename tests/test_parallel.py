@@ -23,7 +23,7 @@ NET = [
     "model.widths={conv1: 8, conv2: 8, conv3: 12, conv4: 12, conv5: 8, fc6: 16, fc7: 16}", "data.scale=64",
     "model.init=fan_in", "optim=released_145", "trainer.precision=64-true", "data.resize=72", "data.crop_size=67",
     "data.flips=true", "data.color_noise=paper", "data.batch_size=8", "trainer.accelerator=cpu",
-    "trainer.limit_val_batches=1", "test_views=10",
+    "test_views=10",
 ]  # fmt: skip
 SETS = {"train": (27, 1), "val": (13, 2)}  # batches of 8, 8, 8 and 3: of the last, one of four processes has none
 
@@ -54,6 +54,7 @@ def fit(
     run = runs.Run(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(data, "SHAPES", SETS)
+        patch.setattr(data, "EVALUATED", 5 * 67**2)  # in batches of 6, or of one picture by ten views
         patch.setattr(Classifier, "training_step", noted)
         patch.setattr(Classifier, "on_before_optimizer_step", look)
         for name, value in (patches or {}).items():
@@ -164,12 +165,13 @@ def test_wrong_gathers_are_found_out(wrong: type, conv1: float | None, fc8: floa
 
 def test_a_run_moves_between_layouts(alone: Any, tmp_path: Path):
     """One device, two towers, four copies, one weird trick, one device again: as if it had never moved."""
-    _, stayed = alone("trainer.max_epochs=5")
+    plateau = ["optim=paper", "optim.plateau_patience=2"]
+    _, stayed = alone("trainer.max_epochs=5", *plateau)
     journey = [("cpu", 1), ("towers", 2), ("ddp", 4), ("owt", 2), ("cpu", 1)]
     folder = tmp_path / "0"
     for leg, (trainer, processes) in enumerate(journey):
         here, folder = folder, tmp_path / str(leg)
-        over = [f"trainer={trainer}", f"trainer.devices={processes}", f"trainer.max_epochs={leg + 1}"]
+        over = [f"trainer={trainer}", f"trainer.devices={processes}", f"trainer.max_epochs={leg + 1}", *plateau]
         if leg:
             over.append(f"ckpt_path={here}")
         if processes == 1:
@@ -182,6 +184,8 @@ def test_a_run_moves_between_layouts(alone: Any, tmp_path: Path):
         assert difference(moved["state_dict"][name], weight) < 1e-12, name
     ours, right = (each["optimizer_states"][0] for each in (moved, stayed))
     assert ours["param_groups"] == right["param_groups"]
+    assert moved["plateau"] == stayed["plateau"]
+    assert right["param_groups"][0]["lr"] < 0.01, "which came to its end on the way"
     assert ours["state"].keys() == right["state"].keys()
     for number, state in right["state"].items():
         assert difference(ours["state"][number]["velocity"], state["velocity"]) < 1e-12

@@ -83,6 +83,7 @@ SlurmdParameters=config_overrides
 ReturnToService=2
 JobRequeue=1
 KillWait=5
+KillOnBadExit=1
 UnkillableStepTimeout=600
 MinJobAge=3600
 NodeName=$host NodeAddr=127.0.0.1 CPUs=$((cpus > 2 ? cpus : 2)) RealMemory=$(awk '/^MemTotal/{print int($2 / 1024 * 0.9)}' /proc/meminfo) State=UNKNOWN
