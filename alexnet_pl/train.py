@@ -217,7 +217,7 @@ def _quoted(word: str) -> str:
 
 
 def main() -> None:
-    """The command. Exit code 0: done; 1: a mistake or a failure; 128 + signal: stopped by it."""
+    """The command. Exit code 0: done; 1: a mistake or a failure; 75: the folder is in use; 128 + signal: stopped."""
     full = os.environ.get("HYDRA_FULL_ERROR") == "1"
     # Let errors through to here, where they become one sentence. Any value does; a process of this run is to know that
     # the user did not ask for it.
