@@ -43,6 +43,8 @@ for file in sorted((ROOT / "sweeps").glob("*.yaml")):  # a flat folder as a conf
 
 
 DESCRIBE = "--describe"
+FULL_ERROR = "ALEXNET_PL_FULL_ERROR"
+"""Environment variable: 1 where the user set Hydra's HYDRA_FULL_ERROR=1, for tracebacks"""
 
 
 def fit(cfg: config.Config, run: runs.Run) -> None:
@@ -218,10 +220,9 @@ def _quoted(word: str) -> str:
 
 def main() -> None:
     """The command. Exit code 0: done; 1: a mistake or a failure; 75: the folder is in use; 128 + signal: stopped."""
-    full = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    # Let errors through to here, where they become one sentence. Any value does; a process of this run is to know that
-    # the user did not ask for it.
-    os.environ.setdefault("HYDRA_FULL_ERROR", "inside")
+    # What the user asked for; the processes of a run hear of it too.
+    full = os.environ.setdefault(FULL_ERROR, os.environ.get("HYDRA_FULL_ERROR", "")) == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors through to here, where they become one sentence
     # Torch's threads spin while they wait. Where another program shares the processor they starve each other (seen:
     # 300 instead of 2,600 pictures/s); sleeping costs a tenth at most on a machine of one's own.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")

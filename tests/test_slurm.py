@@ -15,7 +15,7 @@ import pytest
 
 from alexnet_pl import ROOT
 from tests.conftest import start
-from tests.test_launch import NET, alive, check, jobs
+from tests.test_launch import NET, check, jobs, none_is_left
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 
@@ -57,7 +57,7 @@ def test_a_sweep_of_two_jobs_one_of_them_preempted(
     """The job with two processes gets the signal that announces preemption, and goes on from its checkpoint."""
     for name, value in cluster.items():
         monkeypatch.setenv(name, value)
-    over = ["trainer=single,towers", "trainer.limit_train_batches=8", "trainer.max_epochs=150", "name=cluster"]
+    over = ["trainer=single,towers", "trainer.limit_train_batches=8", "trainer.max_epochs=40", "name=cluster"]
     sweep = start(tmp_path, "-m", *NET, *SLURM, *over)
     try:
         until((tmp_path / "runs/cluster/sweep.json").is_file, 60, "the sweep's start")
@@ -74,15 +74,15 @@ def test_a_sweep_of_two_jobs_one_of_them_preempted(
     print((found["trainer=towers"].folder / "train.log").read_text())
     assert sweep.returncode == 0, err
     assert "2 of 2 jobs done" in out
-    check(found["trainer=single"], 1, epochs=150)
+    check(found["trainer=single"], 1, epochs=40)
     towers = found["trainer=towers"]
     assert len(towers.identity["continued"]) == 1
     assert ", continued after " in (towers.folder / "train.log").read_text()
     folders = [wandb.name.rpartition("-")[2] for wandb in towers.folder.glob("wandb/offline-run-*")]
     assert folders == [towers.identity["id"]] * 2, "both sittings are one W&B run"
     seen = [row["images_seen"] for row in towers.metrics if "train/epoch_error" in row]
-    assert seen == [400 * epoch for epoch in range(1, 151)], "no epoch is lost, and none counted twice"
+    assert seen == [400 * epoch for epoch in range(1, 41)], "no epoch is lost, and none counted twice"
     restarts = subprocess.run(["scontrol", "-o", "show", "job", number], capture_output=True, text=True).stdout
     assert "Restarts=1" in restarts
     assert "NumTasks=2" in restarts
-    until(lambda: not alive(tmp_path), 10, "the end of all processes")
+    none_is_left(tmp_path)
