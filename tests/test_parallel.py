@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from alexnet_pl import config, data, parallel, runs, train
-from alexnet_pl.errors import Interrupted
+from alexnet_pl.errors import ConfigError, Interrupted
 from alexnet_pl.module import Classifier
 from tests import ranks
 from tests.conftest import composed
@@ -193,19 +193,44 @@ def test_a_run_moves_between_layouts(alone: Any, tmp_path: Path):
     assert [row["images_seen"] for row in rows if "train/epoch_error" in row] == [27, 54, 81, 108, 135]
 
 
-@pytest.mark.parametrize(("trainer", "processes"), [("towers", 2), ("ddp", 2)])
-def test_a_signal_to_one_process_stops_all_and_the_run_goes_on(
-    trainer: str, processes: int, alone: Any, tmp_path: Path
-):
-    """In mid-epoch and between two points of the running error: the checkpoint has the sum of all processes."""
-    over = [f"trainer={trainer}", "trainer.max_epochs=2", "model.dropout=mask", "window=1000"]
-    one, checkpoint = alone("trainer.max_epochs=2", "model.dropout=mask", "window=1000")
-    ranks.run(processes, fit, tmp_path, over, {}, 2)
-    assert last(runs.Run(tmp_path))["global_step"] == 2
-    assert last(runs.Run(tmp_path))["progress"]["window"][2] == 16
-    many, *_ = ranks.run(processes, fit, tmp_path, over)
+@pytest.mark.parametrize(("trainer", "then"), [("towers", "ddp"), ("ddp", "towers")])
+def test_a_signal_to_one_process_stops_all_and_the_run_goes_on(trainer: str, then: str, alone: Any, tmp_path: Path):
+    """In mid-epoch and between two points of the running error, of which the checkpoint has the sum of all processes.
+
+    It goes on in another layout.
+    """
+    over = ["trainer.max_epochs=2", "model.dropout=mask", "window=1000"]
+    one, checkpoint = alone(*over)
+    stopped, moved = runs.Run(tmp_path / "stopped"), runs.Run(tmp_path / "moved")
+    ranks.run(2, fit, stopped.folder, [f"trainer={trainer}", *over], {}, 2)
+    assert last(stopped)["global_step"] == 2
+    assert last(stopped)["progress"]["window"][2] == 16
+    many, *_ = ranks.run(2, fit, moved.folder, [f"trainer={then}", f"ckpt_path={stopped.folder}", *over])
     assert len(many["losses"]) == 6
     assert many["losses"] == pytest.approx(one["losses"][2:], rel=1e-12)
     assert many["metrics"] == pytest.approx(one["metrics"], rel=1e-6)
     for name, weight in checkpoint["state_dict"].items():
-        assert difference(last(runs.Run(tmp_path))["state_dict"][name], weight) < 1e-12, name
+        assert difference(last(moved)["state_dict"][name], weight) < 1e-12, name
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ("optim.lr=0.5", "optim.lr is 0.01 there and 0.5 here"),
+        ("trainer.precision=32-true", "trainer.precision is 64-true there and 32-true here"),
+        ("trainer.accumulate_grad_batches=2", "trainer.accumulate_grad_batches is None there and 2 here"),
+    ],
+)
+def test_a_move_changes_nothing_else(change: str, sentence: str, tmp_path: Path):
+    fit(tmp_path / "0", ["trainer=cpu", "trainer.max_epochs=1"])
+    with pytest.raises(ConfigError, match=f"{sentence}.*can only change its devices and length"):
+        fit(tmp_path / "1", ["trainer=cpu", "trainer.max_epochs=2", f"ckpt_path={tmp_path / '0'}", change])
+
+
+def test_a_folder_of_several_runs_is_no_start(tmp_path: Path):
+    for name in ("a", "b"):
+        runs.Run(tmp_path / name).start({"seed": 1}, [])
+    with pytest.raises(ConfigError, match=r"holds 2 runs: name one of them \(a, b\)"):
+        runs.checkpoint(str(tmp_path))
+    with pytest.raises(ConfigError, match="neither a checkpoint nor the folder of a run that has one"):
+        runs.checkpoint(str(tmp_path / "a"))
