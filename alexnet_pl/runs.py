@@ -115,8 +115,8 @@ class Run:
                 identity.setdefault("continued", []).append(_session())
             else:
                 identity = _identity(config, overrides)
+            self.record(config)  # first: whoever sees an identity, as another process of the run, reads it next
             write(self.folder / "run.json", json.dumps(identity, indent=1))
-            self.record(config)
             (self.folder / "failed.json").unlink(missing_ok=True)
         except OSError as error:
             raise ConfigError(f"the run folder {self.folder} cannot be written: {error.strerror}") from error
