@@ -149,3 +149,12 @@ def test_git_state_tells_this_checkouts_commit():
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert state["commit"] == head.strip()
     assert json.dumps(state)
+
+
+def test_whoever_sees_an_identity_finds_its_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Other processes of the run may look at any moment."""
+    written: list[str] = []
+    write = runs.write
+    monkeypatch.setattr(runs, "write", lambda path, text: (written.append(path.name), write(path, text)))
+    runs.Run(tmp_path).start({"seed": 1}, [])
+    assert written == ["config.yaml", "run.json"]
