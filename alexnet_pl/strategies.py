@@ -106,8 +106,9 @@ class SharedNet(ModelParallelStrategy):
     def _gathered(self, value: DTensor) -> Tensor:
         """The whole of a tensor on the first process, its part on the others.
 
-        Not DTensor's own way: it makes the whole on every process, and where that is let go of at once, a process has
-        crashed inside of gloo (torch 2.15, once in some thousand checkpoints). Here parts live until the file is there.
+        DTensor's own way makes the whole on every process. Around checkpoints gathered so, and let go of at once, a
+        process has crashed inside of gloo twice in some thousand (torch 2.15; why was not found): here parts are held
+        until the file is written.
         """
         here, mesh = value.to_local(), value.device_mesh
         coordinate = mesh.get_coordinate()
