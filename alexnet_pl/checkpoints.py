@@ -64,15 +64,20 @@ def check_origin(path: Path, cfg: config.Config) -> None:
     """
     there = _read(path, "give another ckpt_path")["config"]
     changed = runs.differences(there, config.as_dict(cfg))
-    precision = "trainer.precision"  # matters where the weights themselves have another
-    if not any(str(value).endswith(("true", "64")) and "32" not in str(value) for value in changed.get(precision, ())):
-        changed.pop(precision, None)
+    precisions = {_of_weights(value) for value in changed.get("trainer.precision", ())}
+    if len(precisions) == 1:
+        changed.pop("trainer.precision")
     for key in ("model.compile", "model.channels_last"):  # how it is computed, not what
         changed.pop(key, None)
     changed = {key: was for key, was in changed.items() if key.startswith(KEPT)}
     if changed:
         said = ", ".join(f"{key} is {old} there and {new} here" for key, (old, new) in changed.items())
         raise ConfigError(f"ckpt_path={path} is of another run ({said}): a run can only change its devices and length")
+
+
+def _of_weights(precision: str | None) -> str:
+    """In which type a trainer.precision keeps the weights; the mixed ones compute in another."""
+    return precision if precision in ("64-true", "64", "bf16-true", "16-true") else "32-true"
 
 
 def _read(path: Path, advice: str) -> dict[str, Any]:

@@ -58,19 +58,17 @@ def joined(where: Layout) -> bool:
     """
     if PARENT in os.environ:
         return True
-    if (tasks := slurm_tasks()) > 1:
-        given, by = tasks, "Slurm"
-        own = slurm(where)
-        if given == where.processes and own is None:
-            raise ConfigError(
-                f"Slurm's {given} tasks are not {where.devices} on each of {where.nodes} machines, as trainer.devices "
-                "and trainer.num_nodes say: use srun --ntasks-per-node"
-            )
-        if given == where.processes and own is not None:
-            os.environ.update(own)
-    else:
-        given, by = int(os.environ.get("WORLD_SIZE", 1)), "torchrun"
+    tasks = slurm_tasks()
+    given, by = (tasks, "Slurm") if tasks > 1 else (int(os.environ.get("WORLD_SIZE", 1)), "torchrun")
     if given == where.processes:
+        if tasks > 1:
+            own = slurm(where)
+            if own is None:
+                raise ConfigError(
+                    f"Slurm's {given} tasks are not {where.devices} on each of {where.nodes} machines, as "
+                    "trainer.devices and trainer.num_nodes say: use srun --ntasks-per-node"
+                )
+            os.environ.update(own)
         return True
     if given > 1:
         raise ConfigError(

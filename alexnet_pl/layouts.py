@@ -124,10 +124,9 @@ def rules(c: Config, plan: list[Step]) -> Iterator[str]:
 
 def device_rules(t: Trainer) -> Iterator[str]:
     """A sentence if this machine has fewer devices than the run asks for."""
-    asked = devices(t)
-    if t.accelerator == "cpu" or not wants_gpus(t):
+    if not wants_gpus(t):
         return
-    there = gpus()
+    asked, there = devices(t), gpus()
     if there < asked and (there or t.accelerator in ("gpu", "cuda")):
         yield (
             f"trainer.devices={t.devices} asks for {asked} GPU{'s' * (asked > 1)} and {there or 'none'} "
@@ -165,12 +164,11 @@ def sent(where: Layout, plan: list[Step], batch_size: int, precision: str = "32-
 
 def memory(where: Layout, m: Model, plan: list[Step], batch_size: int) -> tuple[int, int]:
     """Bytes each process needs in fp32: for weights, gradients and velocities; and for what the backward pass needs."""
-    weights, pictures = 0.0, batch_size / where.data
-    kept_here = kept(m, plan) * pictures
+    weights, picture_keeps = 0.0, float(kept(m, plan))
     for step in plan:
         whole = step.kind != "full" or where.name != "owt"
         weights += step.parameters / where.towers / (1 if whole else where.processes)
     if where.towers == 2:  # half of everything but the picture and what comes from the other tower
         picture = 4 * math.prod(plan[0].inputs)
-        kept_here = pictures * ((kept(m, plan) - picture) / 2 + picture + 4 * sum(step.crossing for step in plan))
-    return round(3 * 4 * weights), round(kept_here)
+        picture_keeps = (picture_keeps - picture) / 2 + picture + 4 * sum(step.crossing for step in plan)
+    return round(3 * 4 * weights), round(picture_keeps * batch_size / where.data)

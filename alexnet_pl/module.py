@@ -67,10 +67,10 @@ class Classifier(pl.LightningModule):
 
     def _sum(self, numbers: Tensor) -> Tensor:
         """Over the processes that share a batch; every process must ask."""
-        mesh = self.device_mesh
-        group = mesh["data_parallel"].get_group() if mesh is not None else None
         if self.batch.size == 1:
             return numbers
+        mesh = self.device_mesh
+        group = mesh["data_parallel"].get_group() if mesh is not None else None
         return self.trainer.strategy.reduce(numbers.clone(), group=group, reduce_op="sum")
 
     def forward(self, images: Tensor) -> Tensor:

@@ -38,6 +38,9 @@ class Batch:
         self.inputs = pictures * views
         self.part = -(-pictures // self.size) * views
         """inputs of a full part"""
+        first = min(self.rank * self.part, self.inputs)
+        self.own = slice(first, min(first + self.part, self.inputs))
+        """this process's inputs among them"""
 
 
 def spread(net: nn.Sequential, plan: list[Step], where: Layout, mesh: DeviceMesh | None, batch: Batch) -> None:
@@ -58,7 +61,7 @@ def spread(net: nn.Sequential, plan: list[Step], where: Layout, mesh: DeviceMesh
     elif where.name == "ddp":
         for step in plan:
             if step.kind == "dropout":
-                _replace(net, step.name, SharedDropout(net.get_submodule(step.name), batch, rows=True))
+                setattr(net, step.name, SharedDropout(net.get_submodule(step.name), batch, rows=True))
 
 
 def _towers(net: nn.Sequential, plan: list[Step], mesh: DeviceMesh, batch: Batch) -> None:
@@ -72,11 +75,11 @@ def _towers(net: nn.Sequential, plan: list[Step], mesh: DeviceMesh, batch: Batch
         if step.parameters:
             groups = step.groups // tower.size() if step.groups > 1 else 1
             meets = Gather(tower, 1) if step.crossing else None
-            _replace(net, step.name, Spread(module, mesh, parts, gradients, groups, meets))
+            setattr(net, step.name, Spread(module, mesh, parts, gradients, groups, meets))
         elif step.kind == "lrn":
             module.towers = 1
         elif step.kind == "dropout":
-            _replace(net, step.name, SharedDropout(module, batch, rows=True, columns=tower))
+            setattr(net, step.name, SharedDropout(module, batch, rows=True, columns=tower))
     net.append(Gather(tower, 1, same_work_after=True))  # the classes; each process computes the whole loss
 
 
@@ -88,17 +91,13 @@ def _one_weird_trick(net: nn.Sequential, plan: list[Step], mesh: DeviceMesh, bat
         if step.kind == "full":
             meets = Gather(mesh, 1) if shared else GatherBatch(mesh, batch)
             shared = True
-            _replace(net, step.name, Spread(module, mesh, (Shard(0),), None, 1, meets))
+            setattr(net, step.name, Spread(module, mesh, (Shard(0),), None, 1, meets))
         elif step.parameters:
-            _replace(net, step.name, Spread(module, mesh, (Replicate(),), (Partial("sum"),), step.groups))
+            setattr(net, step.name, Spread(module, mesh, (Replicate(),), (Partial("sum"),), step.groups))
         elif step.kind == "dropout":
             part = {"columns": mesh} if shared else {"rows": True}
-            _replace(net, step.name, SharedDropout(module, batch, **part))
+            setattr(net, step.name, SharedDropout(module, batch, **part))
     net.append(Scatter(mesh, batch))
-
-
-def _replace(net: nn.Sequential, name: str, module: nn.Module) -> None:
-    setattr(net, name, module)
 
 
 # ------------------------------------------------------------------------------------------------ layers
@@ -173,13 +172,12 @@ class SharedDropout(nn.Module):
         units = x.shape[1] * (self.columns.size() if self.columns else 1)
         dense = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
         layout = torch.channels_last if dense else torch.contiguous_format
-        ones = torch.empty((self.batch.inputs, units, *x.shape[2:]), dtype=x.dtype, device=x.device).fill_(1)
+        ones = x.new_ones(self.batch.inputs, units, *x.shape[2:])
         mask = self.dropout(ones.contiguous(memory_format=layout))
         if self.columns:
             mask = mask.chunk(self.columns.size(), 1)[self.columns.get_local_rank()]
         if self.rows:
-            first = self.batch.rank * self.batch.part
-            return x * mask[first : first + self.batch.part]
+            return x * mask[self.batch.own]
         return x * F.pad(mask, (0, 0, 0, len(x) - len(mask)))  # rows that only fill up the last part
 
 
@@ -228,8 +226,7 @@ class Scatter(nn.Module):
         """(part * processes, classes / processes) -> (n, classes)."""
         parts = _Swap.apply(x.unflatten(0, (self.mesh.size(), -1)).contiguous(), self.mesh.get_group())
         own = parts.transpose(0, 1).flatten(1)  # (part, classes)
-        first = self.batch.rank * self.batch.part
-        return own[: max(0, min(self.batch.part, self.batch.inputs - first))]
+        return own[: self.batch.own.stop - self.batch.own.start]
 
 
 class _Swap(torch.autograd.Function):

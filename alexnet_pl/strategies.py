@@ -128,8 +128,5 @@ def _part(whole: Any, like: Tensor | None) -> Any:
     """This process's part of a whole tensor, as `like` lies over the processes."""
     if not isinstance(like, DTensor) or not isinstance(whole, Tensor) or whole.shape != like.shape:
         return whole
-    mesh = like.device_mesh
-    whole = whole.to(
-        mesh.device_type if mesh.device_type == "cpu" else torch.device(mesh.device_type, like.device.index)
-    )
-    return distribute_tensor(whole.contiguous(), mesh, like.placements, src_data_rank=None)
+    whole = whole.to(like.device).contiguous()
+    return distribute_tensor(whole, like.device_mesh, like.placements, src_data_rank=None)

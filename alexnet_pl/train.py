@@ -155,8 +155,8 @@ def train(cfg: DictConfig) -> None:
     where = layouts.layout(run_config.trainer)
     if this.mode is RunMode.MULTIRUN:
         at_once = str(this.launcher._target_).endswith("JoblibLauncher")
-        gpus = layouts.wants_gpus(run_config.trainer) and layouts.gpus() > 0 if at_once else False
-        sweep.run_job(run, overrides, this.job.num, where, share_gpus=gpus)
+        share_gpus = at_once and layouts.wants_gpus(run_config.trainer) and layouts.gpus() > 0
+        sweep.run_job(run, overrides, this.job.num, where, share_gpus)
         return
     plain = config.as_dict(run_config)
     joined, first = launch.joined(where), launch.rank() == 0

@@ -16,8 +16,6 @@ from alexnet_pl.config import Trainer
 from tests import ranks
 from tests.conftest import composed
 
-GROUPS = ["single", "ddp", "towers", "towers_ddp", "owt"]
-
 
 @pytest.mark.parametrize(
     ("group", "devices", "nodes", "name", "parts", "towers"),
