@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from alexnet_pl import layouts, store
-from alexnet_pl.config import ColorNoise, Config, Data, DataSet, LoggerName, Model, Schedule, WandbMode
+from alexnet_pl.config import ColorNoise, Config, Data, DataSet, LoggerName, Model, Schedule, WandbMode, from_dict
 from alexnet_pl.errors import ConfigError, nearest
 from alexnet_pl.keys import keys, known, words
 from alexnet_pl.table import steps
@@ -39,12 +39,12 @@ def check(cfg: DictConfig, to_run: bool = True, here: bool = True) -> Config:
             raise ConfigError(unknown(key))
     try:
         plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-        run = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), plain))
+        assert isinstance(plain, dict)
+        run = from_dict({str(key): value for key, value in plain.items()})
     except OmegaConfBaseException as error:
         if isinstance(error.__cause__, ConfigError):  # a resolver's own, about what it read
             raise error.__cause__ from None
         raise ConfigError(explain(error)) from error
-    assert isinstance(run, Config)
     for sentence in chain(
         _rules(run),
         _machine_rules(run) if to_run else (),

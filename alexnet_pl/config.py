@@ -379,3 +379,14 @@ def as_dict(cfg: Config) -> dict[str, Any]:
     plain = OmegaConf.to_container(OmegaConf.structured(cfg), resolve=True, enum_to_str=True)
     assert isinstance(plain, dict)
     return {str(k): v for k, v in plain.items()}
+
+
+def from_dict(plain: dict[str, Any]) -> Config:
+    """`as_dict` undone.
+
+    Raises:
+        OmegaConfBaseException: a key is unknown, or a value of another type.
+    """
+    cfg = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), plain))
+    assert isinstance(cfg, Config)
+    return cfg

@@ -256,8 +256,10 @@ class Classifier(pl.LightningModule):
             logger.log_metrics(row, step=self.global_step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Plain values only, so that the file loads with weights_only and rebuilds its own net."""
+        """Plain values and tensors, so that the file loads with weights_only and needs nothing else to be used."""
         checkpoint["config"] = config.as_dict(self.cfg)
+        pictures = self.trainer.datamodule  # type: ignore[attr-defined]
+        checkpoint["input"] = {"mean": pictures.mean.cpu(), "classes": pictures.classes}
         checkpoint["progress"] = {
             "images_seen": self.images_seen,
             "window": self._sum(self._window).tolist(),

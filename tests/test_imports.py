@@ -54,6 +54,7 @@ ORDER = [
     "watchdog",
     "progress",
     "checkpoints",
+    "trained",
     "sweep",
     "train",
     "report.curves",
@@ -71,7 +72,7 @@ ROOMS = {
     "pyarrow": {"cifar10", "store", "sources.shards", "prepare.packing"},
     "scipy": {"sources.ilsvrc"},
     "pytorch_lightning": {"data", "module", "logger", "watchdog", "progress", "checkpoints", "strategies", "train"},
-    "omegaconf": {"config", "checks", "runs", "sweep", "train"},
+    "omegaconf": {"config", "checks", "runs", "trained", "sweep", "train"},
 }
 
 
