@@ -165,7 +165,7 @@ def torchvision_net(file: str | Path | None = None) -> Trained:
     cfg = config.Config(name="torchvision", seed=0, window=1, subset=0)
     cfg.model = config.Model(
         "torchvision", config.Table.alexnet, 1000, 224, {"conv1": 64, "conv2": 192, "conv4": 256},
-        conv1_padding=config.Conv1Padding.symmetric, dropout=config.Dropout.inverted,
+        conv1_padding=config.Conv1Padding.symmetric, lrn_scale=config.LrnScale.paper, dropout=config.Dropout.inverted,
         dropout_at=config.DropoutAt.inputs, init=config.Init.torch,
         parameter_names=config.ParameterNames.torchvision,
     )  # fmt: skip
