@@ -55,6 +55,12 @@ ORDER = [
     "progress",
     "checkpoints",
     "trained",
+    "evaluate.settings",
+    "evaluate.answers",
+    "evaluate.ensemble",
+    "evaluate.records",
+    "evaluate.picture",
+    "evaluate",
     "sweep",
     "train",
     "report.curves",
@@ -67,9 +73,9 @@ ORDER = [
 ROOMS = {
     "hydra": {"train", "sweep"},
     "wandb": {"logger"},
-    "matplotlib": {"report.picture"},
+    "matplotlib": {"evaluate.picture", "report.picture"},
     "plotly": {"report.page"},
-    "pyarrow": {"cifar10", "store", "sources.shards", "prepare.packing"},
+    "pyarrow": {"cifar10", "store", "sources.shards", "prepare.packing", "evaluate.records"},
     "scipy": {"sources.ilsvrc"},
     "pytorch_lightning": {"data", "module", "logger", "watchdog", "progress", "checkpoints", "strategies", "train"},
     "omegaconf": {"config", "checks", "runs", "trained", "sweep", "train"},
@@ -102,7 +108,7 @@ def imports(name: str) -> set[str]:
 
 
 def test_every_file_has_its_place():
-    assert set(FILES) - {"report.__main__", "prepare.__main__"} == set(ORDER)
+    assert set(FILES) - {"report.__main__", "prepare.__main__", "evaluate.__main__"} == set(ORDER)
 
 
 @pytest.mark.parametrize("name", ORDER)
@@ -117,6 +123,6 @@ def test_libraries_stay_in_their_rooms(library: str, rooms: set[str]):
 
 
 def test_help_and_completion_do_not_wait_for_torch():
-    """What the command imports before a run starts."""
-    code = "import sys, alexnet_pl.train; sys.exit(bool({'torch', 'pytorch_lightning', 'wandb'} & set(sys.modules)))"
+    """What the commands import before the work starts."""
+    code = "import sys, alexnet_pl.evaluate, alexnet_pl.train; sys.exit(bool({'torch', 'pytorch_lightning', 'wandb'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
