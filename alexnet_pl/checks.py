@@ -137,9 +137,9 @@ def _rules(c: Config) -> Iterator[str]:
         yield f"subset={c.subset} must not be negative (0 evaluates no training subset)"
     if c.stop_error is not None and not 0 < c.stop_error < 1:
         yield f"stop_error={c.stop_error} is a share of wrong answers: it must lie between 0 and 1"
-    if not 0 < c.figure.target < 1:
+    if c.figure.target is not None and not 0 < c.figure.target < 1:
         yield f"figure.target={c.figure.target} is a share of wrong answers: it must lie between 0 and 1"
-    for key in (c.figure.compare, *c.figure.tuned):
+    for key in (*c.figure.compare, *c.figure.tuned):
         if not known(key):
             yield f"figure names {key}, which is not a key: {nearest(key, list(keys()))}"
     if t.overfit_batches or t.limit_train_batches == 0:

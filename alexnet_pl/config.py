@@ -299,12 +299,12 @@ class Figure:
 
     panel: str = ""
     """the panel this run belongs to, by its title"""
-    compare: str = "model.activation"
-    """the key whose values become the lines of a panel"""
+    compare: list[str] = field(default_factory=list)
+    """the keys whose values become the lines of a panel; []: what the jobs' overrides differ in, but for the seed"""
     tuned: list[str] = field(default_factory=lambda: ["optim.lr"])
-    """keys that may differ between the lines of a panel; any other difference is refused"""
-    target: float = 0.25
-    """the training error whose crossing is timed (the paper's dashed line)"""
+    """keys that may differ between the lines of a panel besides those; any other difference is refused"""
+    target: float | None = None
+    """the training error whose crossing is timed, 0.25 for the paper's dashed line (null: nothing is timed)"""
     published: dict[str, str] = field(default_factory=dict)
     """the paper's numbers for this panel: a line's epochs to the target, and `ratio`"""
 

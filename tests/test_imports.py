@@ -16,6 +16,7 @@ ORDER = [
     "files",
     "choices",
     "store",
+    "paper",
     "config",
     "table",
     "layouts",
@@ -59,20 +60,24 @@ ORDER = [
     "train",
     "report.curves",
     "report.compare",
+    "report.ablation",
     "report.tables",
     "report.picture",
+    "report.plot",
     "report.page",
+    "report.markdown",
+    "report.numbers",
     "report",
 ]
 ROOMS = {
     "hydra": {"train", "sweep"},
     "wandb": {"logger"},
     "matplotlib": {"report.picture"},
-    "plotly": {"report.page"},
+    "plotly": {"report.plot"},
     "pyarrow": {"cifar10", "store", "sources.shards", "prepare.packing"},
     "scipy": {"sources.ilsvrc"},
     "pytorch_lightning": {"data", "module", "logger", "watchdog", "progress", "checkpoints", "strategies", "train"},
-    "omegaconf": {"config", "checks", "runs", "trained", "sweep", "train"},
+    "omegaconf": {"paper", "config", "checks", "runs", "trained", "sweep", "train"},
 }
 
 
