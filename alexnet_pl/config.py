@@ -371,9 +371,10 @@ def schema() -> DictConfig:
 def lookup(choice: str, table: dict[str, Any]) -> Any:
     """`${lookup:${model.activation},{relu:0.002,tanh:0.008}}`: the value that belongs to a choice."""
     name = choice.name if isinstance(choice, Enum) else str(choice)
-    if name not in table:
-        raise ConfigError(f"no value is given for {name}, only for {', '.join(table)}: set the key itself")
-    return table[name]
+    values = {str(key): value for key, value in table.items()}
+    if name not in values:
+        raise ConfigError(f"no value is given for {name}, only for {', '.join(values)}: set the key itself")
+    return values[name]
 
 
 def packed(root: str | None, what: str, default: Any) -> Any:
