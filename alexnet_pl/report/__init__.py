@@ -1,6 +1,7 @@
 """Report: a folder of runs as one picture, one page and one file of numbers.
 
     python -m alexnet_pl.report runs/figure1
+    python -m alexnet_pl.report --claims          what of the paper is tested, by all that lies in runs/
 
 Writes into the folder <its name>.png and .svg, report.html (one file, opens without a network), report.md and
 report.json. It reads run folders only.
@@ -21,6 +22,7 @@ from rich.table import Table
 
 from alexnet_pl import files
 from alexnet_pl.errors import UserError
+from alexnet_pl.report.claims import Tested, write_claims
 from alexnet_pl.report.compare import Report, collect
 from alexnet_pl.report.curves import METRICS
 from alexnet_pl.report.markdown import markdown
@@ -72,6 +74,12 @@ def shown(title: str, heads: list[str], rows: list[list[str]]) -> Table:
     return out
 
 
+def overview(surveyed: list[Tested]) -> Table:
+    """The paper's claims for the terminal."""
+    rows = [[t.claim.section, t.claim.topic, t.claim.says, t.state, t.claim.command] for t in surveyed]
+    return shown("The paper's claims", ["section", "about", "claim", "state", "command"], rows)
+
+
 def main() -> None:
     """The command. Exit code 0: written; 1: a mistake, told in one sentence."""
     parser = argparse.ArgumentParser(
@@ -79,7 +87,7 @@ def main() -> None:
         description="Draw the runs of a folder: writes <folder's name>.png and .svg, report.html, report.md and "
         "report.json into it and prints its tables. Runs that must not be compared are refused by name.",
     )
-    parser.add_argument("folder", type=Path, help="a run, or a folder of runs such as runs/figure1")
+    parser.add_argument("folder", nargs="?", type=Path, help="a run, or a folder of runs such as runs/figure1")
     parser.add_argument(
         "--allow",
         metavar="KEY",
@@ -87,13 +95,29 @@ def main() -> None:
         default=[],
         help="a key in which runs may differ that are compared; `trainer` is all keys that begin with it (repeatable)",
     )
+    parser.add_argument(
+        "--claims",
+        metavar="RUNS",
+        nargs="?",
+        const=Path("runs"),
+        type=Path,
+        help="instead: list the paper's claims and how far each is tested by the sweeps in a folder (runs), in "
+        "claims.html and claims.md there",
+    )
     args = parser.parse_args()
+    if (args.folder is None) == (args.claims is None):
+        parser.error("give a folder, or --claims")
+    console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
     try:
-        report, paths = write(args.folder, args.allow)
+        if args.claims:
+            surveyed, paths = write_claims(args.claims.resolve())
+            console.print(overview(surveyed), soft_wrap=False)
+        else:
+            report, paths = write(args.folder, args.allow)
+            show(report, console)
     except UserError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
         sys.exit(f"error: {error.filename}: {error.strerror}")
-    show(report, Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120))
     for path in paths:
         print(path)
