@@ -18,7 +18,7 @@ from pathlib import Path
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape as literal
-from rich.table import Table
+from rich.table import Column, Table
 
 from alexnet_pl import files
 from alexnet_pl.errors import UserError
@@ -50,11 +50,11 @@ def write(folder: Path, allow: Sequence[str] = ()) -> tuple[Report, list[Path]]:
 
 def show(report: Report, console: Console) -> None:
     """Print the table, the metrics' definitions, what is not complete, and the notes."""
-    for heads, sections in (timings(report), errors(report)):
-        for title, rows in sections:
-            console.print(shown(title, heads, rows))
+    tables = [(heads, *section) for heads, sections in (timings(report), errors(report)) for section in sections]
     if found := judged(report):
-        console.print(shown("Beside the paper", VERDICT_HEADS, verdicts(found)))
+        tables.append((VERDICT_HEADS, "Beside the paper", verdicts(found)))
+    for heads, title, rows in tables:
+        console.print(shown(title, heads, rows), soft_wrap=False)
     for panel in report.panels:
         if said := finding(panel):
             console.print(f"{panel.title}: {said}", markup=False)
@@ -68,7 +68,8 @@ def show(report: Report, console: Console) -> None:
 
 def shown(title: str, heads: list[str], rows: list[list[str]]) -> Table:
     """A table for the terminal, without small print."""
-    out = Table(*heads, title=literal(title), title_justify="left", box=SIMPLE)
+    columns = [Column(head, overflow="fold") for head in heads]
+    out = Table(*columns, title=literal(title), title_justify="left", box=SIMPLE)
     for row in rows:
         out.add_row(*(literal(cell.partition("\n")[0]) for cell in row))
     return out

@@ -75,11 +75,11 @@ class Tested:
     def published(self) -> list[str]:
         """The paper's numbers, one arm or difference each."""
         errors = [
-            f"{arm(value.arm)}: {both(value.top1, value.top5)} %" + VIEWS.get(value.views or 0, "")
+            f"{arm(value.arm)}: {both(value.top1, value.top5, '.2f')} %" + VIEWS.get(value.views or 0, "")
             for value in self.claim.values
         ]
         differences = [
-            f"{arm(d.of)} against {arm(d.against)}: {both(d.top1, d.top5, '+')} points" for d in self.claim.differences
+            f"{arm(d.of)} against {arm(d.against)}: {both(d.top1, d.top5, '+g')} points" for d in self.claim.differences
         ]
         return differences + errors
 
@@ -93,7 +93,7 @@ class Tested:
                 for kind in ("ten views", "validation"):
                     found = (measured(line, f"{kind} {top}") for top in ("top-1", "top-5"))
                     top1, top5 = (100 * error.mean if error else None for error in found)
-                    numbers = both(top1, top5)
+                    numbers = both(top1, top5, ".2f")
                     said += [f"{line.name}: {numbers} %, {kind} ({what([line])})"] if numbers else []
             said += [f"{folder.path.name}: {folder.problem}"] if folder.problem else []
         return said + self.findings
@@ -107,9 +107,9 @@ def arm(settings: dict[str, object]) -> str:
     return ", ".join(f"{key}={spelled(value)}" for key, value in settings.items())
 
 
-def both(top1: float | None, top5: float | None, sign: str = "") -> str:
+def both(top1: float | None, top5: float | None, form: str) -> str:
     """Top-1 and top-5 error, whichever there is."""
-    return " / ".join(f"{error:{sign}.4g}" for error in (top1, top5) if error is not None)
+    return " / ".join(f"{error:{form}}" for error in (top1, top5) if error is not None)
 
 
 # ------------------------------------------------------------------------------------------------ a folder of sweeps
