@@ -37,6 +37,7 @@ from alexnet_pl.files import lock, read_json, write
 # differ when a run is continued.
 BOOKKEEPING = (
     "sweep",
+    "scale",
     "name",
     "logger",
     "figure",
@@ -288,9 +289,11 @@ def record_sweep(folder: Path, jobs: dict[str, list[str]]) -> None:
     write(folder / "sweep.json", json.dumps(read_json(folder / "sweep.json") | jobs, indent=1))
 
 
-def checkpoint(ckpt_path: str) -> Path:
+def checkpoint(ckpt_path: str, key: str = "ckpt_path") -> Path:
     """The checkpoint that a path names: a file, a run folder, or a folder of one run.
 
+    Args:
+        key: what the path was given for, to be named in messages.
     Raises:
         ConfigError: there is none, or there are several runs.
     """
@@ -299,10 +302,10 @@ def checkpoint(ckpt_path: str) -> Path:
         there = find(path)
         if len(there) > 1:
             names = ", ".join(run.folder.name for run in there)
-            raise ConfigError(f"ckpt_path={ckpt_path} holds {len(there)} runs: name one of them ({names})")
+            raise ConfigError(f"{key}={ckpt_path} holds {len(there)} runs: name one of them ({names})")
         path = there[0].last
     if not path.is_file():
-        raise ConfigError(f"ckpt_path={ckpt_path} is neither a checkpoint nor the folder of a run that has one")
+        raise ConfigError(f"{key}={ckpt_path} is neither a checkpoint nor the folder of a run that has one")
     return path
 
 

@@ -63,7 +63,7 @@ MISTAKES = [
     (["model=alexnet", "model.order.conv1=lrn_pool"], "model.order.conv1=lrn_pool", "lrn_pool_act"),
     (["model.widths=5"], "model.widths", "{NAME: int, ...}"),
     (["model.lrn=null"], "model.lrn", "[str,...]"),
-    (["figure.compare=[model.widht.conv1]"], "model.widht.conv1", "model.widths"),
+    (["figure.compare=[model.spatail_norm]"], "model.spatail_norm", "model.spatial_norm"),
     (["model=alexnt"], "model=alexnt", "did you mean alexnet?"),
     (["model.towers=2"], "model.towers=2", "only AlexNet"),
     (["model.dropout=mask"], "model=convnet", "model.dropout=none"),
