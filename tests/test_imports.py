@@ -67,6 +67,7 @@ ORDER = [
     "report.page",
     "report.markdown",
     "report.numbers",
+    "report.claims",
     "report",
 ]
 ROOMS = {

@@ -115,16 +115,20 @@ def errors(report: Report) -> tuple[list[str], list[Section]]:
     lines = [line for panel in panels for line in panel.lines]
     columns = [error for error in ERRORS if any(measured(line, error) for line in lines)]
     published = any(_published(report.claims, line) for line in lines)
-    heads = ["", "seeds", *columns, "top-1 against the first", *["paper"] * published]
+    heads = [
+        "",
+        "seeds",
+        *(f"{error} (%)" for error in columns),
+        "top-1 against the baseline",
+        *["paper (%)"] * published,
+    ]
     sections = []
     for panel in panels:
         base = baseline(panel, report.claims)
-        if base is not panel.lines[0]:
-            heads[-1 - published] = "top-1 against the baseline"
         rows = []
         for line in panel.lines:
             known = [measured(line, error) for error in columns]
-            cells = ["-" if m is None else f"{plus_minus(100 * m.mean, m.spread and 100 * m.spread)} %" for m in known]
+            cells = ["-" if m is None else plus_minus(100 * m.mean, m.spread and 100 * m.spread) for m in known]
             differences = [
                 (kind, change(own, other))
                 for kind in ("validation", "ten views")
@@ -139,12 +143,12 @@ def errors(report: Report) -> tuple[list[str], list[Section]]:
 
 
 def _published(claims: list[paper.Claim], line: Line) -> str:
-    """The paper's errors for a line: `40.66 / 18.21 %`, and by which views."""
+    """The paper's errors for a line: `40.66 / 18.21`, and by which views."""
     said = []
     for value in (value for claim in claims for value in claim.values if fits(value.arm, line)):
         both = " / ".join(f"{error:.2f}" for error in (value.top1, value.top5) if error is not None)
         views = {10: "\nten views", 1: "\ncentre"}.get(value.views or 0, "")
-        said.append(f"{both} %{views}")
+        said.append(f"{both}{views}")
     return said[0] if said else ""
 
 
