@@ -25,6 +25,7 @@ from alexnet_pl.report.curves import METRICS
 from alexnet_pl.report.page import html
 from alexnet_pl.report.picture import draw
 from alexnet_pl.report.tables import finding, table
+from alexnet_pl.report.workspace import publish
 
 
 def write(folder: Path) -> tuple[Report, list[Path]]:
@@ -69,8 +70,22 @@ def main() -> None:
         "prints when each line reaches the target error. Runs that must not be compared are refused by name.",
     )
     parser.add_argument("folder", type=Path, help="a run, or a folder of runs such as runs/figure1")
+    parser.add_argument(
+        "--wandb",
+        metavar="ENTITY/PROJECT",
+        help="also make a workspace of the runs in the W&B project they were sent to, or update the one made before",
+    )
+    parser.add_argument(
+        "--wandb-dry-run",
+        action="store_true",
+        help="only write that workspace to wandb_workspace.json in the folder; needs neither key nor network",
+    )
+    args = parser.parse_args()
+    if args.wandb_dry_run and not args.wandb:
+        parser.error("--wandb-dry-run needs --wandb ENTITY/PROJECT")
     try:
-        report, paths = write(parser.parse_args().folder)
+        report, paths = write(args.folder)
+        workspace = publish(args.folder, args.wandb, send=not args.wandb_dry_run) if args.wandb else ""
     except UserError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
@@ -78,3 +93,5 @@ def main() -> None:
     show(report, Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120))
     for path in paths:
         print(path)
+    if workspace:
+        print(workspace)
