@@ -146,3 +146,19 @@ def to_input(images: Tensor, mean: Tensor, scale: float, shift: Tensor | None = 
     if scale != 1:
         x /= scale
     return x.view(n, height, width, 3).permute(0, 3, 1, 2)
+
+
+def evaluated(images: Tensor, mean: Tensor, picture_size: int, scale: float, views: int = 1) -> Tensor:
+    """Pictures as evaluation sees them: the centre square, or ten views side by side (section 4.1).
+
+    Args:
+        images: uint8 (N, S, S, 3), scaled to squares of `picture_size` pixels first.
+        mean, scale: as `to_input` takes them; the squares are as large as the mean image.
+        views: 1 or 10.
+    Returns:
+        float32 (N * views, 3, H, W).
+    """
+    images = resize(images, picture_size)
+    size = mean.shape[0]
+    squares = centre_crop(images, size) if views == 1 else ten_views(images, size).flatten(0, 1)
+    return to_input(squares, mean, scale)

@@ -11,6 +11,9 @@ from torch import Tensor
 
 from alexnet_pl.errors import ConfigError
 
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+"""What the labels stand for, in the order of the release."""
+
 
 def load(root: Path, split: str, download: bool = False) -> tuple[Tensor, Tensor]:
     """One split as tensors.

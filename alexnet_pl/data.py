@@ -16,7 +16,7 @@ from torch import Tensor
 from alexnet_pl import augment, cifar10, config, store
 from alexnet_pl.errors import ConfigError
 from alexnet_pl.loader import Batches, InMemory, Part, Stored
-from alexnet_pl.shapes import shapes
+from alexnet_pl.shapes import CLASSES, shapes
 from alexnet_pl.statistics import Colors, Sums
 
 # pixels in a batch of an evaluation: about the same memory whatever their size
@@ -26,12 +26,17 @@ SHAPES = {"train": (10_000, 1), "val": (2_000, 2)}
 
 
 class Pictures(pl.LightningDataModule):
-    """The training and validation pictures of a run, as its `data` group says."""
+    """The training and validation pictures of a run, as its `data` group says.
 
-    def __init__(self, cfg: config.Config) -> None:
+    Args:
+        device: where they go without a trainer, which has a device of its own.
+    """
+
+    def __init__(self, cfg: config.Config, device: torch.device | None = None) -> None:
         super().__init__()
         self.cfg = cfg
         self.ready = False
+        self._device = device or torch.device("cpu")
 
     def prepare_data(self) -> None:
         """Download, in one process of each machine."""
@@ -47,10 +52,9 @@ class Pictures(pl.LightningDataModule):
         if self.ready:  # Lightning asks again before a test
             return
         d = self.cfg.data
-        self.device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
-        self.train = self._load("train")
+        self.train = self.load("train")
         if self.cfg.trainer.limit_val_batches != 0 or self.cfg.test_views:
-            self.val = self._load("val")
+            self.val = self.load("val")
         if isinstance(self.train, Stored):
             mean = torch.from_numpy(self.train.store.mean())
             colors = self.train.store.colors
@@ -64,7 +68,12 @@ class Pictures(pl.LightningDataModule):
         self.mean = augment.centre_crop(mean, d.image_size).to(self.device)
         self.ready = True
 
-    def _load(self, split: str) -> InMemory | Stored:
+    def load(self, split: str) -> InMemory | Stored:
+        """One split, train or val, by itself.
+
+        Raises:
+            ConfigError: as `setup`.
+        """
         d = self.cfg.data
         root = Path(d.root or ".").expanduser()
         if d.packed:
@@ -84,6 +93,18 @@ class Pictures(pl.LightningDataModule):
                 f"but data.num_classes={d.num_classes}"
             )
         return pictures
+
+    @property
+    def device(self) -> torch.device:
+        return self.trainer.strategy.root_device if self.trainer else self._device
+
+    @property
+    def classes(self) -> list[str]:
+        """What the labels stand for."""
+        d = self.cfg.data
+        if d.packed:
+            return store.need(Path(d.root or ".").expanduser()).classes
+        return list(CLASSES if d.name is config.DataSet.shapes else cifar10.CLASSES)
 
     @property
     def image_size(self) -> int:
@@ -163,12 +184,9 @@ class Pictures(pl.LightningDataModule):
 
     def centre_input(self, images: Tensor, step: int, part: Part | None = None) -> Tensor:
         """uint8 (n, S, S, 3) as evaluation sees it: float32 (n, 3, H, W)."""
-        images = augment.centre_crop(augment.resize(images, self.cfg.data.picture_size), self.image_size)
-        return augment.to_input(images, self.mean, self.cfg.data.scale)
+        return augment.evaluated(images, self.mean, self.cfg.data.picture_size, self.cfg.data.scale)
 
     def views_input(self, images: Tensor, step: int, part: Part | None = None) -> Tensor:
         """uint8 (n, S, S, 3) as the test at the end sees it: float32 (n * test_views, 3, H, W)."""
-        if self.cfg.test_views == 1:
-            return self.centre_input(images, step)
-        views = augment.ten_views(augment.resize(images, self.cfg.data.picture_size), self.image_size)
-        return augment.to_input(views.flatten(0, 1), self.mean, self.cfg.data.scale)
+        d = self.cfg.data
+        return augment.evaluated(images, self.mean, d.picture_size, d.scale, self.cfg.test_views)

@@ -157,7 +157,8 @@ class Classifier(pl.LightningModule):
         self._epoch = [total + part for total, part in zip(self._epoch, (wrong, loss, count), strict=True)]
         self._window.zero_()
         self._window_pictures = 0
-        (lr,) = (group["lr"] for group in self.trainer.optimizers[0].param_groups if group["name"] == "weight")
+        # conv1 may have a schedule of its own, and comes first then
+        lr = [group["lr"] for group in self.trainer.optimizers[0].param_groups if group["name"].endswith("weight")][-1]
         self.report({"train/error": wrong / count, "train/loss": loss / count, "images_per_second": rate, "lr": lr})
 
     def on_validation_start(self) -> None:
@@ -256,8 +257,10 @@ class Classifier(pl.LightningModule):
             logger.log_metrics(row, step=self.global_step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Plain values only, so that the file loads with weights_only and rebuilds its own net."""
+        """Plain values and tensors, so that the file loads with weights_only and needs nothing else to be used."""
         checkpoint["config"] = config.as_dict(self.cfg)
+        pictures = self.trainer.datamodule  # type: ignore[attr-defined]
+        checkpoint["input"] = {"mean": pictures.mean.cpu(), "classes": pictures.classes}
         checkpoint["progress"] = {
             "images_seen": self.images_seen,
             "window": self._sum(self._window).tolist(),

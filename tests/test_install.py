@@ -66,7 +66,7 @@ def test_help_names_every_key_with_its_meaning(tmp_path: Path):
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
-        ("sweep=", {"sweep=figure1", "sweep=figure1_lr", "sweep=gpus"}),
+        ("sweep=", {f"sweep={file.stem}" for file in (ROOT / "sweeps").glob("*.yaml")}),
         ("model.act", {"model.activation="}),
         ("model.activation=", {"model.activation=relu"}),
         ("data=", {"data=cifar10", "data=imagenet", "data=shapes", "data=tiny_imagenet"}),

@@ -1,0 +1,111 @@
+"""A trained net read back: the same logits as in training, without the data set; averages; torchvision's weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+
+from alexnet_pl import data, module, runs, trained
+from alexnet_pl.errors import ConfigError
+from tests.conftest import TINY, Command, composed
+
+
+@pytest.fixture
+def run(train: Command, tmp_path: Path) -> runs.Run:
+    done = train(*TINY, "name=a", "data.resize=36", "data.crop_size=32", "data.scale=64")
+    assert done.returncode == 0, done.stderr
+    return runs.find(tmp_path / "runs/a")[0]
+
+
+def test_a_checkpoint_needs_nothing_else(run: runs.Run):
+    """Its mean image, classes and weights, against the mean of the pictures and the module that Lightning restores."""
+    net = trained.load(run.folder)
+    cfg = net.cfg
+    pictures = data.Pictures(cfg)
+    pictures.setup("fit")
+    big = torch.nn.functional.interpolate(
+        torch.tensor(pictures.train.images.numpy().astype(np.float64).mean(0)).permute(2, 0, 1)[None],
+        size=36, mode="bilinear", align_corners=False,
+    )[0].permute(1, 2, 0)  # fmt: skip
+    np.testing.assert_allclose(net.mean.numpy(), big[2:34, 2:34].numpy(), atol=1e-4)
+    assert net.classes[0] == "disc"
+    assert len(net.classes) == 10
+    classifier = module.Classifier(cfg, pictures.image_size)
+    weights = torch.load(run.last, weights_only=True)["state_dict"]
+    classifier.load_state_dict(weights)
+    classifier.eval()
+    images = pictures.val.images[:7]
+    with torch.no_grad():
+        expected = classifier(pictures.centre_input(images, 0))
+    torch.testing.assert_close(net.logits(images)[:, 0], expected)
+    assert net.logits(images, views=10).shape == (7, 10, 10)
+    assert net.run is not None
+    assert net.run.folder == run.folder
+
+
+def test_weights_are_averaged(run: runs.Run):
+    last, best = (trained.load(run.folder, [name]).net.get_parameter("conv2.weight") for name in ("last", "best"))
+    other = torch.load(run.last, weights_only=True)
+    other["state_dict"]["net.conv2.weight"] += 1
+    file = run.folder / "other.ckpt"
+    torch.save(other, file)
+    mean = trained.load(run.folder, ["last", str(file)]).net.get_parameter("conv2.weight")
+    torch.testing.assert_close(mean, last + 0.5)
+    assert best.shape == last.shape
+
+
+def test_a_net_begins_with_the_convolutions_of_another(run: runs.Run, train: Command, tmp_path: Path):
+    """Pre-training, then fine-tuning: the weights after no update worth the name are those of the first run."""
+    again = train(*TINY, "name=b", "model.num_classes=12", "optim.lr=1e-12", f"pretrained={run.folder}")
+    assert again.returncode == 0, again.stderr
+    first, second = (
+        torch.load(r.last, weights_only=True)["state_dict"] for r in (run, *runs.find(tmp_path / "runs/b"))
+    )
+    for name in ("conv1", "conv2", "conv3"):
+        torch.testing.assert_close(second[f"net.{name}.weight"], first[f"net.{name}.weight"], rtol=0, atol=1e-8)
+    narrow = train(*TINY, "name=c", "model.width=0.5", f"pretrained={run.folder}")
+    assert narrow.returncode == 1
+    assert "conv1.weight of (32, 3, 5, 5), and here it is of (16, 3, 5, 5)" in narrow.stderr
+    assert "neither a checkpoint nor the folder of a run" in train(*TINY, "name=d", "pretrained=/nowhere").stderr
+
+
+def test_what_is_no_checkpoint_is_told(run: runs.Run, tmp_path: Path):
+    def said(path: Path, weights: list[str] | None = None) -> str:
+        with pytest.raises(ConfigError) as error:
+            trained.load(path, weights)
+        return str(error.value)
+
+    broken = tmp_path / "broken.ckpt"
+    broken.write_bytes(b"nothing")
+    assert "is not a checkpoint of a run" in said(broken)
+    assert "there is no checkpoint" in said(tmp_path / "none.ckpt")
+    other = torch.load(run.last, weights_only=True)
+    other["state_dict"].pop("net.conv2.weight")
+    torch.save(other, broken)
+    assert "only weights of the same net" in said(run.folder, ["last", str(broken)])
+    other["config"]["model"]["colour"] = "red"
+    torch.save(other, broken)
+    assert "was written by another version" in said(broken)
+    (run.last.parent / "best.ckpt").unlink()
+    assert "has no best.ckpt" in said(run.folder, ["best"])
+
+
+def test_torchvision_gives_the_same_logits(tmp_path: Path):
+    torch.manual_seed(1)
+    theirs = torchvision.models.alexnet(weights=None).eval()
+    torch.save(theirs.state_dict(), tmp_path / "alexnet.pth")
+    net = trained.torchvision_net(tmp_path / "alexnet.pth")
+    images = torch.randint(0, 256, (2, 256, 256, 3), dtype=torch.uint8)
+    published = torchvision.models.AlexNet_Weights.IMAGENET1K_V1.transforms()
+    with torch.no_grad():
+        expected = theirs(published(images.permute(0, 3, 1, 2)))
+    torch.testing.assert_close(net.logits(images)[:, 0], expected, rtol=1e-4, atol=1e-5)
+    assert net.classes[207] == "golden retriever"
+    assert net.cfg.model == composed("model=torchvision", "model.num_classes=1000").model
+    torch.save({"a": torch.zeros(1)}, tmp_path / "alexnet.pth")
+    with pytest.raises(ConfigError, match="does not hold torchvision's alexnet"):
+        trained.torchvision_net(tmp_path / "alexnet.pth")
