@@ -88,7 +88,7 @@ def build(report: Report, entity: str, project: str) -> Any:
         grouping["groupby"] = wr.Config(keys[0])
 
     def line(key: str, title: str, *more: str) -> wr.LinePlot:
-        axes = {"x": "epoch", "title_x": "epoch", "title_y": "error", "range_y": (0, None)}
+        axes: dict[str, Any] = {"x": "epoch", "title_x": "epoch", "title_y": "error", "range_y": (0, None)}
         return wr.LinePlot(title=title, y=[key, *more], smoothing_factor=0, **axes, **grouping)
 
     targets = dict.fromkeys(panel.target for panel in report.panels if panel.target is not None)
