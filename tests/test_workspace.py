@@ -16,6 +16,8 @@ from alexnet_pl import config, report, runs
 from tests.conftest import composed, environment
 from tests.wandb_server import Server
 
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of wandb-workspaces, about its own code
+
 
 def made(folder: Path, *overrides: str, top5: bool = False) -> None:
     """A run that is done, without training: a folder as a run leaves it."""

@@ -84,7 +84,8 @@ class Handler(BaseHTTPRequestHandler):
             self._answer({"exitcode": None, "limits": {}})
         elif self.path.startswith("/graphql"):
             asked = json.loads(body)
-            operation = asked["operationName"]
+            named = re.search(r"(?:query|mutation)\s+(\w+)", asked["query"])
+            operation = asked.get("operationName") or (named[1] if named else "")
             with self.server.lock:
                 self._answer({"data": self._graphql(operation, asked.get("variables") or {})})
         else:
