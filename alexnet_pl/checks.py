@@ -199,7 +199,7 @@ def _machine_rules(c: Config) -> Iterator[str]:
     if c.logger.name is LoggerName.wandb and c.logger.mode is WandbMode.online and not wandb_key():
         yield (
             "logger.mode=online needs a W&B key and none was found: run `wandb login`, set WANDB_API_KEY, "
-            "or keep logger.mode=offline and `wandb sync` later"
+            "or keep logger.mode=offline and send the run later with python -m alexnet_pl.sync"
         )
 
 
@@ -262,3 +262,9 @@ def wandb_key() -> bool:
     netrc_file = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
     host = os.environ.get("WANDB_BASE_URL", "api.wandb.ai").split("//")[-1].split("/")[0]
     return netrc_file.is_file() and host in netrc_file.read_text(errors="replace").split()
+
+
+def needs_wandb_key(command: str) -> None:
+    """Raise ConfigError where a command has to talk to W&B and no key is at hand."""
+    if not wandb_key():
+        raise ConfigError(f"{command} needs a W&B key and none was found: run `wandb login`, or set WANDB_API_KEY")

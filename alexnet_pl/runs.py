@@ -18,6 +18,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 import re
 import secrets
 import sys
@@ -83,6 +84,11 @@ def bookkeeping(key: str) -> bool:
     return any(key == b or key.startswith((b + ".", b + "/")) for b in BOOKKEEPING)
 
 
+def group(config: dict[str, Any]) -> str:
+    """What a run's folder under runs/ is called, and its group in W&B: `lrn`, `lrn_small`."""
+    return config["name"] + ("" if config["scale"] == "paper" else f"_{config['scale']}")
+
+
 def differences(a: dict[str, Any], b: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Dotted keys whose values differ between two configurations, bookkeeping left out."""
     a, b = flatten(a), flatten(b)
@@ -125,6 +131,7 @@ class Run:
             identity = self.identity
             if identity:  # what goes on from here may be other code, on another machine
                 identity.setdefault("continued", []).append(_session())
+                identity["id"] = _given_id() or identity["id"]
             else:
                 identity = _identity(config, overrides)
             self.record(config)  # first: whoever sees an identity, as another process of the run, reads it next
@@ -227,12 +234,17 @@ class Run:
 
 def _identity(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
     return {
-        "id": secrets.token_hex(4),
+        "id": _given_id() or secrets.token_hex(4),
         "overrides": overrides,
         "command": sys.argv,
         "seed": config["seed"],
         **_session(),
     }
+
+
+def _given_id() -> str:
+    """The W&B id of a run that W&B's agent starts for a W&B sweep, by which the run belongs to the sweep."""
+    return os.environ.get("WANDB_RUN_ID", "") if "WANDB_SWEEP_ID" in os.environ else ""
 
 
 def _session() -> dict[str, Any]:

@@ -58,6 +58,7 @@ ORDER = [
     "trained",
     "sweep",
     "train",
+    "sync",
     "report.curves",
     "report.compare",
     "report.ablation",
@@ -68,11 +69,13 @@ ORDER = [
     "report.markdown",
     "report.numbers",
     "report.claims",
+    "report.workspace",
     "report",
 ]
 ROOMS = {
     "hydra": {"train", "sweep"},
     "wandb": {"logger"},
+    "wandb_workspaces": {"report.workspace"},
     "matplotlib": {"report.picture"},
     "plotly": {"report.plot"},
     "pyarrow": {"cifar10", "store", "sources.shards", "prepare.packing"},

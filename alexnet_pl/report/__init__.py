@@ -30,6 +30,7 @@ from alexnet_pl.report.numbers import as_json
 from alexnet_pl.report.page import html
 from alexnet_pl.report.picture import draw
 from alexnet_pl.report.tables import VERDICT_HEADS, errors, finding, judged, timings, verdicts
+from alexnet_pl.report.workspace import publish
 
 
 def write(folder: Path, allow: Sequence[str] = ()) -> tuple[Report, list[Path]]:
@@ -105,10 +106,23 @@ def main() -> None:
         help="instead: list the paper's claims and how far each is tested by the sweeps in a folder (runs), in "
         "claims.html and claims.md there",
     )
+    parser.add_argument(
+        "--wandb",
+        metavar="ENTITY/PROJECT",
+        help="also make a workspace of the runs in the W&B project they were sent to, or update the one made before",
+    )
+    parser.add_argument(
+        "--wandb-dry-run",
+        action="store_true",
+        help="only write that workspace to wandb_workspace.json in the folder; needs neither key nor network",
+    )
     args = parser.parse_args()
     if (args.folder is None) == (args.claims is None):
         parser.error("give a folder, or --claims")
+    if args.wandb_dry_run and not args.wandb:
+        parser.error("--wandb-dry-run needs --wandb ENTITY/PROJECT")
     console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
+    workspace = ""
     try:
         if args.claims:
             surveyed, paths = write_claims(args.claims.resolve())
@@ -116,9 +130,13 @@ def main() -> None:
         else:
             report, paths = write(args.folder, args.allow)
             show(report, console)
+            if args.wandb:
+                workspace = publish(report, args.wandb, send=not args.wandb_dry_run)
     except UserError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
         sys.exit(f"error: {error.filename}: {error.strerror}")
     for path in paths:
         print(path)
+    if workspace:
+        print(workspace)
