@@ -55,6 +55,12 @@ ORDER = [
     "progress",
     "checkpoints",
     "trained",
+    "predict.gallery",
+    "predict.guesses",
+    "predict.neighbours",
+    "predict.figure",
+    "predict",
+    "export",
     "sweep",
     "train",
     "report.curves",
@@ -62,14 +68,17 @@ ORDER = [
     "report.tables",
     "report.picture",
     "report.page",
+    "report.kernels",
     "report",
 ]
 ROOMS = {
     "hydra": {"train", "sweep"},
     "wandb": {"logger"},
-    "matplotlib": {"report.picture"},
+    "matplotlib": {"report.picture", "report.kernels", "predict.figure"},
     "plotly": {"report.page"},
     "pyarrow": {"cifar10", "store", "sources.shards", "prepare.packing"},
+    "onnxruntime": {"export"},
+    "onnxscript": {"export"},
     "scipy": {"sources.ilsvrc"},
     "pytorch_lightning": {"data", "module", "logger", "watchdog", "progress", "checkpoints", "strategies", "train"},
     "omegaconf": {"config", "checks", "runs", "trained", "sweep", "train"},
@@ -102,7 +111,7 @@ def imports(name: str) -> set[str]:
 
 
 def test_every_file_has_its_place():
-    assert set(FILES) - {"report.__main__", "prepare.__main__"} == set(ORDER)
+    assert set(FILES) - {"report.__main__", "prepare.__main__", "predict.__main__"} == set(ORDER)
 
 
 @pytest.mark.parametrize("name", ORDER)
