@@ -66,6 +66,8 @@ def export(net: Trained, folder: Path, form: str = "onnx", pictures: Sequence[Te
     Raises:
         UserError: the difference is not negligible, or onnx is not installed; nothing is written then.
     """
+    if form == "onnx":
+        _need_onnx()
     plain = _plain(net)
     size = net.picture_size
     random = torch.randint(0, 256, (3, size, size, 3), dtype=torch.uint8, generator=augment.stream(1))
@@ -134,12 +136,15 @@ def _plain(net: Trained) -> Trained:
     return replace(net, net=layers.eval(), mean=net.mean.cpu())
 
 
-def _write_onnx(net: Trained, file: Path) -> None:
+def _need_onnx() -> None:
     try:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise UserError(f"{error.name} is not installed, which ONNX needs: pip install 'alexnet_pl[export]'") from error
+
+
+def _write_onnx(net: Trained, file: Path) -> None:
     example = torch.zeros(2, 3, net.cfg.data.image_size, net.cfg.data.image_size)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), torch.no_grad():

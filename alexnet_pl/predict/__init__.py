@@ -164,7 +164,7 @@ def _run(arguments: argparse.Namespace, words: list[str]) -> bool:
         if path and not path.parent.is_dir():
             raise UserError(f"{path} cannot be written: there is no folder {path.parent}")
     net = load(words.pop(0)) if arguments.torchvision is None else torchvision_net(arguments.torchvision or None)
-    net = net.to(torch.accelerator.current_accelerator() or torch.device("cpu"))
+    net = net.to(torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu"))
     gallery = _gallery(arguments.neighbours, net, tell) if arguments.neighbours else None
     found = predict(net, find(words, tell), tell, console, arguments.views, arguments.labels)
     nearest = alike(net, found, gallery, console) if gallery else []
@@ -174,9 +174,7 @@ def _run(arguments: argparse.Namespace, words: list[str]) -> bool:
         files.write(arguments.json, as_json(net, arguments.views, found, nearest))
     if arguments.figure:
         if gallery:
-            shown = [
-                [(next(gallery.read([n.number]))[1], f"{n.label}  {n.distance:.3g}") for n in row] for row in nearest
-            ]
+            shown = [[(next(gallery.read([each.number]))[1], each) for each in row] for row in nearest]
             written = figure.draw_neighbours(list(zip(found, shown, strict=True)), arguments.figure)
         else:
             written = figure.draw_guesses(found, arguments.figure)

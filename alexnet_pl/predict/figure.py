@@ -11,8 +11,9 @@ from torch import Tensor
 
 from alexnet_pl import files
 from alexnet_pl.errors import ConfigError
+from alexnet_pl.predict.gallery import STDIN
 from alexnet_pl.predict.guesses import TOP, Guess
-from alexnet_pl.predict.neighbours import NEAREST
+from alexnet_pl.predict.neighbours import NEAREST, Neighbour
 
 PICTURES, ROWS = 32, 8
 """Most that a figure holds: pictures with bars, and rows of neighbours"""
@@ -20,8 +21,8 @@ SUFFIXES = (".png", ".svg", ".pdf")
 RIGHT, WRONG = "#f4a6a0", "#a9c4e4"
 """Of bars, as in the paper: the right class, and the others"""
 
-Row = tuple[Guess, list[tuple[Tensor, str]]]
-"""A picture and its neighbours: uint8 (S, S, 3) and what stands beneath"""
+Row = tuple[Guess, list[tuple[Tensor, Neighbour]]]
+"""A picture, and its neighbours as they look, uint8 (S, S, 3)"""
 
 
 def check(path: Path) -> Path:
@@ -76,7 +77,7 @@ def _bars(guesses: Sequence[Guess]) -> Any:
         row, column = divmod(number, columns)
         picture, bars = cells[2 * row, column], cells[2 * row + 1, column]
         picture.imshow(guess.square.numpy())
-        name = guess.label or Path(guess.name).name
+        name = guess.label or _file(guess)
         bars.set_title(_short(name, 24), fontsize=8.5, weight="bold" if guess.label else "normal", pad=3)
         for place, (label, share) in enumerate(guess.top):
             bars.barh(place, share, height=0.82, color=RIGHT if label == guess.label else WRONG)
@@ -95,11 +96,17 @@ def _rows(rows: Sequence[Row]) -> Any:
     for axes in grid.flat:
         axes.set_axis_off()
     for line, (guess, nearest) in zip(grid, rows, strict=True):
-        shown = [(guess.square, guess.label or Path(guess.name).name), *nearest]
+        shown = [(guess.square, _short(guess.label or _file(guess), 22))]
+        shown += [(square, f"{_short(each.label, 16)}  {each.distance:.3g}") for square, each in nearest]
         for axes, (square, said) in zip([line[0], *line[2:]], shown, strict=False):
             axes.imshow(square.numpy())
             axes.set_title(said, fontsize=7.5, y=-0.03, va="top", pad=0)
+    figure.supxlabel("beneath each: its class or folder, and its distance in the last hidden layer", fontsize=7)
     return figure
+
+
+def _file(guess: Guess) -> str:
+    return "standard input" if guess.name == STDIN else Path(guess.name).name
 
 
 def _short(text: str, most: int) -> str:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from alexnet_pl.trained import Trained
 
 COLUMNS = 16
-"""Kernels in a row, as in the paper"""
+"""Most kernels in a row, as in the paper"""
 GAP = 1
 """Pixels of a kernel between two of them"""
 SPECIALISED = 3.0
@@ -49,8 +49,8 @@ def kernels(net: Trained, path: Path | None = None) -> dict[str, float]:
     towers = np.split(weights, net.cfg.model.towers)
     found = specialisation(towers)
     sheets = [sheet(tower) for tower in towers]
-    width = 8.0
-    height = sum(width * len(each) / each.shape[1] + 0.6 for each in sheets) + 0.4
+    width = max(4.0, 0.5 * sheets[0].shape[1] / (weights.shape[3] + GAP))
+    height = sum(width * len(each) / each.shape[1] + 0.6 for each in sheets) + 0.6
     with matplotlib.rc_context({"text.parse_math": False, "font.size": 10}):
         figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
         grid = figure.subplots(len(towers), 1, squeeze=False, height_ratios=[len(each) for each in sheets])[:, 0]
@@ -60,7 +60,7 @@ def kernels(net: Trained, path: Path | None = None) -> dict[str, float]:
             axes.set_title(f"tower {number}" if len(towers) > 1 else "conv1", fontsize=11)
             said = f"colourfulness {found[f'tower{number}']:.2f} ± {found[f'tower{number}_spread']:.2f}"
             axes.text(0.5, -0.02, said, transform=axes.transAxes, ha="center", va="top", fontsize=9)
-        figure.suptitle(f"{net.name}: the {len(weights)} kernels of the first layer", fontsize=12)
+        figure.suptitle(f"{net.cfg.name}: the first {len(weights)} kernels", fontsize=12)
         if said := verdict(found):
             figure.supxlabel(said, fontsize=9, color="#444444")
         with files.beside(path) as part:
@@ -116,8 +116,8 @@ def sheet(weights: np.ndarray) -> np.ndarray:
     Each has its own scale around zero, which is grey; between them the picture is white.
     """
     n, _, size, _ = weights.shape
-    columns = COLUMNS if n > COLUMNS else ceil(sqrt(n))
-    rows, step = ceil(n / columns), size + GAP
+    rows, step = ceil(n / COLUMNS), size + GAP
+    columns = ceil(n / rows)
     pixels: Any = np.ones((rows * step - GAP, columns * step - GAP, 3))
     for number, kernel in enumerate(weights):
         top, left = step * (number // columns), step * (number % columns)
