@@ -123,15 +123,15 @@ def test_plain_weights_of_torchvisions_net_load_there(tmp_path: Path):
 
 def test_another_result_is_refused(net: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Nothing is left of it; an export that stood there before stays."""
-    export.export(net, tmp_path)
+    export.export(net, tmp_path, "torch")
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    honest = export.run_onnx
-    monkeypatch.setattr(export, "run_onnx", lambda file, pixels: honest(file, pixels) * (1 + 1e-3))
+    honest = export._run_torch
+    monkeypatch.setattr(export, "_run_torch", lambda *args: honest(*args) * (1 + 1e-3))
     with pytest.raises(UserError, match=r"differ from the net's by 1\.0e-03 of the largest"):
-        export.export(net, tmp_path)
-    monkeypatch.setattr(export, "run_onnx", lambda file, pixels: honest(file, pixels) * np.nan)
+        export.export(net, tmp_path, "torch")
+    monkeypatch.setattr(export, "_run_torch", lambda *args: honest(*args) * np.nan)
     with pytest.raises(UserError, match="differ from the net's by nan"):
-        export.export(net, tmp_path)
+        export.export(net, tmp_path, "torch")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 

@@ -29,7 +29,7 @@ from rich.text import Text
 
 from alexnet_pl import files
 from alexnet_pl.errors import UserError
-from alexnet_pl.predict import figure
+from alexnet_pl.predict.figure import SUFFIXES, draw_guesses, draw_neighbours, drawable
 from alexnet_pl.predict.gallery import Files, Packed, Tell, find
 from alexnet_pl.predict.guesses import Guess, guesses, read_labels
 from alexnet_pl.predict.neighbours import Neighbour, hidden, neighbours
@@ -132,7 +132,7 @@ def main() -> None:
     add("--neighbours", metavar="SET", help=near)
     add("--csv", metavar="FILE", type=Path, help="write the guesses as a table")
     add("--json", metavar="FILE", type=Path, help="write guesses and neighbours")
-    drawn = f"draw the guesses, or the neighbours with --neighbours ({', '.join(figure.SUFFIXES)})"
+    drawn = f"draw the guesses, or the neighbours with --neighbours ({', '.join(SUFFIXES)})"
     add("--figure", metavar="FILE", type=Path, help=drawn)
     arguments = parser.parse_intermixed_args()
     words = [word for word in (arguments.run, *arguments.pictures) if word is not None]
@@ -159,7 +159,7 @@ def _run(arguments: argparse.Namespace, words: list[str]) -> bool:
         said.append(sentence)
 
     if arguments.figure:
-        figure.check(arguments.figure)
+        drawable(arguments.figure)
     for path in (arguments.csv, arguments.json, arguments.figure):
         if path and not path.parent.is_dir():
             raise UserError(f"{path} cannot be written: there is no folder {path.parent}")
@@ -175,9 +175,9 @@ def _run(arguments: argparse.Namespace, words: list[str]) -> bool:
     if arguments.figure:
         if gallery:
             shown = [[(next(gallery.read([each.number]))[1], each) for each in row] for row in nearest]
-            written = figure.draw_neighbours(list(zip(found, shown, strict=True)), arguments.figure)
+            written = draw_neighbours(list(zip(found, shown, strict=True)), arguments.figure)
         else:
-            written = figure.draw_guesses(found, arguments.figure)
+            written = draw_guesses(found, arguments.figure)
         console.print(f"drawn: {', '.join(map(str, written))}")
     return bool(said)
 

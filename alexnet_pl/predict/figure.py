@@ -25,7 +25,7 @@ Row = tuple[Guess, list[tuple[Tensor, Neighbour]]]
 """A picture, and its neighbours as they look, uint8 (S, S, 3)"""
 
 
-def check(path: Path) -> Path:
+def drawable(path: Path) -> Path:
     """The path, if a figure can be written there by its name.
 
     Raises:
@@ -106,7 +106,7 @@ def _rows(rows: Sequence[Row]) -> Any:
 
 
 def _file(guess: Guess) -> str:
-    return "standard input" if guess.name == STDIN else Path(guess.name).name
+    return "standard input" if guess.name == STDIN else Path(guess.name).stem
 
 
 def _short(text: str, most: int) -> str:
