@@ -6,8 +6,9 @@
 
 The ONNX net takes pixels as they are, float32 (pictures, 3, H, W), RGB of 0..255, any number of pictures: the mean
 image and the scale are a part of it. What is left to do is to resize and to crop. It gives logits. net.pt is a state
-dict, and pixels must be centred and scaled first. Either way preprocessing.json says what is to be done. Before the
-files take their places, the export is read back and its logits are compared with the net's.
+dict, and pixels must be centred and scaled first. Either way preprocessing.json says what is to be done; the ONNX file
+carries the same text as its metadata. Before the files take their places, the export is read back and its logits are
+compared with the net's.
 """
 
 from __future__ import annotations
@@ -72,12 +73,13 @@ def export(net: Trained, folder: Path, form: str = "onnx", pictures: Sequence[Te
     size = net.picture_size
     random = torch.randint(0, 256, (3, size, size, 3), dtype=torch.uint8, generator=augment.stream(1))
     squares = torch.stack([*random, *pictures])
+    name = "net.onnx" if form == "onnx" else "net.pt"
+    told = json.dumps(preprocessing(net, name), indent=1)
     with ExitStack() as stack:
         folder.mkdir(parents=True, exist_ok=True)
-        name = "net.onnx" if form == "onnx" else "net.pt"
         part, mean = (stack.enter_context(files.beside(folder / file)) for file in (name, "mean.npy"))
         if form == "onnx":
-            _write_onnx(plain, part)
+            _write_onnx(plain, part, told)
             logits = run_onnx(part, centre(net, squares))
         else:
             torch.save(plain.net.state_dict(), part)
@@ -91,7 +93,7 @@ def export(net: Trained, folder: Path, form: str = "onnx", pictures: Sequence[Te
             )
         with mean.open("wb") as file:
             np.save(file, net.mean.cpu().numpy())
-        files.write(folder / "preprocessing.json", json.dumps(preprocessing(net, name), indent=1))
+        files.write(folder / "preprocessing.json", told)
     return apart
 
 
@@ -144,7 +146,7 @@ def _need_onnx() -> None:
         raise UserError(f"{error.name} is not installed, which ONNX needs: pip install 'alexnet_pl[export]'") from error
 
 
-def _write_onnx(net: Trained, file: Path) -> None:
+def _write_onnx(net: Trained, file: Path, told: str) -> None:
     example = torch.zeros(2, 3, net.cfg.data.image_size, net.cfg.data.image_size)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), torch.no_grad():
@@ -154,6 +156,7 @@ def _write_onnx(net: Trained, file: Path) -> None:
             input_names=["pixels"], output_names=["logits"], dynamic_shapes=({0: torch.export.Dim("pictures")},),
         )  # fmt: skip
     assert program is not None
+    program.model.metadata_props["preprocessing"] = told
     program.save(file, external_data=False)
 
 
@@ -193,7 +196,7 @@ def main() -> None:
     except UserError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
-        sys.exit(f"error: {error.filename}: {error.strerror or error}")
+        sys.exit(f"error: {error.filename or 'output'}: {error.strerror or error}")
     print(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
     print(f"logits as the net's, to {apart:.1e} of the largest, on {3 + len(squares)} pictures")
 

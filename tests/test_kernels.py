@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 from scipy import stats
 
+from alexnet_pl import runs
 from alexnet_pl.errors import ConfigError
 from alexnet_pl.report.kernels import colourfulness, kernels, sheet, specialisation, verdict
 from tests.test_predict import untrained
@@ -71,6 +73,9 @@ def test_the_picture(tmp_path: Path):
     assert "tower 2" in (tmp_path / "kernels.svg").read_text()
     with pytest.raises(ConfigError, match="is not the net of a run"):
         kernels(net)
+    (tmp_path / "run").mkdir()
+    kernels(replace(net, run=runs.Run(tmp_path / "run")))
+    assert (tmp_path / "run" / "kernels.png").is_file()
 
 
 def test_one_tower_is_one_block(tmp_path: Path):

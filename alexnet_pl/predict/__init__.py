@@ -19,6 +19,7 @@ import json
 import sys
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -41,18 +42,22 @@ WIDTH = 24
 
 
 def predict(
-    net: Trained, names: Sequence[str], tell: Tell, console: Console, views: int = 1, labels: Path | None = None
+    net: Trained, chosen: Files, console: Console, views: int = 1, labels: Path | None = None, keep: bool = True
 ) -> list[Guess]:
     """Look at picture files, and print what is seen as it is seen.
 
+    Args:
+        views: 1, or 10 to average over.
+        labels: as `read_labels` takes them.
+        keep: the squares, too; of many pictures they fill the memory.
     Raises:
         UserError: none of them could be read, or the labels are not of this net.
     """
     right = read_labels(labels, net.classes) if labels else None
     found = []
-    for guess in guesses(net, Files(names, net.picture_size, tell), views, right):
+    for guess in guesses(net, chosen, views, right):
         show(guess, console)
-        found.append(guess)
+        found.append(guess if keep else replace(guess, square=torch.empty(0)))
     if not found:
         raise UserError("there is no picture to look at: give files, folders or patterns that hold some")
     if ranks := [guess.rank for guess in found if guess.rank]:
@@ -144,7 +149,7 @@ def main() -> None:
     except UserError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
-        sys.exit(f"error: {error.filename}: {error.strerror or error}")
+        sys.exit(f"error: {error.filename or 'output'}: {error.strerror or error}")
     if failed:
         sys.exit(1)
 
@@ -166,7 +171,9 @@ def _run(arguments: argparse.Namespace, words: list[str]) -> bool:
     net = load(words.pop(0)) if arguments.torchvision is None else torchvision_net(arguments.torchvision or None)
     net = net.to(torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu"))
     gallery = _gallery(arguments.neighbours, net, tell) if arguments.neighbours else None
-    found = predict(net, find(words, tell), tell, console, arguments.views, arguments.labels)
+    chosen = Files(find(words, tell), net.picture_size, tell)
+    keep = bool(gallery or arguments.figure)
+    found = predict(net, chosen, console, arguments.views, arguments.labels, keep)
     nearest = alike(net, found, gallery, console) if gallery else []
     if arguments.csv:
         files.write(arguments.csv, as_csv(found))

@@ -22,7 +22,7 @@ class Guess:
 
     name: str
     square: Tensor
-    """uint8 (S, S, 3)"""
+    """uint8 (S, S, 3); empty where nothing is done with it any more"""
     top: list[tuple[str, float]]
     """class and probability, the likeliest first; fewer than five for a net of fewer classes"""
     label: str | None
