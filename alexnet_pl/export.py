@@ -6,9 +6,9 @@
 
 The ONNX net takes pixels as they are, float32 (pictures, 3, H, W), RGB of 0..255, any number of pictures: the mean
 image and the scale are a part of it. What is left to do is to resize and to crop. It gives logits. net.pt is a state
-dict, and pixels must be centred and scaled first. Either way preprocessing.json says what is to be done; the ONNX file
-carries the same text as its metadata. Before the files take their places, the export is read back and its logits are
-compared with the net's.
+dict, and pixels must be centred and scaled first. Either way preprocessing.json says what is to be done, and how to
+build the net with this package (`model`); the ONNX file carries the same text as its metadata. Before the files take
+their places, the export is read back and its logits are compared with the net's.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def export(net: Trained, folder: Path, form: str = "onnx", pictures: Sequence[Te
     random = torch.randint(0, 256, (3, size, size, 3), dtype=torch.uint8, generator=augment.stream(1))
     squares = torch.stack([*random, *pictures])
     name = "net.onnx" if form == "onnx" else "net.pt"
-    told = json.dumps(preprocessing(net, name), indent=1)
+    told = json.dumps(preprocessing(net), indent=1)
     with ExitStack() as stack:
         folder.mkdir(parents=True, exist_ok=True)
         part, mean = (stack.enter_context(files.beside(folder / file)) for file in (name, "mean.npy"))
@@ -111,13 +111,11 @@ def run_onnx(file: Path, pixels: np.ndarray) -> np.ndarray:
     return np.asarray(logits)
 
 
-def preprocessing(net: Trained, file: str) -> dict[str, Any]:
-    """What preprocessing.json says: how a picture becomes the input of an exported file, and what comes out."""
+def preprocessing(net: Trained) -> dict[str, Any]:
+    """What preprocessing.json says: how a picture becomes the input of either file, and what comes out."""
     d = net.cfg.data
-    inside = file.endswith(".onnx")
-    said = "done inside the net" if inside else "to be done before the net: (pixels - mean) / scale"
+    said = "net.onnx does it; net.pt expects (pixels - mean) / scale"
     return {
-        "file": file,
         "net": net.cfg.model.name,
         "input": {"shape": ["pictures", 3, d.image_size, d.image_size], "dtype": "float32", "colours": "RGB"},
         "resize": {"shorter_side": d.picture_size, "how": "bilinear, antialiased; the longer side is rounded down"},
