@@ -37,6 +37,7 @@ from alexnet_pl.files import lock, read_json, write
 # differ when a run is continued.
 BOOKKEEPING = (
     "sweep",
+    "scale",
     "name",
     "logger",
     "figure",
@@ -60,21 +61,32 @@ def folder_name(overrides: Iterable[str]) -> str:
     """
     plain = [o.lstrip("+~") for o in overrides]
     named = {o.split("=")[0]: o for o in plain}  # of a key given twice, the last counts
-    kept = sorted(override for key, override in named.items() if not _bookkeeping(key))
+    kept = sorted(override for key, override in named.items() if not bookkeeping(key))
     name = re.sub(r"[^\w.,=+-]+", "_", ",".join(kept)) or "defaults"
     if len(name) > 150:  # file systems end at 255 bytes
         name = f"{name[:140]}-{hashlib.sha1(name.encode()).hexdigest()[:8]}"
     return name
 
 
-def _bookkeeping(key: str) -> bool:
+def given(overrides: Iterable[str]) -> dict[str, str]:
+    """Overrides as {key: value}; of a key given twice, the last counts.
+
+    >>> given(["model.lrn=[conv1]", "+trainer.devices=2"])
+    {'model.lrn': '[conv1]', 'trainer.devices': '2'}
+    """
+    parts = (override.lstrip("+~").partition("=") for override in overrides)
+    return {key: value for key, _, value in parts}
+
+
+def bookkeeping(key: str) -> bool:
+    """Whether a key says where and how a run is recorded, not what is trained."""
     return any(key == b or key.startswith((b + ".", b + "/")) for b in BOOKKEEPING)
 
 
 def differences(a: dict[str, Any], b: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Dotted keys whose values differ between two configurations, bookkeeping left out."""
     a, b = flatten(a), flatten(b)
-    return {k: (a.get(k), b.get(k)) for k in sorted(a | b) if a.get(k) != b.get(k) and not _bookkeeping(k)}
+    return {k: (a.get(k), b.get(k)) for k in sorted(a | b) if a.get(k) != b.get(k) and not bookkeeping(k)}
 
 
 def flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -277,9 +289,11 @@ def record_sweep(folder: Path, jobs: dict[str, list[str]]) -> None:
     write(folder / "sweep.json", json.dumps(read_json(folder / "sweep.json") | jobs, indent=1))
 
 
-def checkpoint(ckpt_path: str) -> Path:
+def checkpoint(ckpt_path: str, key: str = "ckpt_path") -> Path:
     """The checkpoint that a path names: a file, a run folder, or a folder of one run.
 
+    Args:
+        key: what the path was given for, to be named in messages.
     Raises:
         ConfigError: there is none, or there are several runs.
     """
@@ -288,10 +302,10 @@ def checkpoint(ckpt_path: str) -> Path:
         there = find(path)
         if len(there) > 1:
             names = ", ".join(run.folder.name for run in there)
-            raise ConfigError(f"ckpt_path={ckpt_path} holds {len(there)} runs: name one of them ({names})")
+            raise ConfigError(f"{key}={ckpt_path} holds {len(there)} runs: name one of them ({names})")
         path = there[0].last
     if not path.is_file():
-        raise ConfigError(f"ckpt_path={ckpt_path} is neither a checkpoint nor the folder of a run that has one")
+        raise ConfigError(f"{key}={ckpt_path} is neither a checkpoint nor the folder of a run that has one")
     return path
 
 

@@ -16,6 +16,7 @@ ORDER = [
     "files",
     "choices",
     "store",
+    "paper",
     "config",
     "table",
     "layouts",
@@ -65,9 +66,14 @@ ORDER = [
     "train",
     "report.curves",
     "report.compare",
+    "report.ablation",
     "report.tables",
     "report.picture",
+    "report.plot",
     "report.page",
+    "report.markdown",
+    "report.numbers",
+    "report.claims",
     "report.kernels",
     "report",
 ]
@@ -75,13 +81,13 @@ ROOMS = {
     "hydra": {"train", "sweep"},
     "wandb": {"logger"},
     "matplotlib": {"report.picture", "report.kernels", "predict.figure"},
-    "plotly": {"report.page"},
+    "plotly": {"report.plot"},
     "pyarrow": {"cifar10", "store", "sources.shards", "prepare.packing"},
     "onnxruntime": {"export"},
     "onnxscript": {"export"},
     "scipy": {"sources.ilsvrc"},
     "pytorch_lightning": {"data", "module", "logger", "watchdog", "progress", "checkpoints", "strategies", "train"},
-    "omegaconf": {"config", "checks", "runs", "trained", "sweep", "train"},
+    "omegaconf": {"paper", "config", "checks", "runs", "trained", "sweep", "train"},
 }
 
 
