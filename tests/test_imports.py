@@ -56,6 +56,12 @@ ORDER = [
     "progress",
     "checkpoints",
     "trained",
+    "predict.gallery",
+    "predict.guesses",
+    "predict.neighbours",
+    "predict.figure",
+    "predict",
+    "export",
     "sweep",
     "train",
     "sync",
@@ -70,15 +76,18 @@ ORDER = [
     "report.numbers",
     "report.claims",
     "report.workspace",
+    "report.kernels",
     "report",
 ]
 ROOMS = {
     "hydra": {"train", "sweep"},
     "wandb": {"logger"},
     "wandb_workspaces": {"report.workspace"},
-    "matplotlib": {"report.picture"},
+    "matplotlib": {"report.picture", "report.kernels", "predict.figure"},
     "plotly": {"report.plot"},
     "pyarrow": {"cifar10", "store", "sources.shards", "prepare.packing"},
+    "onnxruntime": {"export"},
+    "onnxscript": {"export"},
     "scipy": {"sources.ilsvrc"},
     "pytorch_lightning": {"data", "module", "logger", "watchdog", "progress", "checkpoints", "strategies", "train"},
     "omegaconf": {"paper", "config", "checks", "runs", "trained", "sweep", "train"},
@@ -111,7 +120,7 @@ def imports(name: str) -> set[str]:
 
 
 def test_every_file_has_its_place():
-    assert set(FILES) - {"report.__main__", "prepare.__main__"} == set(ORDER)
+    assert set(FILES) - {"report.__main__", "prepare.__main__", "predict.__main__"} == set(ORDER)
 
 
 @pytest.mark.parametrize("name", ORDER)
