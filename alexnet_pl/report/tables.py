@@ -143,13 +143,12 @@ def errors(report: Report) -> tuple[list[str], list[Section]]:
 
 
 def _published(claims: list[paper.Claim], line: Line) -> str:
-    """The paper's errors for a line: `40.66 / 18.21`, and by which views."""
+    """The paper's errors for a line, `40.66 / 18.21`, and by which views."""
     said = []
     for value in (value for claim in claims for value in claim.values if fits(value.arm, line)):
         both = " / ".join(f"{error:.2f}" for error in (value.top1, value.top5) if error is not None)
-        views = {10: "\nten views", 1: "\ncentre"}.get(value.views or 0, "")
-        said.append(f"{both}{views}")
-    return said[0] if said else ""
+        said.append(both + {10: " ten views", 1: " centre", None: ""}[value.views])
+    return "\n".join(said)
 
 
 def points(by: Change | None) -> str:
