@@ -108,7 +108,7 @@ def main() -> None:
     args = parser.parse_args()
     if (args.folder is None) == (args.claims is None):
         parser.error("give a folder, or --claims")
-    console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
+    console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
     try:
         if args.claims:
             surveyed, paths = write_claims(args.claims.resolve())
