@@ -148,7 +148,8 @@ def test_the_browser_would_tell(browser: Browser, tmp_path: Path) -> None:
 def test_a_click_on_a_name_hides_its_line_on_both_sides(browser: Browser, folder: Path) -> None:
     browser.open(folder / "lrn" / "report.html")
     x, y = browser.value(
-        "(() => { const r = document.querySelectorAll('.legendtoggle')[1].getBoundingClientRect(); return [r.x, r.y] })()"
+        "(() => { const at = document.querySelectorAll('.legendtoggle')[1].getBoundingClientRect();"
+        " return [at.x, at.y] })()"
     )
     for kind in ("mousePressed", "mouseReleased"):
         browser.ask("Input.dispatchMouseEvent", type=kind, x=x + 20, y=y + 8, button="left", clickCount=1)

@@ -110,8 +110,8 @@ def _errors(report: Report) -> str:
     if any("ten views" in head for head in heads):
         said += "<b>ten views</b>: the same net, its answers averaged over four corners, the centre, their mirrors. "
     said += """<b>training</b>: the running error over the last epoch. Over several seeds: mean ± standard deviation.
-Differences in percentage points ± their standard error, the seeds of both lines taken as independent. Of a line with runs
-that are done, only those count."""
+Differences in percentage points ± their standard error, the seeds of both lines taken as independent. Of a line with
+runs that are done, only those count."""
     if any("paper" in head for head in heads):
         said += " <b>paper</b>: top-1 / top-5 error of the authors' own run."
     return f"""<h2>Errors at the end</h2>
