@@ -106,7 +106,10 @@ def rows(m: Model) -> list[Row]:
         outputs = m.num_classes if row.outputs == CLASSES else _width(m, row)
         if m.towers_meet is not None:  # conv1 sees the picture, the last layer both towers
             row = replace(row, own_tower=row.name not in ("conv1", table[-1].name, *m.towers_meet))
-        row = replace(row, outputs=outputs, std=m.std.get(row.name, row.std), bias=m.bias.get(row.name, row.bias))
+        std = m.std.get(row.name, row.std)
+        if row is not table[0]:  # fewer inputs, each of more weight: the signal is as large as in the whole net
+            std /= math.sqrt(m.width)
+        row = replace(row, outputs=outputs, std=std, bias=m.bias.get(row.name, row.bias))
         if m.pooling is Pooling.plain and m.table in (Table.alexnet, Table.six_conv) and isinstance(row, Conv):
             # Net 147 took a pixel of padding from conv2 and conv5, so that the grid ends at 6x6 all the same:
             # 55 -> 28 -> 26 -> 13 -> 13 -> 13 -> 11 -> 6.

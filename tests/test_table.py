@@ -132,8 +132,10 @@ def test_split_towers_meet_in_the_last_layer_only():
 
 
 def test_a_narrower_net_keeps_its_form():
-    """A quarter of every layer but the last, in even numbers; the same steps."""
+    """A quarter of every layer but the last, in even numbers; the same steps; sums of the same width at the start."""
     whole, quarter = table("one_gpu"), table("one_gpu", width=0.25)
+    for a, b in zip(weighty(whole).values(), weighty(quarter).values(), strict=True):
+        assert math.isclose(a.row.std**2 * a.fan_in, b.row.std**2 * b.fan_in)
     assert [step.name for step in quarter] == [step.name for step in whole]
     assert [s.outputs[0] for s in weighty(quarter).values()] == [12, 32, 48, 48, 64, 1024, 1024, 1000]
     assert weighty(table("one_gpu", width=0.03))["conv1"].outputs[0] == 2
