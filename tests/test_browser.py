@@ -145,6 +145,19 @@ def test_the_browser_would_tell(browser: Browser, tmp_path: Path) -> None:
     assert len(browser.errors) >= 2
 
 
+def test_a_click_on_a_name_hides_its_line_on_both_sides(browser: Browser, folder: Path) -> None:
+    browser.open(folder / "lrn" / "report.html")
+    x, y = browser.value(
+        "(() => { const at = document.querySelectorAll('.legendtoggle')[1].getBoundingClientRect();"
+        " return [at.x, at.y] })()"
+    )
+    for kind in ("mousePressed", "mouseReleased"):
+        browser.ask("Input.dispatchMouseEvent", type=kind, x=x + 20, y=y + 8, button="left", clickCount=1)
+    time.sleep(1)  # until it cannot be a double click
+    hidden = "document.querySelector('.js-plotly-plot').data.filter(t => t.visible === 'legendonly').map(t => t.xaxis)"
+    assert sorted(set(browser.value(hidden))) == ["x", "x2"]
+
+
 def test_each_menu_changes_its_side_alone(browser: Browser, folder: Path) -> None:
     browser.open(folder / "lrn" / "report.html")
     shown = (

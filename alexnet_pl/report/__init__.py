@@ -121,7 +121,7 @@ def main() -> None:
         parser.error("give a folder, or --claims")
     if args.wandb_dry_run and not args.wandb:
         parser.error("--wandb-dry-run needs --wandb ENTITY/PROJECT")
-    console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
+    console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
     workspace = ""
     try:
         if args.claims:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cached_property
 from html import escape
 from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
 
 from alexnet_pl import files, paper, runs
 from alexnet_pl.errors import ConfigError
@@ -36,70 +38,66 @@ class Tested:
     claim: paper.Claim
     folders: list[Folder] = field(default_factory=list)
 
-    @cached_property
-    def judged(self) -> list[Judged]:
-        """Where a folder has both arms: its differences beside the paper's."""
-        return [
-            judged
-            for folder in self.folders
-            if folder.report
-            for judged in judge(self.claim, folder.report.panels)
-            if judged.lines
-        ]
-
-    @cached_property
-    def findings(self) -> list[str]:
-        """What the timed panels show that have published numbers, and on what."""
-        panels = [panel for folder in self.folders if folder.report for panel in folder.report.panels]
-        said = [f"{shows} on {what(panel.lines)}" for panel in panels if panel.published and (shows := finding(panel))]
-        return list(dict.fromkeys(said))
-
     @property
     def state(self) -> str:
-        """`not run`, `3 of 4 jobs done`, or `done`; and what came out so far."""
-        jobs, done = sum(folder.jobs for folder in self.folders), sum(folder.done for folder in self.folders)
-        if not jobs:
-            return "not run"
-        tops: dict[tuple[str, str], list[str]] = {}
-        for one in self.judged:
-            tops.setdefault((one.verdict, one.used), []).append(one.top)
-        said = []
-        for (verdict, used), of in tops.items():
-            alone = all(other == verdict for other, on in tops if on == used)
-            which = "" if alone else f" ({', '.join(dict.fromkeys(of))})"
-            said.append(f"{verdict}{which} on {used}")
-        state = "done" if done == jobs else f"{done} of {jobs} jobs done"
-        return state + (f": {'; '.join(said + self.findings)}" if said or self.findings else "")
+        """`not run`; or for each folder `3 of 4 jobs done`, or `done`, and what came out so far."""
+        return "; ".join(map(self._state, self.folders)) or "not run"
+
+    def _state(self, folder: Folder) -> str:
+        state = "done" if folder.done == folder.jobs else f"{folder.done} of {folder.jobs} jobs done"
+        if not folder.report:
+            return state
+        tops: dict[str, list[str]] = {}
+        for one in self._judged(folder):
+            tops.setdefault(one.verdict, []).append(one.top)
+        said = [f"{verdict} ({', '.join(dict.fromkeys(of))})" for verdict, of in tops.items()]
+        said = (list(tops) if len(tops) == 1 else said) + _findings(folder)
+        return f"{state}{': ' * bool(said)}{', '.join(said)} on {what([line for _, line in folder.report.lines])}"
+
+    def _judged(self, folder: Folder) -> list[Judged]:
+        """Its differences beside the paper's, where the folder has both arms."""
+        return [judged for judged in judge(self.claim, folder.report.panels if folder.report else []) if judged.lines]
 
     @property
     def published(self) -> list[str]:
-        """The paper's numbers, one arm or difference each."""
-        errors = [
-            f"{arm(value.arm)}: {both(value.top1, value.top5, '.2f')} %" + VIEWS.get(value.views or 0, "")
-            for value in self.claim.values
-        ]
+        """The paper's numbers, one difference or arm each."""
         differences = [
             f"{arm(d.of)} against {arm(d.against)}: {both(d.top1, d.top5, '+g')} points" for d in self.claim.differences
+        ]
+        errors = [
+            f"{arm(value.arm)}{': ' * bool(value.arm)}{both(value.top1, value.top5, '.2f')} %{VIEWS[value.views]}"
+            for value in self.claim.values
         ]
         return differences + errors
 
     @property
     def ours(self) -> list[str]:
         """Our numbers beside those, and what they were measured on."""
-        said = [f"{j.top} {points(j.ours)} points ({j.lines}; {j.used}): {j.verdict}" for j in self.judged]
+        said = []
         for folder in self.folders:
-            lines = [line for panel in folder.report.panels for line in panel.lines] if folder.report else []
-            for line in (line for line in lines if any(fits(value.arm, line) for value in self.claim.values)):
+            judged = self._judged(folder)
+            said += [f"{j.top} {points(j.ours)} points ({j.lines}; {j.used}): {j.verdict}" for j in judged]
+            for _, line in folder.report.lines if folder.report else []:
+                if not any(fits(value.arm, line) for value in self.claim.values):
+                    continue
                 for kind in ("ten views", "validation"):
                     found = (measured(line, f"{kind} {top}") for top in ("top-1", "top-5"))
                     top1, top5 = (100 * error.mean if error else None for error in found)
                     numbers = both(top1, top5, ".2f")
                     said += [f"{line.name}: {numbers} %, {kind} ({what([line])})"] if numbers else []
+            said += _findings(folder)
             said += [f"{folder.path.name}: {folder.problem}"] if folder.problem else []
-        return said + self.findings
+        return said
 
 
-VIEWS = {10: ", ten views", 1: ", centre"}
+def _findings(folder: Folder) -> list[str]:
+    """What the timed panels show that have published numbers."""
+    panels = folder.report.panels if folder.report else []
+    said = (finding(panel) for panel in panels if panel.published)
+    return list(dict.fromkeys(filter(None, said)))
+
+
+VIEWS = {10: ", ten views", 1: ", centre", None: ""}
 
 
 def arm(settings: dict[str, object]) -> str:
@@ -119,7 +117,8 @@ def survey(root: Path) -> list[Tested]:
     """Every claim with the folders below `root` whose runs are of its sweep."""
     claims = [Tested(claim) for claim in paper.claims()]
     begun = {path.parent.parent for path in root.rglob("run.json")} | {path.parent for path in root.rglob("sweep.json")}
-    for path in sorted(begun):
+    console = Console(stderr=True)
+    for path in track(sorted(begun), "reading runs", console=console, transient=True, disable=not console.is_terminal):
         names = _sweeps(path) | {path.relative_to(root).as_posix()}
         here = [one for one in claims if one.claim.sweep and one.claim.sweep in names]
         if here:

@@ -105,13 +105,18 @@ CIFAR-10; epochs are read off its plot. <b>error over the last epoch</b>: the ru
 
 
 def _errors(report: Report) -> str:
+    heads, sections = errors(report)
+    said = "<b>validation</b>: after the last epoch, on the centre crop of each picture. "
+    if any("ten views" in head for head in heads):
+        said += "<b>ten views</b>: the same net, its answers averaged over four corners, the centre, their mirrors. "
+    said += """<b>training</b>: the running error over the last epoch. Over several seeds: mean ± standard deviation.
+Differences in percentage points ± their standard error, the seeds of both lines taken as independent. Of a line with
+runs that are done, only those count."""
+    if any("paper" in head for head in heads):
+        said += " <b>paper</b>: top-1 / top-5 error of the authors' own run."
     return f"""<h2>Errors at the end</h2>
-{_sections(*errors(report))}
-<p class="small"><b>validation</b>: after the last epoch, on the centre crop of each picture. <b>ten views</b>: the same
-net, its answers averaged over four corners, the centre and their mirrors. <b>training</b>: the running error over the
-last epoch. Over several seeds: mean ± standard deviation. Differences in percentage points ± their standard error,
-the seeds of both lines taken as independent. Of a line with runs that are done, only those count.
-<b>paper</b>: top-1 / top-5 of the authors' own run on ImageNet.</p>
+{_sections(heads, sections)}
+<p class="small">{said}</p>
 """
 
 
