@@ -105,6 +105,9 @@ def _rules(c: Config) -> Iterator[str]:
         yield f"optim.momentum={o.momentum} must be at least 0 and below 1 (2012: 0.9)"
     if o.weight_decay < 0:
         yield f"optim.weight_decay={o.weight_decay} must not be negative"
+    for layer, decay in o.layer_decay.items():
+        if not isinstance(decay, int | float) or not decay >= 0:
+            yield f"optim.layer_decay.{layer}={decay} must be a number, and not negative"
     if not o.bias_lr_factor > 0:
         yield f"optim.bias_lr_factor={o.bias_lr_factor} must be above 0 (2012: 2)"
     yield from _schedule_rules(c)
@@ -113,6 +116,10 @@ def _rules(c: Config) -> Iterator[str]:
     if c.model.num_classes < d.num_classes:
         yield f"model.num_classes={c.model.num_classes} is fewer than the {d.num_classes} of data={d.name.name}"
     plan = steps(c.model, d.image_size)  # raises where there is no such net
+    layers = [step.name for step in plan if step.parameters]
+    for layer in o.layer_decay:
+        if layer not in layers:
+            yield f"optim.layer_decay names {layer}, which the net does not have: {nearest(layer, layers)}"
     if c.seed < 0:
         yield f"seed={c.seed} must not be negative"
     if c.window < 1:
@@ -130,9 +137,9 @@ def _rules(c: Config) -> Iterator[str]:
         yield f"subset={c.subset} must not be negative (0 evaluates no training subset)"
     if c.stop_error is not None and not 0 < c.stop_error < 1:
         yield f"stop_error={c.stop_error} is a share of wrong answers: it must lie between 0 and 1"
-    if not 0 < c.figure.target < 1:
+    if c.figure.target is not None and not 0 < c.figure.target < 1:
         yield f"figure.target={c.figure.target} is a share of wrong answers: it must lie between 0 and 1"
-    for key in (c.figure.compare, *c.figure.tuned):
+    for key in (*c.figure.compare, *c.figure.tuned):
         if not known(key):
             yield f"figure names {key}, which is not a key: {nearest(key, list(keys()))}"
     if t.overfit_batches or t.limit_train_batches == 0:
@@ -192,7 +199,7 @@ def _machine_rules(c: Config) -> Iterator[str]:
     if c.logger.name is LoggerName.wandb and c.logger.mode is WandbMode.online and not wandb_key():
         yield (
             "logger.mode=online needs a W&B key and none was found: run `wandb login`, set WANDB_API_KEY, "
-            "or keep logger.mode=offline and `wandb sync` later"
+            "or keep logger.mode=offline and send the run later with python -m alexnet_pl.sync"
         )
 
 
@@ -225,6 +232,8 @@ def _model_rules(m: Model) -> Iterator[str]:
         yield f"model.image_size={m.image_size} must be at least 8 pixels"
     if m.towers not in (1, 2):
         yield f"model.towers={m.towers} must be 1 or 2"
+    if not m.width > 0:
+        yield f"model.width={m.width} must be above 0 (1 is the net's own size)"
     for key in ("widths", "std"):
         for layer, value in getattr(m, key).items():
             if not isinstance(value, int | float) or not value > 0:
@@ -253,3 +262,9 @@ def wandb_key() -> bool:
     netrc_file = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
     host = os.environ.get("WANDB_BASE_URL", "api.wandb.ai").split("//")[-1].split("/")[0]
     return netrc_file.is_file() and host in netrc_file.read_text(errors="replace").split()
+
+
+def needs_wandb_key(command: str) -> None:
+    """Raise ConfigError where a command has to talk to W&B and no key is at hand."""
+    if not wandb_key():
+        raise ConfigError(f"{command} needs a W&B key and none was found: run `wandb login`, or set WANDB_API_KEY")

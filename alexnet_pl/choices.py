@@ -108,6 +108,12 @@ class Schedule(Choice):
     plateau = auto()
 
 
+class Scale(Choice):
+    paper = auto()
+    small = auto()
+    smoke = auto()
+
+
 class LoggerName(Choice):
     wandb = auto()
     csv = auto()

@@ -29,6 +29,7 @@ from alexnet_pl.choices import (
     ParameterNames,
     Pooling,
     Rule,
+    Scale,
     Schedule,
     Table,
     WandbMode,
@@ -52,10 +53,14 @@ class Model:
     """side in pixels of the pictures it was made for: what data.crop_size is unless set"""
     widths: dict[str, int] = field(default_factory=dict)
     """kernels (over all towers) or units of single layers, {conv1: 48}; the others keep the table's"""
+    width: float = 1.0
+    """factor on the kernels and units of every layer but the last; weights start larger: signals keep their size"""
     drop_layers: list[str] = field(default_factory=list)
     """layers to leave out, [conv3]; a pooling layer above a convolution stays"""
     towers: int = 1
     """2: as over two GPUs, conv2, conv4 and conv5 see half of the maps below them; 1: everything sees everything"""
+    towers_meet: list[str] | None = None
+    """layers that see both towers (null: conv3, conv6, the fully connected ones, as in 2012); the last always does"""
     conv1_padding: Conv1Padding = Conv1Padding.right_bottom
     """right_bottom: zeros so that the last window fits, 3 at 224 pixels (2012); symmetric: 2 on each side; none"""
     activation: Activation = Activation.relu
@@ -171,6 +176,8 @@ class Optim:
     """share of the velocity kept from step to step"""
     weight_decay: float = 0.0
     """decay of the weights"""
+    layer_decay: dict[str, float] = field(default_factory=dict)
+    """decay of single layers' weights, {fc10: 0.01}; the others have weight_decay"""
     decay_biases: bool = False
     """decay the biases as well (2012: not)"""
     bias_lr_factor: float = 2.0
@@ -292,12 +299,12 @@ class Figure:
 
     panel: str = ""
     """the panel this run belongs to, by its title"""
-    compare: str = "model.activation"
-    """the key whose values become the lines of a panel"""
+    compare: list[str] = field(default_factory=list)
+    """the keys whose values become the lines of a panel; []: what the jobs' overrides differ in, but for the seed"""
     tuned: list[str] = field(default_factory=lambda: ["optim.lr"])
-    """keys that may differ between the lines of a panel; any other difference is refused"""
-    target: float = 0.25
-    """the training error whose crossing is timed (the paper's dashed line)"""
+    """keys that may differ between the lines of a panel besides those; any other difference is refused"""
+    target: float | None = None
+    """the training error whose crossing is timed, 0.25 for the paper's dashed line (null: nothing is timed)"""
     published: dict[str, str] = field(default_factory=dict)
     """the paper's numbers for this panel: a line's epochs to the target, and `ratio`"""
 
@@ -308,11 +315,17 @@ class Config:
 
     name: str = MISSING
     """folder under runs/ and group in W&B"""
+    scale: Scale = Scale.paper
+    """how large: paper, small (minutes on a GPU) or smoke (seconds); smaller ones have folders of their own,
+    runs/<name>_small; see conf/scale"""
     seed: int = MISSING
     """of the initial weights, the order of the pictures and the augmentation"""
     ckpt_path: str | None = None
     """a run folder, or a checkpoint in one, to start from: the same net, data and rule go on in a folder of their own,
     on other devices or for longer (null: from the beginning)"""
+    pretrained: str | None = None
+    """a run folder, or a checkpoint, of another net: the convolutions that both have start with its weights (null: all
+    start anew)"""
     window: int = MISSING
     """pictures per point of the running training error, measured on the batches as they are trained"""
     subset: int = MISSING
@@ -346,7 +359,8 @@ def schema() -> DictConfig:
         }
     )
     node.trainer = {}
-    for holder in (node.trainer, node.model.widths, node.model.order, node.model.std, node.model.bias):
+    m = node.model
+    for holder in (node.trainer, m.widths, m.order, m.std, m.bias, node.optim.layer_decay):
         OmegaConf.set_struct(holder, False)
     return node
 
@@ -357,9 +371,10 @@ def schema() -> DictConfig:
 def lookup(choice: str, table: dict[str, Any]) -> Any:
     """`${lookup:${model.activation},{relu:0.002,tanh:0.008}}`: the value that belongs to a choice."""
     name = choice.name if isinstance(choice, Enum) else str(choice)
-    if name not in table:
-        raise ConfigError(f"no value is given for {name}, only for {', '.join(table)}: set the key itself")
-    return table[name]
+    values = {str(key): value for key, value in table.items()}
+    if name not in values:
+        raise ConfigError(f"no value is given for {name}, only for {', '.join(values)}: set the key itself")
+    return values[name]
 
 
 def packed(root: str | None, what: str, default: Any) -> Any:

@@ -108,7 +108,7 @@ def what(m: Model, step: Step) -> str:
                 words.append("own tower" if step.groups == 2 else "both towers" if step.crossing else "the picture")
             return ", ".join(words)
         case "full":
-            return "fully connected" + (", both towers" if step.crossing else "")
+            return "fully connected" + (", own tower" if step.groups == 2 else ", both towers" if step.crossing else "")
         case "act":
             return str(m.activation)
         case "lrn":

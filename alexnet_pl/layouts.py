@@ -109,6 +109,11 @@ def rules(c: Config, plan: list[Step]) -> Iterator[str]:
         if plan[-1].outputs[0] % 2:
             yield f"model.num_classes={m.num_classes} cannot be shared by two towers: one more is unused, and no harm"
     if t.strategy == "owt":
+        if any(step.kind == "full" and step.groups > 1 for step in plan):
+            yield (
+                f"trainer.strategy=owt spreads fully connected layers that see everything, and model.towers_meet="
+                f"{m.towers_meet} leaves some within a tower: train with trainer=towers, or on one device"
+            )
         for step in plan:
             if step.kind == "full" and step.outputs[0] % where.processes:
                 key = "model.num_classes" if step is plan[-1] else f"model.widths.{step.name}"

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
 from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from alexnet_pl import config, runs
+
+BY_EPOCH = ("train/*", "subset/*", "val/*", "test/*", "target/*")
+"""What W&B draws against the epoch"""
 
 
 class MetricsCSV(Logger):
@@ -39,59 +43,96 @@ class MetricsCSV(Logger):
 
 
 class Mirror(WandbLogger):
-    """A W&B run that cannot stop the training: where its process dies, it says so once and is left alone."""
+    """A W&B run that cannot stop the training: where its process dies, it says so once and is left alone.
+
+    Beside each training error it logs the one whose crossing is timed, so that a plot can show it as a line.
+    """
 
     broken = False
+
+    def __init__(self, experiment: Any, target: float | None) -> None:
+        super().__init__(experiment=experiment)
+        self.target = target
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         if not self.broken:
+            if "train/error" in metrics and self.target is not None:
+                metrics = {**metrics, "target/error": self.target}
             try:
                 super().log_metrics(metrics, step)
             except Exception as error:
                 self.broken = True
-                _say("stopped", error)
+                _say("stopped", error, "the run goes on, and metrics.csv has everything")
 
 
 def build(cfg: config.Config, run: runs.Run) -> list[Logger]:
-    """The loggers of a run."""
+    """The loggers of a started run."""
     if cfg.logger.name is config.LoggerName.none:
         return []
     loggers: list[Logger] = [MetricsCSV(run)]
-    if cfg.logger.name is config.LoggerName.wandb and cfg.logger.mode is not config.WandbMode.disabled:
-        loggers += _wandb(cfg, run)
+    # A mirror must not stop the run: where W&B does not start, say so and go on.
+    try:
+        if experiment := _open(run):
+            loggers.append(Mirror(experiment=experiment, target=cfg.figure.target))
+    except Exception as error:
+        _say("did not start", error, "the run goes on, and metrics.csv has everything")
     return loggers
 
 
-def _wandb(cfg: config.Config, run: runs.Run) -> list[Logger]:
+def _open(run: runs.Run) -> Any:
+    """The W&B run of a run, new or taken up again; None where it has none by its configuration."""
+    cfg = run.config
+    own = cfg["logger"]
+    if own["name"] != "wandb" or own["mode"] == "disabled":
+        return None
     import wandb
 
-    def start(mode: Literal["online", "offline"]) -> Logger:
-        experiment = wandb.init(
-            mode=mode,
-            dir=run.folder,
-            id=run.identity["id"],
-            resume="allow",
-            name=run.folder.name,
-            project=cfg.logger.project,
-            entity=cfg.logger.entity,
-            group=cfg.name,
-            job_type="train",
-            tags=[cfg.name, cfg.data.name.name, cfg.model.name, *cfg.logger.tags],
-            config=config.as_dict(cfg),
-            # Without limits a server that does not answer would hold up the start for 90 s, and the end for ever.
-            settings=wandb.Settings(silent=True, console="off", init_timeout=20, finish_timeout=30),
-        )
-        for metrics in ("train/*", "subset/*", "val/*", "test/*", "images_seen", "images_per_second", "data_wait"):
-            experiment.define_metric(metrics, step_metric="epoch")
-        return Mirror(experiment=experiment)
+    experiment = wandb.init(
+        mode=own["mode"],
+        dir=run.folder,
+        id=run.identity["id"],
+        resume="allow",
+        name=run.folder.name,
+        project=own["project"],
+        entity=own["entity"],
+        group=runs.group(cfg),
+        job_type="train",
+        tags=[cfg["name"], cfg["data"]["name"], cfg["model"]["name"], *own["tags"]],
+        config=cfg,
+        # Without limits a server that does not answer would hold up the start for 90 s, and the end for ever.
+        settings=wandb.Settings(silent=True, console="off", init_timeout=20, finish_timeout=30),
+    )
+    for metrics in (*BY_EPOCH, "images_seen", "images_per_second", "data_wait"):
+        experiment.define_metric(metrics, step_metric="epoch")
+    return experiment
 
-    # A mirror must not stop the run: where W&B does not start, say so and go on.
+
+def attach(run: runs.Run, summary: dict[str, float], pictures: dict[str, Path]) -> bool:
+    """Add values and pictures to the W&B run of a run that has ended, offline or online as it was.
+
+    An offline run gets another folder of W&B's, which `sync` sends to the same run there.
+
+    Args:
+        summary: what to put beside the run's last metrics, {"evaluate/top1_error": 0.4}.
+        pictures: image files by their keys; `kernels` and `predictions` have panels in the report's workspace.
+
+    Returns:
+        Whether it was done: not where the run has no W&B run, and not where W&B fails, which is said.
+    """
     try:
-        return [start("online" if cfg.logger.mode is config.WandbMode.online else "offline")]
+        if not any(run.folder.glob("wandb/*run-*")) or not (experiment := _open(run)):
+            return False
+        import wandb
+
+        experiment.summary.update(summary)
+        if pictures:
+            experiment.log({key: wandb.Image(str(path)) for key, path in pictures.items()})
+        experiment.finish(exit_code=0 if run.done else 1)
     except Exception as error:
-        _say("did not start", error)
-        return []
+        _say("did not take the results", error, "the run's folder has them")
+        return False
+    return True
 
 
 def finish(exit_code: int) -> None:
@@ -101,9 +142,9 @@ def finish(exit_code: int) -> None:
         try:
             wandb.finish(exit_code=exit_code)
         except Exception as error:
-            _say("did not finish", error)
+            _say("did not finish", error, "metrics.csv has everything")
 
 
-def _say(what: str, error: Exception) -> None:
+def _say(what: str, error: Exception, all_the_same: str) -> None:
     reason = " ".join(str(error).split())
-    print(f"W&B {what} ({reason}); the run goes on, and metrics.csv has everything", file=sys.stderr)
+    print(f"W&B {what} ({reason}); {all_the_same}", file=sys.stderr)

@@ -46,6 +46,24 @@ class LocalConv2d(nn.Module):
         return out.permute(1, 2, 0).unflatten(2, bias.shape[1:]) + bias
 
 
+class TowerLinear(nn.Module):
+    """Fully connected within each tower: the first half of the units sees the first half of the inputs.
+
+    `weight` is (units, inputs // towers).
+    """
+
+    def __init__(self, inputs: int, outputs: int, towers: int) -> None:
+        super().__init__()
+        self.towers = towers
+        self.weight = nn.Parameter(torch.empty(outputs, inputs // towers))
+        self.bias = nn.Parameter(torch.empty(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs) -> (N, units)."""
+        weights = self.weight.unflatten(0, (self.towers, -1))
+        return torch.einsum("ntc,tuc->ntu", x.unflatten(1, (self.towers, -1)), weights).flatten(1) + self.bias
+
+
 class MaskDropout(nn.Module):
     """Dropout as in 2012: a mask in training, and in evaluation everything times 1 - rate (paper, section 4.2).
 
@@ -123,6 +141,8 @@ def _module(step: Step, cfg: config.Model) -> nn.Module:
             )
         case "local":
             return LocalConv2d(step.inputs, step.outputs, step.size, step.padding)
+        case "full" if step.groups > 1:
+            return TowerLinear(math.prod(step.inputs), step.outputs[0], step.groups)
         case "full":
             return nn.utils.skip_init(nn.Linear, math.prod(step.inputs), step.outputs[0])
         case "act":

@@ -157,7 +157,8 @@ class Classifier(pl.LightningModule):
         self._epoch = [total + part for total, part in zip(self._epoch, (wrong, loss, count), strict=True)]
         self._window.zero_()
         self._window_pictures = 0
-        (lr,) = (group["lr"] for group in self.trainer.optimizers[0].param_groups if group["name"] == "weight")
+        # conv1 may have a schedule of its own, and comes first then
+        lr = [group["lr"] for group in self.trainer.optimizers[0].param_groups if group["name"].endswith("weight")][-1]
         self.report({"train/error": wrong / count, "train/loss": loss / count, "images_per_second": rate, "lr": lr})
 
     def on_validation_start(self) -> None:

@@ -59,11 +59,12 @@ def _here(t: Tensor) -> Tensor:
 
 
 def build(net: nn.Module, cfg: config.Optim) -> torch.optim.Optimizer:
-    """The optimiser of a net, with the groups weights, biases and, where it has cuts of its own, conv1's two."""
-    parts = ["conv1.", ""] if cfg.conv1_cut_at else [""]
+    """The optimiser of a net: weights and biases are groups, and again of layers with cuts or decay of their own."""
+    parts = [*(["conv1."] if cfg.conv1_cut_at else []), *(f"{layer}." for layer in cfg.layer_decay), ""]
     groups: list[dict[str, Any]] = []
     taken: set[str] = set()
-    for prefix in parts:
+    for prefix in dict.fromkeys(parts):
+        decay = cfg.layer_decay.get(prefix[:-1], cfg.weight_decay)
         for kind in ("weight", "bias"):
             named = {
                 name: p
@@ -77,7 +78,7 @@ def build(net: nn.Module, cfg: config.Optim) -> torch.optim.Optimizer:
                     "name": f"{prefix}{kind}",
                     "params": list(named.values()),
                     "lr": cfg.lr * (1 if kind == "weight" else cfg.bias_lr_factor),
-                    "weight_decay": cfg.weight_decay if decays else 0.0,
+                    "weight_decay": decay if decays else 0.0,
                 }
             )
     rule = SGD2012 if cfg.name is config.Rule.sgd_2012 else torch.optim.SGD
@@ -91,7 +92,7 @@ def factor(cfg: config.Optim, group: str, time: float) -> float:
     """What a group's starting rate is multiplied with, at a time in the schedule's unit.
 
     Args:
-        group: weight, bias, conv1.weight or conv1.bias.
+        group: weight or bias, with a layer's name before it where that has a group of its own: conv1.weight.
     """
 
     def reached(at: list[float], to: list[float]) -> float | None:

@@ -22,7 +22,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard, distribute_tensor
 
 from alexnet_pl.layouts import Layout
-from alexnet_pl.model import LocalConv2d, MaskDropout
+from alexnet_pl.model import LocalConv2d, MaskDropout, TowerLinear
 from alexnet_pl.table import Step
 
 
@@ -117,7 +117,7 @@ class Spread(nn.Module):
 
     def __init__(
         self,
-        layer: nn.Conv2d | nn.Linear | LocalConv2d,
+        layer: nn.Conv2d | nn.Linear | TowerLinear | LocalConv2d,
         mesh: DeviceMesh,
         placements: tuple[Placement, ...],
         gradients: tuple[Placement, ...] | None,
@@ -135,7 +135,7 @@ class Spread(nn.Module):
         if isinstance(layer, nn.Conv2d):
             options = layer.stride, layer.padding, layer.dilation, groups
             self.compute = lambda x, weight, bias: F.conv2d(x, weight, bias, *options)
-        elif isinstance(layer, nn.Linear):
+        elif isinstance(layer, nn.Linear | TowerLinear):  # of towers, one is here
             self.compute = F.linear
         else:
             self.compute = layer.compute

@@ -18,6 +18,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 import re
 import secrets
 import sys
@@ -37,6 +38,7 @@ from alexnet_pl.files import lock, read_json, write
 # differ when a run is continued.
 BOOKKEEPING = (
     "sweep",
+    "scale",
     "name",
     "logger",
     "figure",
@@ -60,21 +62,37 @@ def folder_name(overrides: Iterable[str]) -> str:
     """
     plain = [o.lstrip("+~") for o in overrides]
     named = {o.split("=")[0]: o for o in plain}  # of a key given twice, the last counts
-    kept = sorted(override for key, override in named.items() if not _bookkeeping(key))
+    kept = sorted(override for key, override in named.items() if not bookkeeping(key))
     name = re.sub(r"[^\w.,=+-]+", "_", ",".join(kept)) or "defaults"
     if len(name) > 150:  # file systems end at 255 bytes
         name = f"{name[:140]}-{hashlib.sha1(name.encode()).hexdigest()[:8]}"
     return name
 
 
-def _bookkeeping(key: str) -> bool:
+def given(overrides: Iterable[str]) -> dict[str, str]:
+    """Overrides as {key: value}; of a key given twice, the last counts.
+
+    >>> given(["model.lrn=[conv1]", "+trainer.devices=2"])
+    {'model.lrn': '[conv1]', 'trainer.devices': '2'}
+    """
+    parts = (override.lstrip("+~").partition("=") for override in overrides)
+    return {key: value for key, _, value in parts}
+
+
+def bookkeeping(key: str) -> bool:
+    """Whether a key says where and how a run is recorded, not what is trained."""
     return any(key == b or key.startswith((b + ".", b + "/")) for b in BOOKKEEPING)
+
+
+def group(config: dict[str, Any]) -> str:
+    """What a run's folder under runs/ is called, and its group in W&B: `lrn`, `lrn_small`."""
+    return config["name"] + ("" if config["scale"] == "paper" else f"_{config['scale']}")
 
 
 def differences(a: dict[str, Any], b: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Dotted keys whose values differ between two configurations, bookkeeping left out."""
     a, b = flatten(a), flatten(b)
-    return {k: (a.get(k), b.get(k)) for k in sorted(a | b) if a.get(k) != b.get(k) and not _bookkeeping(k)}
+    return {k: (a.get(k), b.get(k)) for k in sorted(a | b) if a.get(k) != b.get(k) and not bookkeeping(k)}
 
 
 def flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -113,6 +131,7 @@ class Run:
             identity = self.identity
             if identity:  # what goes on from here may be other code, on another machine
                 identity.setdefault("continued", []).append(_session())
+                identity["id"] = _given_id() or identity["id"]
             else:
                 identity = _identity(config, overrides)
             self.record(config)  # first: whoever sees an identity, as another process of the run, reads it next
@@ -215,12 +234,17 @@ class Run:
 
 def _identity(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
     return {
-        "id": secrets.token_hex(4),
+        "id": _given_id() or secrets.token_hex(4),
         "overrides": overrides,
         "command": sys.argv,
         "seed": config["seed"],
         **_session(),
     }
+
+
+def _given_id() -> str:
+    """The W&B id of a run that W&B's agent starts for a W&B sweep, by which the run belongs to the sweep."""
+    return os.environ.get("WANDB_RUN_ID", "") if "WANDB_SWEEP_ID" in os.environ else ""
 
 
 def _session() -> dict[str, Any]:
@@ -277,9 +301,11 @@ def record_sweep(folder: Path, jobs: dict[str, list[str]]) -> None:
     write(folder / "sweep.json", json.dumps(read_json(folder / "sweep.json") | jobs, indent=1))
 
 
-def checkpoint(ckpt_path: str) -> Path:
+def checkpoint(ckpt_path: str, key: str = "ckpt_path") -> Path:
     """The checkpoint that a path names: a file, a run folder, or a folder of one run.
 
+    Args:
+        key: what the path was given for, to be named in messages.
     Raises:
         ConfigError: there is none, or there are several runs.
     """
@@ -288,10 +314,10 @@ def checkpoint(ckpt_path: str) -> Path:
         there = find(path)
         if len(there) > 1:
             names = ", ".join(run.folder.name for run in there)
-            raise ConfigError(f"ckpt_path={ckpt_path} holds {len(there)} runs: name one of them ({names})")
+            raise ConfigError(f"{key}={ckpt_path} holds {len(there)} runs: name one of them ({names})")
         path = there[0].last
     if not path.is_file():
-        raise ConfigError(f"ckpt_path={ckpt_path} is neither a checkpoint nor the folder of a run that has one")
+        raise ConfigError(f"{key}={ckpt_path} is neither a checkpoint nor the folder of a run that has one")
     return path
 
 

@@ -162,6 +162,8 @@ def _check(composed: DictConfig, folder: Path, here: bool = True) -> config.Conf
     run = runs.Run(folder)
     if checked.ckpt_path and not run.last.is_file():  # later it goes on from its own
         runs.checkpoint(checked.ckpt_path)
+    if checked.pretrained and not run.last.is_file():
+        runs.checkpoint(checked.pretrained, "pretrained")
     run.refuse_another(config.as_dict(checked))
     return checked
 

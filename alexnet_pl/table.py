@@ -27,23 +27,23 @@ class Row:
     outputs: int  # kernels over both towers, or units
     std: float = 0.01
     bias: float = 0.0
+    own_tower: bool = field(default=False, kw_only=True)  # with two towers, sees what its own one made only
 
 
 @dataclass(frozen=True)
 class Conv(Row):
-    """A convolution. With two towers, `own_tower` sees the maps of its own tower only."""
+    """A convolution."""
 
     size: int = 3
     stride: int = 1
     padding: int = 0
-    own_tower: bool = False
     local: bool = False  # locally connected: weights of its own at every place
     pool: Literal["max", "avg"] | None = None  # stands above it
 
 
 @dataclass(frozen=True)
 class Full(Row):
-    """A fully connected layer over everything below it, both towers."""
+    """A fully connected layer."""
 
 
 CLASSES = -1  # outputs of the last row: model.num_classes
@@ -103,14 +103,25 @@ def rows(m: Model) -> list[Row]:
             if isinstance(row, Conv) and row.pool:  # the grid stays as it is
                 out.append(replace(row, outputs=0))
             continue
-        outputs = m.num_classes if row.outputs == CLASSES else m.widths.get(row.name, row.outputs)
-        row = replace(row, outputs=outputs, std=m.std.get(row.name, row.std), bias=m.bias.get(row.name, row.bias))
+        outputs = m.num_classes if row.outputs == CLASSES else _width(m, row)
+        if m.towers_meet is not None:  # conv1 sees the picture, the last layer both towers
+            row = replace(row, own_tower=row.name not in ("conv1", table[-1].name, *m.towers_meet))
+        std = m.std.get(row.name, row.std)
+        if row is not table[0]:  # fewer inputs, each of more weight: the signal is as large as in the whole net
+            std /= math.sqrt(m.width)
+        row = replace(row, outputs=outputs, std=std, bias=m.bias.get(row.name, row.bias))
         if m.pooling is Pooling.plain and m.table in (Table.alexnet, Table.six_conv) and isinstance(row, Conv):
             # Net 147 took a pixel of padding from conv2 and conv5, so that the grid ends at 6x6 all the same:
             # 55 -> 28 -> 26 -> 13 -> 13 -> 13 -> 11 -> 6.
             row = replace(row, padding=row.padding - (row.name in ("conv2", "conv5")))
         out.append(row)
     return out
+
+
+def _width(m: Model, row: Row) -> int:
+    """Kernels or units of a layer but the last; a narrower net keeps even numbers, for two towers to share."""
+    width = m.widths.get(row.name, row.outputs)
+    return width if m.width == 1 else max(2, 2 * round(width * m.width / 2))
 
 
 def _refuse_unknown_layers(m: Model, table: list[Row]) -> None:
@@ -124,9 +135,10 @@ def _refuse_unknown_layers(m: Model, table: list[Row]) -> None:
         "order": convs,
         "lrn": convs,
         "spatial_norm": convs,
+        "towers_meet": names,
     }
     for key, choices in allowed.items():
-        for name in [name for name in getattr(m, key) if name not in choices]:
+        for name in [name for name in getattr(m, key) or () if name not in choices]:
             if name in names[:-1]:
                 raise ConfigError(
                     f"model.{key} names {name}, which is not a convolution: choose from {', '.join(convs)}"
@@ -145,6 +157,8 @@ def _refuse_what_it_cannot_have(m: Model, table: list[Row]) -> None:
             f"model={m.name} has no hidden fully connected layer to drop units of: set model.dropout=none"
         )
     strides = any(isinstance(row, Conv) and row.stride > 1 for row in table)
+    if m.towers_meet is not None and m.towers != 2:
+        raise ConfigError(f"model.towers_meet={m.towers_meet} means nothing for a net of one tower: set model.towers=2")
     if m.conv1_padding is not Conv1Padding.right_bottom and not strides:
         raise ConfigError(f"model.conv1_padding means nothing for model={m.name}, whose conv1 has no stride")
     if m.parameter_names is ParameterNames.torchvision and m.table is not Table.alexnet:
@@ -202,11 +216,12 @@ def _steps(m: Model, image_size: int) -> Iterator[Step]:
                 yield Step(f"{row.name}_dropout", "dropout", shape, shape)
             if m.towers > 1 and hidden and row.outputs % m.towers:
                 raise ConfigError(_unshared(m, row))
-            fan_in, units = math.prod(shape), (row.outputs, 1, 1)
-            weights = fan_in * row.outputs
-            crossing = fan_in // 2 if towers == 2 else 0
+            groups = towers if row.own_tower else 1
+            units = (row.outputs, 1, 1)
+            weights = math.prod(shape) // groups * row.outputs
+            crossing = math.prod(shape) // 2 if towers == 2 and groups == 1 else 0
             yield Step(
-                row.name, "full", shape, units, row, 1, 0, parameters=weights + row.outputs, macs=weights,
+                row.name, "full", shape, units, row, groups, parameters=weights + row.outputs, macs=weights,
                 crossing=crossing,
             )  # fmt: skip
             shape, towers = units, m.towers

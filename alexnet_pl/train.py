@@ -61,7 +61,7 @@ def fit(cfg: config.Config, run: runs.Run) -> None:
     from pytorch_lightning.callbacks import EarlyStopping
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-    from alexnet_pl import checkpoints, data, logger, module, progress, strategies, watchdog
+    from alexnet_pl import checkpoints, data, logger, module, progress, strategies, trained, watchdog
 
     gc.enable()
     started = time.perf_counter()
@@ -79,6 +79,8 @@ def fit(cfg: config.Config, run: runs.Run) -> None:
     loggers = logger.build(cfg, run) if first else []
     datamodule = data.Pictures(cfg)
     classifier = module.Classifier(cfg, datamodule.image_size)
+    if cfg.pretrained and resume is None:
+        trained.begin_with(classifier.net, cfg.pretrained)
     validates = cfg.trainer.limit_val_batches != 0
     stop = checkpoints.StopOnSignal(run)
     lines = progress.EpochLines(run.folder / "train.log" if first else None, run.folder.name)
@@ -213,7 +215,7 @@ def _end(reason: UserError, aloud: bool = False) -> NoReturn:
 def _quoted(word: str) -> str:
     """A path to a run as Hydra takes it."""
     key, _, path = word.partition("=")
-    if key != "ckpt_path" or path[:1] in ("'", '"', "") or path == "null":
+    if key not in ("ckpt_path", "pretrained") or path[:1] in ("'", '"', "") or path == "null":
         return word
     return f"{key}={sweep.quoted(path)}"
 

@@ -134,6 +134,31 @@ def _mean(checkpoints: list[dict[str, Any]]) -> dict[str, Tensor]:
     }
 
 
+def begin_with(net: nn.Module, path: str) -> list[str]:
+    """Give a net the convolutions of a trained one, in place (the paper's section 6: pre-training, then fine-tuning).
+
+    Args:
+        path: a run folder, a folder of one run, or a checkpoint file.
+    Returns:
+        The names of the layers: all convolutions that both have.
+    Raises:
+        ConfigError: they have none in common, or one of another shape.
+    """
+    state = _read(runs.checkpoint(path, "pretrained"))["state_dict"]
+    layers = [name for name, layer in net.named_children() if isinstance(layer, nn.Conv2d | model.LocalConv2d)]
+    layers = [name for name in layers if f"net.{name}.weight" in state]
+    if not layers:
+        raise ConfigError(f"pretrained={path} is of a net without the layers of this one")
+    for name in layers:
+        for parameter, own in net.get_submodule(name).named_parameters():
+            given = state[f"net.{name}.{parameter}"]
+            if given.shape != own.shape:
+                there, here = tuple(given.shape), tuple(own.shape)
+                raise ConfigError(f"pretrained={path} has {name}.{parameter} of {there}, and here it is of {here}")
+            own.data.copy_(given)
+    return layers
+
+
 # ------------------------------------------------------------------------------------------------ torchvision
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

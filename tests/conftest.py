@@ -36,6 +36,15 @@ TINY = (
 """Overrides under which a run takes a second besides its start."""
 
 
+LONGEST = ("parallel", "launch", "readme", "train", "bench", "prepare", "logger", "axes", "config")
+"""Files that take longest, the longest first: a worker has a whole file, and one at the end would leave others idle"""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    rank = {f"test_{name}": number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
+
+
 def environment(home: Path) -> dict[str, str]:
     """The environment of a user without a W&B account."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}

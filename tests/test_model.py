@@ -197,6 +197,8 @@ def test_channels_last_changes_the_layout_not_the_numbers():
         ("released_2012", "conv5", "conv4", False),
         ("six_conv", "conv6", "conv5", True),
         ("released_2012", "fc6", "conv5", True),
+        ("split_towers", "conv3", "conv2", False),
+        ("split_towers", "fc6", "conv5", False),
         ("caffe", "conv2", "conv1", True),  # through its normalisation
     ],
 )
@@ -210,6 +212,22 @@ def test_which_layers_see_the_other_tower(name: str, layer: str, below: str, see
     own, other = kernels.abs().flatten(1).amax(1).chunk(2)
     assert own.min() > 0
     assert bool(other.max() > 0) is sees
+
+
+@torch.no_grad()
+def test_split_towers_are_whole_layers_with_zeros_between():
+    split = lively(model.build(*narrow("split_towers"), seed=3))
+    whole = lively(model.build(*narrow("split_towers", towers_meet=None), seed=4))
+    for (name, own), full in zip(split.named_parameters(), whole.parameters(), strict=True):
+        if own.shape == full.shape:
+            full.copy_(own)
+            continue
+        full.zero_()
+        for i, block in enumerate(own.chunk(2)):
+            full.chunk(2)[i].chunk(2, 1)[i].copy_(block)
+        assert name in ("conv3.weight", "fc6.weight", "fc7.weight")
+    x = noise(224, 60)
+    torch.testing.assert_close(split(x), whole(x), rtol=1e-11, atol=1e-11)
 
 
 # ------------------------------------------------------------------------------------------------ dropout

@@ -87,6 +87,18 @@ def test_weights_and_biases_have_their_own_rate_and_decay():
     assert {id(p) for p in biases["params"]} == {id(net[0].bias), id(net[1].bias)}
 
 
+def test_a_layer_can_have_its_own_decay():
+    """The 11 % net for CIFAR-10: 0 in its convolutions, 0.01 in its last layer, 0.004 between; biases never."""
+    net = nn.ModuleDict({"conv1": nn.Conv2d(3, 4, 3), "local3": nn.Linear(4, 4), "fc10": nn.Linear(4, 2)})
+    cfg = Optim(lr=0.01, weight_decay=0.004, layer_decay={"conv1": 0, "fc10": 0.01}, conv1_cut_at=[1], conv1_cut_to=[0])
+    decay = {id(p): group["weight_decay"] for group in optim.build(net, cfg).param_groups for p in group["params"]}
+    assert {name: decay[id(p)] for name, p in net.named_parameters()} == {
+        **dict.fromkeys(["conv1.weight", "conv1.bias", "local3.bias", "fc10.bias"], 0),
+        "local3.weight": 0.004,
+        "fc10.weight": 0.01,
+    }
+
+
 def test_state_survives_saving():
     def run(interrupted: bool) -> torch.Tensor:
         p = nn.Parameter(torch.ones(3))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,9 @@ def settings(activation: Any = "relu", seed: Any = 1, lr: Any = 0.01, **other: A
             optim=config.Optim(lr=lr),
             trainer=config.Trainer(max_epochs=20),
             logger=config.Logger(config.LoggerName.csv),
-            figure=config.Figure(panel="raw", published={"relu": "5 to 6", "tanh": "35 to 36", "ratio": "6"}),
+            figure=config.Figure(
+                "raw", ["model.activation"], target=0.25, published={"relu": "5 to 6", "tanh": "35 to 36", "ratio": "6"}
+            ),
         )
     )
     for key, value in other.items():
@@ -75,9 +77,15 @@ def rows(crosses: float, epochs: int, wobble: float = 0.0, ahead: float = 1.0) -
     return out
 
 
-def make(folder: Path, plain: dict[str, Any], metrics: list[dict[str, float]], done: bool = True) -> runs.Run:
+def make(
+    folder: Path,
+    plain: dict[str, Any],
+    metrics: list[dict[str, float]],
+    done: bool = True,
+    overrides: Sequence[str] = (),
+) -> runs.Run:
     run = runs.Run(folder)
-    run.start(plain, [])
+    run.start(plain, list(overrides))
     if metrics:
         runs.write_rows(folder / "metrics.csv", metrics)
     if done:
@@ -180,7 +188,7 @@ def test_no_ratio_where_neither_crossed(tmp_path: Path) -> None:
 
 
 def test_best_of_a_learning_rate_search(tmp_path: Path) -> None:
-    compare = {"figure__compare": "optim.lr"}
+    compare = {"figure__compare": ["optim.lr"]}
     for name, lr, crosses, epochs in (("a", 0.1, 9, 5), ("b", 0.02, 7, 5), ("c", 0.004, 8, 5), ("d", 0.5, 3, 3)):
         make(tmp_path / name, settings(lr=lr, **compare), rows(crosses, epochs), done=epochs == 5)
     (panel,) = collect(tmp_path).panels
@@ -237,12 +245,12 @@ def test_mixtures_are_refused_by_name(tmp_path: Path, first: dict, second: dict,
 
 @pytest.mark.parametrize(
     ("key", "values", "names"),
-    [("model.lrn", ([], ["conv1"]), ["[]", "['conv1']"]), ("model.widths.conv1", (32, 8), ["8", "32"])],
+    [("model.lrn", ([], ["conv1"]), ["[]", "[conv1]"]), ("model.widths.conv1", (32, 8), ["8", "32"])],
 )
 def test_lists_and_single_layers_can_be_compared(tmp_path: Path, key: str, values: Any, names: list[str]) -> None:
     for i, value in enumerate(values):
         dotted = {"model__widths": {"conv1": value}} if "widths" in key else {"model__lrn": value}
-        make(tmp_path / str(i), settings(figure__compare=key, **dotted), rows(3, 2))
+        make(tmp_path / str(i), settings(figure__compare=[key], **dotted), rows(3, 2))
     assert [line.name for line in collect(tmp_path).panels[0].lines] == names
 
 
@@ -289,7 +297,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_nothing_is_left_beside(written: Path) -> None:
     assert {path.name for path in written.iterdir() if path.is_file()} == {
-        "figure1.png", "report.html", "report.json", "sweep.json"
+        "figure1.png", "figure1.svg", "report.html", "report.json", "report.md", "sweep.json"
     }  # fmt: skip
 
 

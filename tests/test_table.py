@@ -24,6 +24,7 @@ PARAMETERS = {
     "caffe": 60_965_224,
     "one_gpu": 59_798_312,
     "six_conv": 61_555_304,
+    "split_towers": 60_714_408,
     "torchvision": 61_100_840,
     "cuda_convnet2": 61_100_840,
     "convnet": 89_578,
@@ -123,6 +124,21 @@ def test_what_crosses_between_the_towers():
     crossing = {step.name: step.crossing for step in table("six_conv") if step.crossing}
     pooled = 128 * 6 * 6
     assert crossing == {"conv3": 128 * 13 * 13, "conv6": pooled, "fc6": pooled, "fc7": 2048, "fc8": 2048}
+
+
+def test_split_towers_meet_in_the_last_layer_only():
+    """Net 150: all that crosses are the other tower's half of fc7's units."""
+    assert [(step.name, step.crossing) for step in table("split_towers") if step.crossing] == [("fc8", 2048)]
+
+
+def test_a_narrower_net_keeps_its_form():
+    """A quarter of every layer but the last, in even numbers; the same steps; sums of the same width at the start."""
+    whole, quarter = table("one_gpu"), table("one_gpu", width=0.25)
+    for a, b in zip(weighty(whole).values(), weighty(quarter).values(), strict=True):
+        assert math.isclose(a.row.std**2 * a.fan_in, b.row.std**2 * b.fan_in)
+    assert [step.name for step in quarter] == [step.name for step in whole]
+    assert [s.outputs[0] for s in weighty(quarter).values()] == [12, 32, 48, 48, 64, 1024, 1024, 1000]
+    assert weighty(table("one_gpu", width=0.03))["conv1"].outputs[0] == 2
 
 
 def test_the_picture_does_not_cross():
@@ -231,6 +247,7 @@ START = {  # standard deviations where not 0.01, biases where not 0; facts file,
     "one_gpu": (THREE, OF_2012),
     "six_conv": (THREE | {"conv6": 0.03}, OF_2012 | {"conv6": 1}),
     "cuda_convnet2": (THREE, OF_2012 | {"fc8": -7}),
+    "split_towers": (THREE, OF_2012),
     "caffe": ({"fc6": 0.005, "fc7": 0.005}, dict.fromkeys(OF_2012, 0.1)),
     "convnet": ({"conv1": 0.0001}, {}),
     "conv_local_13": (LOCAL, {}),

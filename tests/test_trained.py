@@ -58,6 +58,21 @@ def test_weights_are_averaged(run: runs.Run):
     assert best.shape == last.shape
 
 
+def test_a_net_begins_with_the_convolutions_of_another(run: runs.Run, train: Command, tmp_path: Path):
+    """Pre-training, then fine-tuning: the weights after no update worth the name are those of the first run."""
+    again = train(*TINY, "name=b", "model.num_classes=12", "optim.lr=1e-12", f"pretrained={run.folder}")
+    assert again.returncode == 0, again.stderr
+    first, second = (
+        torch.load(r.last, weights_only=True)["state_dict"] for r in (run, *runs.find(tmp_path / "runs/b"))
+    )
+    for name in ("conv1", "conv2", "conv3"):
+        torch.testing.assert_close(second[f"net.{name}.weight"], first[f"net.{name}.weight"], rtol=0, atol=1e-8)
+    narrow = train(*TINY, "name=c", "model.width=0.5", f"pretrained={run.folder}")
+    assert narrow.returncode == 1
+    assert "conv1.weight of (32, 3, 5, 5), and here it is of (16, 3, 5, 5)" in narrow.stderr
+    assert "neither a checkpoint nor the folder of a run" in train(*TINY, "name=d", "pretrained=/nowhere").stderr
+
+
 def test_what_is_no_checkpoint_is_told(run: runs.Run, tmp_path: Path):
     def said(path: Path, weights: list[str] | None = None) -> str:
         with pytest.raises(ConfigError) as error:

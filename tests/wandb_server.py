@@ -1,8 +1,9 @@
 """A stand-in for the W&B server, for tests: what the real client of wandb 0.31 sends is kept in memory.
 
-What it proves: which runs, configurations, history rows and exit codes leave this machine, over the client's real
-HTTP protocol, both for online runs and for `wandb sync`. What it does not prove: that wandb.ai takes, shows or plots
-them. It answers every request with the least that contents the client, and checks neither keys nor contents.
+What it proves: which runs, configurations, history rows, files, exit codes and saved workspaces leave this machine,
+over the client's real HTTP protocol, for online runs, for `wandb sync`, and for `wandb sweep` with `wandb agent`, to
+which it hands out the points of a grid. What it does not prove: that wandb.ai takes, shows or plots them. It answers
+every request with the least that contents the client, and checks neither keys nor contents.
 """
 
 from __future__ import annotations
@@ -13,10 +14,15 @@ import re
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import product
 from typing import Any
+
+import yaml
 
 KEY = "local-" + "0" * 40
 """A key of the form the client accepts."""
+SWEEP = "sweep1"
+"""The name of the sweep that an agent works on."""
 
 
 @dataclass
@@ -65,7 +71,8 @@ class Handler(BaseHTTPRequestHandler):
         self._answer({})
 
     def do_PUT(self) -> None:
-        self._body()  # a file such as requirements.txt
+        with self.server.lock:
+            self.server.uploads[self.path.removeprefix("/upload/")] = self._body()
         self._answer({})
 
     def do_POST(self) -> None:
@@ -77,7 +84,8 @@ class Handler(BaseHTTPRequestHandler):
             self._answer({"exitcode": None, "limits": {}})
         elif self.path.startswith("/graphql"):
             asked = json.loads(body)
-            operation = asked["operationName"]
+            named = re.search(r"(?:query|mutation)\s+(\w+)", asked["query"])
+            operation = asked.get("operationName") or (named[1] if named else "")
             with self.server.lock:
                 self._answer({"data": self._graphql(operation, asked.get("variables") or {})})
         else:
@@ -111,9 +119,38 @@ class Handler(BaseHTTPRequestHandler):
             bucket |= {"historyLineCount": len(run.history)}
             return {"upsertBucket": {"bucket": bucket, "inserted": new}}
         if operation == "CreateRunFiles":
-            place = f"http://{self.headers['host']}/upload/"
+            place = f"http://{self.headers['host']}/upload/{v['run']}/"
             files = [{"name": name, "uploadUrl": place + name} for name in v["files"]]
             return {"createRunFiles": {"runID": "x", "uploadHeaders": [], "files": files}}
+        if operation == "UpsertView2":
+            self.server.views[v["name"]] = v
+            return {"upsertView": {"view": {"id": "view-" + v["name"], "name": v["name"]}, "inserted": "id" not in v}}
+        if operation == "View":
+            kept = self.server.views.get(v["viewName"])
+            node = kept and {"id": "view-" + v["viewName"], "displayName": kept["displayName"], "spec": kept["spec"]}
+            return {"project": {"allViews": {"edges": [{"node": node}] if node else []}}}
+        return self._sweep(operation, v)
+
+    def _sweep(self, operation: str, v: dict[str, Any]) -> dict[str, Any]:
+        sweep = self.server.sweep
+        if operation == "UpsertSweep":
+            if v.get("config"):
+                sweep |= {"config": v["config"], "points": points(v["config"])}
+            project = {"id": "UHJvag==", "name": v["projectName"], "entity": {"id": "RW50", "name": "local"}}
+            return {"upsertSweep": {"sweep": {"name": SWEEP, "project": project}, "configValidationWarnings": []}}
+        if operation == "SweepWithRuns":
+            then = dict.fromkeys(("createdAt", "heartbeatAt", "updatedAt"), "2026-01-01T00:00:00")
+            told = {"id": "U3dlZXA=", "name": SWEEP, "displayName": SWEEP, "bestLoss": None, "description": None}
+            told |= {"method": "grid", "state": "RUNNING", "config": sweep["config"], "earlyStopJobRunning": False}
+            told |= {"controller": None, "scheduler": None, "runs": {"edges": []}} | then
+            return {"project": {"sweep": told}}
+        if operation == "CreateAgent":
+            return {"createAgent": {"agent": {"id": "QWdlbnQ="}}}
+        if operation == "Heartbeat":
+            commands: list[dict[str, Any]] = []
+            if not any(json.loads(v["runState"] or "{}").values()):  # none is running
+                commands.append(sweep["points"].pop(0) if sweep["points"] else {"type": "exit"})
+            return {"agentHeartbeat": {"agent": {"id": "QWdlbnQ="}, "commands": json.dumps(commands)}}
         self.server.unknown.add(operation)
         return {}
 
@@ -141,6 +178,18 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
+def points(text: str) -> list[dict[str, Any]]:
+    """What the server of W&B tells an agent for each point of a grid."""
+    config = yaml.safe_load(text)
+    keys = config["parameters"]
+    grid = [dict(zip(keys, values, strict=True)) for values in product(*(key["values"] for key in keys.values()))]
+    return [
+        {"type": "run", "run_id": f"point{i}", "program": config["program"]}
+        | {"args": {key: {"value": value} for key, value in point.items()}}
+        for i, point in enumerate(grid)
+    ]
+
+
 class Server(ThreadingHTTPServer):
     """Listens on a free loopback port from the start of a `with` block to its end."""
 
@@ -149,6 +198,12 @@ class Server(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.runs: dict[str, Received] = {}
+        self.uploads: dict[str, bytes] = {}
+        """files by run and name"""
+        self.views: dict[str, dict[str, Any]] = {}
+        """saved workspaces by name: the variables of the last UpsertView2"""
+        self.sweep: dict[str, Any] = {}
+        """the one sweep: its configuration, and the points that no agent has taken"""
         self.unknown: set[str] = set()
         """operations that had no proper answer: a newer client asks more than this stand-in knows"""
         self.lock = threading.Lock()

@@ -1,20 +1,20 @@
 """Which runs are compared with which, and which must not be.
 
-A folder's runs form panels (`figure.panel`), a panel's runs form lines (one per value of `figure.compare`), and a
-line holds its seeds.
+A folder's runs form panels (`figure.panel`), a panel's runs form lines, and a line holds its seeds. A line is a value
+of `figure.compare`; where that is empty, one of what the overrides of the panel's runs differ in, but for the seed.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import stdev
-from typing import Any
 
-from alexnet_pl import runs
+from alexnet_pl import paper, runs
 from alexnet_pl.errors import ConfigError
-from alexnet_pl.report.curves import METRICS, VALIDATION, Drawn, Line, plus_minus, read
+from alexnet_pl.report.curves import Drawn, Line, plus_minus, read
 
 # What may differ between the lines of a panel besides the compared and the tuned keys: how long a run goes on.
 LENGTH = ("stop_error", "trainer.max_epochs")
@@ -40,8 +40,8 @@ class Ratio:
 @dataclass
 class Panel:
     title: str
-    compare: str
-    target: float
+    compare: list[str]  # the keys whose values are the lines
+    target: float | None  # None: nothing is timed
     published: dict[str, str]
     lines: list[Line]
 
@@ -74,7 +74,7 @@ class Panel:
         full = max(line.epochs for line in self.lines) - 1e-6
         known = [(line.last_error, i) for i, line in enumerate(self.lines) if line.epochs >= full]
         ranked = sorted((error, i) for error, i in known if error is not None)
-        return self.lines[ranked[0][1]] if len(ranked) > 1 and self.compare == "optim.lr" else None
+        return self.lines[ranked[0][1]] if len(ranked) > 1 and self.compare == ["optim.lr"] else None
 
 
 # ------------------------------------------------------------------------------------------------ a folder
@@ -86,6 +86,7 @@ class Report:
     panels: list[Panel]
     absent: list[runs.Run]  # asked for or begun, but without metrics
     notes: list[str]  # what the reader should know about the comparison
+    claims: list[paper.Claim]  # of the paper, that the folder's sweep is about
 
     @property
     def lines(self) -> list[tuple[Panel, Line]]:
@@ -106,9 +107,11 @@ class Report:
         return [key for key in _varying([line.runs[0] for _, line in self.lines]) if key != "seed"]
 
 
-def collect(folder: Path) -> Report:
+def collect(folder: Path, allow: Sequence[str] = ()) -> Report:
     """Read all runs of a folder and arrange them.
 
+    Args:
+        allow: keys that may differ between any runs; `model` is all keys that begin with `model.`.
     Raises:
         ConfigError: no run, no metrics, or runs that must not be compared.
     """
@@ -121,20 +124,27 @@ def collect(folder: Path) -> Report:
     titled: dict[str, list[Drawn]] = {}
     for run in drawn:
         titled.setdefault(str(run.config["figure"]["panel"] or folder.name), []).append(run)
-    return Report(folder, [_panel(title, members) for title, members in titled.items()], absent, _notes(drawn))
+    panels = [_panel(title, members, allow) for title, members in titled.items()]
+    sweeps = {run.given.get("sweep") for run in drawn}
+    claims = [claim for claim in paper.claims() if claim.sweep and claim.sweep in sweeps]
+    return Report(folder, panels, absent, _notes(drawn), claims)
 
 
-def _panel(title: str, drawn: list[Drawn]) -> Panel:
+def _panel(title: str, drawn: list[Drawn], allow: Sequence[str]) -> Panel:
     figure = drawn[0].config["figure"]
-    compare = figure["compare"]
-    _refuse(f"panel {title!r}", drawn, {"seed", compare, *figure["tuned"], *LENGTH})
-    values: dict[str, Any] = {
-        str(run.flat.get(compare)): run.flat.get(compare) for run in drawn
-    }  # a list has no other name
-    names = sorted(values, key=lambda name: float(values[name]) if _number(values[name]) else 0.0)
-    lines = [Line(name, [r for r in drawn if str(r.flat.get(compare)) == name], figure["target"]) for name in names]
+    declared = figure["compare"]
+    compare = ([declared] if isinstance(declared, str) else declared) or swept(drawn)  # once it was a single key
+    tuned = {key for run in drawn for key in run.config["figure"]["tuned"]}
+    _refuse(f"panel {title!r}", drawn, {"seed", *compare, *tuned, *LENGTH, *allow})
+    groups: dict[tuple[str, ...], list[Drawn]] = {}
+    for run in drawn:
+        groups.setdefault(tuple(run.value(key) for key in compare), []).append(run)
+    values = sorted(groups, key=lambda value: _number(value[0]) if len(compare) == 1 else 0.0)
+    lines = [
+        Line(_name(compare, groups[value][0], bool(declared)), groups[value], figure["target"]) for value in values
+    ]
     for line in lines:
-        _refuse(f"line {line.name} of panel {title!r}", line.runs, {"seed"})
+        _refuse(f"line {line.name} of panel {title!r}", line.runs, {"seed", *allow})
         seed, n = Counter(run.seed for run in line.runs).most_common(1)[0]
         if n > 1:
             same = " and ".join(run.run.folder.name for run in line.runs if run.seed == seed)
@@ -142,17 +152,43 @@ def _panel(title: str, drawn: list[Drawn]) -> Panel:
     return Panel(title, compare, figure["target"], figure["published"], lines)
 
 
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float)
+def swept(drawn: list[Drawn]) -> list[str]:
+    """The keys and groups that overrides set and in which the runs differ, in the order of the overrides."""
+    keys = dict.fromkeys(key for run in drawn for key in _given(run))
+    return [key for key in keys if len({run.value(key) for run in drawn}) > 1]
+
+
+def _given(run: Drawn) -> list[str]:
+    return [key for key in run.given if key != "seed" and not runs.bookkeeping(key)]
+
+
+def _name(compare: list[str], run: Drawn, declared: bool) -> str:
+    """`tanh` where one key is declared; else `model.activation=tanh, model.lrn=[]`; a line alone: all it was given."""
+    if declared and len(compare) == 1:
+        return run.value(compare[0])
+    values = {key: run.value(key) for key in compare or _given(run)}
+    return ", ".join(f"{key}={value}" for key, value in values.items() if value) or "defaults"
+
+
+def _number(value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        return 0.0
 
 
 def _refuse(place: str, drawn: list[Drawn], allowed: set[str]) -> None:
-    mixed = {key: values for key, values in (_varying(drawn) | _varying(drawn, "figure")).items() if key not in allowed}
+    def may(key: str) -> bool:
+        if "experiment" in allowed and key not in ("figure.compare", "figure.target"):  # it sets what it likes
+            return True
+        return any(key == other or key.startswith(f"{other}.") for other in allowed)
+
+    mixed = {key: values for key, values in (_varying(drawn) | _varying(drawn, "figure")).items() if not may(key)}
     if mixed:
         said = ", ".join(f"{key} ({', '.join(values)})" for key, values in mixed.items())
         raise ConfigError(
-            f"{place} mixes runs that differ in {said}: report them from separate folders, or name the key to compare "
-            f"by issuing the same command with figure.compare=KEY"
+            f"{place} mixes runs that differ in {said}: report them from separate folders, name the key to compare "
+            f"by issuing the same command with figure.compare=[KEY], or let it differ with --allow KEY"
         )
 
 
@@ -184,45 +220,3 @@ def _notes(drawn: list[Drawn]) -> list[str]:
             said = ", ".join(f"{value} ({n} run{'s' * (n > 1)})" for value, n in values.items())
             notes.append(f"The runs differ in {fact}: {said}.")
     return notes
-
-
-def as_json(report: Report) -> dict[str, Any]:
-    """Everything on the page as plain numbers: epochs and shares of wrong answers; None for never or not measured."""
-
-    def timed(line: Line, metric: str) -> dict[str, Any] | None:
-        t = line.timing(metric)
-        return None if t is None else {
-            "mean": t.mean, "spread": t.spread, "n": len(t.values), "crossed": len(t.crossed), "not_before": t.beyond,
-            "seeds": t.values, "curve_ends": t.ends, "lowest_error": line.lowest(metric),
-        }  # fmt: skip
-
-    def run(r: Drawn) -> dict[str, Any]:
-        return {
-            "folder": r.run.folder.name, "seed": r.seed, "status": r.run.status, "failure": r.run.failure,
-            "epochs": r.epochs, "last_epoch_error": r.last_error, "commit": commit(r.run),
-            "machine": r.run.identity.get("machine", {}), "curves": {k: vars(c) for k, c in r.curves.items()},
-        }  # fmt: skip
-
-    def panel(p: Panel) -> dict[str, Any]:
-        lines = {
-            line.name: {
-                "epochs_to_target": {metric: timed(line, metric) for metric in METRICS},
-                "last_epoch": line.epochs, "last_epoch_error": line.last_error,
-                "differing": {key: line.runs[0].flat.get(key) for key in report.differing},
-                "runs": [run(r) for r in line.runs],
-            }
-            for line in p.lines
-        }  # fmt: skip
-        ratios = {metric: (ratio := p.ratio(metric)) and vars(ratio) for metric in METRICS}
-        return {"title": p.title, "compare": p.compare, "target": p.target, "published": p.published,
-                "lines": lines, "ratio": ratios, "best": p.best and p.best.name}  # fmt: skip
-
-    absent = [{"folder": r.folder.name, "status": r.status, "failure": r.failure} for r in report.absent]
-    return {
-        "folder": str(report.folder),
-        "primary_metric": next(iter(METRICS)),
-        "metrics": METRICS | {"validation": VALIDATION},
-        "panels": [panel(p) for p in report.panels],
-        "without_metrics": absent,
-        "notes": report.notes,
-    }

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import fmean, stdev
 from typing import Any
 
@@ -24,7 +25,23 @@ METRICS = {
 """The training errors by which a crossing is timed: the first is the primary one. The page, the JSON and the terminal
 use these words."""
 
-VALIDATION = "error on pictures that are not trained on, with the weights as they are after each epoch"
+EVALUATED = {
+    "validation": "error on pictures that are not trained on, with the weights as they are after each epoch",
+    "validation top-5": "share of those pictures whose class is not among the five that the net finds likeliest",
+}
+"""The errors that nothing is timed by; the second is measured where there are more than ten classes."""
+
+MOST = 500
+"""Points a drawn curve has at most."""
+
+
+KEYS = {
+    "window": "train/error",
+    "subset": "subset/error",
+    "validation": "val/error",
+    "validation top-5": "val/top5_error",
+}
+"""Where the rows of a metrics.csv hold them."""
 
 
 # ------------------------------------------------------------------------------------------------ one run
@@ -47,10 +64,19 @@ def crossing(x: list[float], y: list[float], target: float) -> float | None:
     return None
 
 
+def thin(curve: Curve) -> Curve:
+    """A curve of at most `MOST` points to draw: a longer one's are means over stretches of it."""
+    stretch = math.ceil(len(curve.x) / MOST)
+    if stretch < 2:
+        return curve
+    starts = range(0, len(curve.x), stretch)
+    return Curve(*([fmean(values[i : i + stretch]) for i in starts] for values in (curve.x, curve.y)))
+
+
 def curves(rows: list[dict[str, float]]) -> dict[str, Curve]:
     """The curves in the rows of a metrics.csv, by metric; a metric that was not measured has an empty one."""
-    after = {name: [(r["epoch"], r[f"{key}/error"]) for r in rows if math.isfinite(r.get(f"{key}/error", math.nan))]
-             for name, key in (("window", "train"), ("subset", "subset"), ("validation", "val"))}  # fmt: skip
+    after = {name: [(r["epoch"], r[key]) for r in rows if math.isfinite(r.get(key, math.nan))]
+             for name, key in KEYS.items()}  # fmt: skip
     ends = [end for end, _ in after["window"]]
     windows = [(a, b, error) for a, (b, error) in zip([0.0, *ends], after["window"], strict=False)]
     # Longer than an epoch: the rows before are lost (the run began with logger=none), and so is the window's start.
@@ -58,7 +84,11 @@ def curves(rows: list[dict[str, float]]) -> dict[str, Curve]:
     return {
         "running": Curve([(a + b) / 2 for a, b, _ in windows], [error for *_, error in windows]),
         "averaged": _averaged(windows),
-        **{name: Curve([x for x, _ in after[name]], [y for _, y in after[name]]) for name in ("subset", "validation")},
+        **{
+            name: Curve([x for x, _ in points], [y for _, y in points])
+            for name, points in after.items()
+            if name != "window"
+        },
     }
 
 
@@ -82,15 +112,42 @@ class Drawn:
     config: dict[str, Any]
     curves: dict[str, Curve]
     epochs: float  # trained so far
-    last_error: float | None  # running error over the last whole epoch
+    last: dict[str, float]  # the last finite value of each column of metrics.csv
 
     @property
     def seed(self) -> int:
         return int(self.config["seed"])
 
     @property
+    def last_error(self) -> float | None:
+        """Running error over the last whole epoch."""
+        return self.last.get("train/epoch_error")
+
+    @cached_property
     def flat(self) -> dict[str, Any]:
         return runs.flatten(self.config)
+
+    @cached_property
+    def given(self) -> dict[str, str]:
+        """The overrides it was started with."""
+        return runs.given(self.run.identity.get("overrides", []))
+
+    def value(self, key: str) -> str:
+        """A key's value as an override spells it; of a group of keys only what was given for it, else nothing."""
+        return spelled(self.flat[key]) if key in self.flat else self.given.get(key, "")
+
+
+def spelled(value: Any) -> str:
+    """A value as on the command line.
+
+    >>> spelled(["conv1", "conv2"]), spelled(None), spelled(True), spelled(0.01)
+    ('[conv1,conv2]', 'null', 'true', '0.01')
+    """
+    if isinstance(value, list):
+        return f"[{','.join(map(spelled, value))}]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "null" if value is None else str(value)
 
 
 def read(run: runs.Run) -> Drawn | None:
@@ -106,8 +163,8 @@ def read(run: runs.Run) -> Drawn | None:
         raise ConfigError(f"{run.folder / 'metrics.csv'} is damaged ({error}): remove the run, or repair it") from error
     if not found["running"].x:
         return None
-    whole = [row["train/epoch_error"] for row in rows if math.isfinite(row.get("train/epoch_error", math.nan))]
-    return Drawn(run, run.config, found, max(row["epoch"] for row in rows), whole[-1] if whole else None)
+    last = {key: value for row in rows for key, value in row.items() if math.isfinite(value)}
+    return Drawn(run, run.config, found, max(row["epoch"] for row in rows), last)
 
 
 # ------------------------------------------------------------------------------------------------ a line of seeds
@@ -158,14 +215,14 @@ class Line:
 
     name: str
     runs: list[Drawn]
-    target: float
+    target: float | None  # None: nothing is timed
 
     def timing(self, metric: str) -> Timing | None:
         """None where no run has a point of this metric."""
-        found = [run.curves[metric] for run in self.runs]
-        if not any(curve.x for curve in found):
+        found, target = [run.curves[metric] for run in self.runs], self.target
+        if target is None or not any(curve.x for curve in found):
             return None
-        return Timing([crossing(c.x, c.y, self.target) for c in found], [c.x[-1] if c.x else 0.0 for c in found])
+        return Timing([crossing(c.x, c.y, target) for c in found], [c.x[-1] if c.x else 0.0 for c in found])
 
     def mean(self, metric: str) -> tuple[Curve, Curve, Curve]:
         """Mean, lowest and highest error over the seeds, at the epochs where all seeds have a point."""

@@ -1,0 +1,145 @@
+"""The runs of a folder as a saved workspace of W&B: curves, bars and tables that are there to be opened and changed.
+
+The address of the workspace is kept in the folder, in wandb_workspace.json, so that the next call updates it; sections
+that were added in the browser stay.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from alexnet_pl import checks, files, runs
+from alexnet_pl.errors import ConfigError, UserError
+from alexnet_pl.report.compare import Report
+
+MEDIA = {"kernels": "first-layer kernels", "predictions": "predictions"}
+"""Keys under which `logger.attach` logs pictures, and their panels' titles"""
+
+
+def publish(report: Report, project: str, send: bool = True) -> str:
+    """Build the workspace of a report's runs, save it with W&B, and write it to wandb_workspace.json in the folder.
+
+    Args:
+        project: where the runs were sent, ENTITY/PROJECT.
+        send: save it with W&B; else it is only written to the file, without a key or a network.
+
+    Returns:
+        The workspace's address; without `send`, the path of the file.
+
+    Raises:
+        UserError: no such project, no key, or W&B did not take it.
+    """
+    entity, slash, name = project.partition("/")
+    if not (entity and slash and name) or "/" in name:
+        raise ConfigError(f"--wandb {project} is not ENTITY/PROJECT, such as ada/alexnet_pl")
+    path = report.folder / "wandb_workspace.json"
+    workspace = build(report, entity, name)
+    kept = files.read_json(path)
+    address = kept.get("address", "") if (kept.get("entity"), kept.get("project")) == (entity, name) else ""
+    if send:
+        checks.needs_wandb_key("--wandb")
+        try:
+            address = _save(workspace, address)
+        except Exception as error:
+            reason = " ".join(str(error).split())
+            raise UserError(
+                f"W&B did not take the workspace ({reason}): is {project} the project that the runs were sent to?"
+            ) from error
+    spec = workspace._to_model().spec.model_dump(by_alias=True, mode="json", exclude_none=True)  # what save() sends
+    view = {"entity": entity, "project": name, "name": workspace.name, "address": address, "spec": spec}
+    files.write(path, json.dumps(view, indent=1))
+    return address if send else str(path)
+
+
+def _save(workspace: Any, address: str) -> str:
+    """Save a workspace, in the place of the one at an address if there still is one."""
+    import wandb_workspaces.workspaces as ws
+
+    try:
+        there = ws.Workspace.from_url(address) if address else None
+    except ValueError:  # it was deleted
+        there = None
+    if there:
+        own = {section.name for section in workspace.sections}
+        there.sections = workspace.sections + [section for section in there.sections if section.name not in own]
+        there.name, there.settings, there.runset_settings = (
+            workspace.name,
+            workspace.settings,
+            workspace.runset_settings,
+        )
+    return str((there or workspace).save().url)
+
+
+def build(report: Report, entity: str, project: str) -> Any:
+    """The workspace (wandb_workspaces' Workspace) of a report's runs; asks no one.
+
+    Its lines are those of the report: means over the runs that differ in their seeds only, with bands from the lowest
+    to the highest. A plot can be grouped by one key only; where it takes more to tell the lines apart, the table of
+    runs is grouped by all of them, and the plots follow it.
+    """
+    import wandb_workspaces.reports.v2 as wr
+    import wandb_workspaces.workspaces as ws
+
+    keys = telling(report)
+    logged = {key for run in report.drawn for row in run.run.metrics for key in row}
+    grouping: dict[str, Any] = {"groupby_aggfunc": "mean", "groupby_rangefunc": "minmax", "aggregate": len(keys) > 1}
+    if len(keys) == 1:
+        grouping["groupby"] = wr.Config(keys[0])
+
+    def line(key: str, title: str, *more: str) -> wr.LinePlot:
+        axes: dict[str, Any] = {"x": "epoch", "title_x": "epoch", "title_y": "error", "range_y": (0, None)}
+        return wr.LinePlot(title=title, y=[key, *more], smoothing_factor=0, **axes, **grouping)
+
+    targets = dict.fromkeys(panel.target for panel in report.panels if panel.target is not None)
+    timed = f" (to cross: {', '.join(f'{100 * target:g} %' for target in targets)})" if targets else ""
+    curves: list[Any] = [line("train/error", "training error" + timed, *["target/error"] * bool(targets))]
+    for key, title in {"val/error": "validation error", "val/top5_error": "validation top-5 error"}.items():
+        if key in logged:
+            curves.append(line(key, title))
+    bars = wr.BarPlot(title="validation error at the end", metrics=["val/error"], range_x=(0, None), **grouping)
+    column = wr.ParallelCoordinatesPlotColumn
+    axes = [column(metric=wr.Config(key)) for key in varied(report) if key != "optim.lr"]
+    axes += [column(metric=wr.Config("optim.lr"), log=True), column(metric=wr.SummaryMetric("val/error"))]
+    across = wr.ParallelCoordinatesPlot(title="what was varied, and the validation error", columns=axes)
+    media: list[Any] = [wr.MediaBrowser(title=title, media_keys=[key]) for key, title in MEDIA.items()]
+    groups = sorted({runs.group(run.config) for run in report.drawn})
+    differences, wide = wr.RunComparer(diff_only="split"), ws.SectionLayoutSettings(columns=1, rows=2)
+    return ws.Workspace(
+        entity=entity,
+        project=project,
+        name=report.folder.name,
+        sections=[
+            ws.Section(name="Curves", panels=curves, is_open=True),
+            ws.Section(name="Results", panels=[bars, across], is_open=True),
+            ws.Section(name="Pictures", panels=media, is_open=True),
+            ws.Section(name="Differences", panels=[differences], is_open=True, layout_settings=wide),
+        ],
+        settings=ws.WorkspaceSettings(x_axis="epoch", max_runs=max(10, len(report.drawn))),
+        runset_settings=ws.RunsetSettings(
+            filters=ws.Or(*(ws.Metric("Group") == group for group in groups)),
+            groupby=[ws.Config(key) for key in keys],
+        ),
+    )
+
+
+def telling(report: Report) -> list[str]:
+    """The keys of the configuration that tell the report's lines apart, as few as that takes: the panel, if there are
+    several, then those that are compared, then any in which the lines differ."""
+    lines = [runs.flatten(line.runs[0].config) for _, line in report.lines]
+    compared = [key for panel in report.panels for name in panel.compare for key in (name, f"{name}.name")]
+    keys: list[str] = []
+
+    def apart(by: list[str]) -> int:
+        return len({tuple(str(line.get(key)) for key in by) for line in lines})
+
+    for key in dict.fromkeys(("figure.panel", *compared, *report.differing)):
+        if apart([*keys, key]) > max(1, apart(keys)):
+            keys.append(key)
+    return keys or [key for key in compared if key in lines[0]][:1]
+
+
+def varied(report: Report) -> list[str]:
+    """The keys with single values in which the lines differ."""
+    flat = [line.runs[0].flat for _, line in report.lines]
+    return [key for key in report.differing if all(isinstance(one.get(key), int | float | str) for one in flat)]

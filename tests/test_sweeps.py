@@ -1,0 +1,96 @@
+"""Every claim of the paper has a command, and every command runs: at scale=smoke, to a row in the report's table."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+from alexnet_pl import ROOT, paper, report
+from tests.conftest import Command, composed
+
+FACTS = ROOT.parent / "shared" / "alexnet-2012-facts.md"
+TOPICS = {
+    "Data", "Input", "Size", "Figure 2", "ReLU", "Two GPUs", "LRN", "Pooling", "Translations + flips", "Colour PCA",
+    "Dropout", "SGD", "Init", "LR", "Time", "Depth", "Table 1 (2010 test)", "Table 2 (2012)", "Pre-training",
+    "Fall 2009", "Qualitative",
+}  # fmt: skip
+"""The rows of the facts file's table of the paper's quantitative claims, its section 8."""
+CLAIMS = paper.claims()
+SWEEPS = {claim.sweep: claim for claim in CLAIMS if claim.sweep}
+SEARCHES = {"figure1_lr"}  # for a rate that another sweep takes: no claim of the paper
+AFTER = {"finetune": "pretrain"}  # begins with the net of another sweep
+
+
+def jobs(name: str) -> list[list[str]]:
+    """The overrides of each job of a sweep, as Hydra expands them."""
+    params = OmegaConf.load(ROOT / "sweeps" / f"{name}.yaml").hydra.sweeper.params
+    overrides = OverridesParser.create().parse_overrides([f"{key}={value}" for key, value in params.items()])
+    return BasicSweeper.split_arguments(overrides, max_batch_size=None)[0]
+
+
+def smoke(train: Command, name: str) -> list[list[str]]:
+    """Run the jobs of a sweep at scale=smoke, two seeds at most, here and not in processes of their own; those jobs."""
+    ran = [job for job in jobs(name) if not {"seed=3", "seed=4", "seed=5"} & set(job)]
+    for job in ran:
+        done = train(f"sweep={name}", "scale=smoke", "logger=csv", "trainer=cpu", "hydra.mode=RUN", *job)
+        assert done.returncode == 0, done.stderr
+    return ran
+
+
+def test_no_claim_is_missing():
+    assert {claim.topic for claim in CLAIMS} == TOPICS
+    assert {file.stem for file in (ROOT / "sweeps").glob("*.yaml")} == set(SWEEPS) | SEARCHES
+
+
+@pytest.mark.skipif(not FACTS.is_file(), reason="the facts about the net of 2012 lie beside the checkout, not in it")
+def test_the_topics_are_those_of_the_facts():
+    section = FACTS.read_text().split("## 8.")[1].split("\n## ")[0]
+    assert set(re.findall(r"^\| (?!Topic|---)(.+?) \|", section, re.MULTILINE)) == TOPICS
+
+
+@pytest.mark.parametrize("name", [claim.sweep for claim in CLAIMS if claim.sweep])
+def test_a_sweep_runs_and_is_told_of(train: Command, tmp_path: Path, name: str):
+    """Each job at scale=smoke; each has a line in the table, and the page and the picture are there."""
+    if name in AFTER:
+        smoke(train, AFTER[name])
+    ran = smoke(train, name)
+    told, paths = report.write(tmp_path / "runs" / f"{name}_smoke")
+    assert sorted(len(line.runs) for _, line in told.lines) == sorted(seeds(ran))
+    assert not told.incomplete
+    assert all(path.stat().st_size > 1000 for path in paths)
+
+
+def seeds(ran: list[list[str]]) -> list[int]:
+    """How many jobs differ in nothing but their seed, for each line."""
+    lines = [tuple(word for word in job if not word.startswith("seed=")) for job in ran]
+    return [lines.count(line) for line in dict.fromkeys(lines)]
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_its_file_says_what_it_is(name: str):
+    """The paper's words, the command as the claim has it, the time and the result, above the settings."""
+    head = (ROOT / "sweeps" / f"{name}.yaml").read_text().split("\n\n")[0]
+    said = re.sub(r"\n#\s*", " ", head.split("defaults:")[0])
+    assert re.search(r"(Paper, section|Paper, Table|Not in the paper)", said)
+    assert SWEEPS[name].command in said
+    assert re.search(r"Time.*Result|Time and result|Time:.*Result:", said)
+
+
+@pytest.mark.parametrize("claim", [claim for claim in CLAIMS if "--describe" in claim.command], ids=lambda c: c.id)
+def test_a_net_is_described(train: Command, claim: paper.Claim):
+    told = train(*claim.command.removeprefix("python -m alexnet_pl.train ").split())
+    assert told.returncode == 0, told.stderr
+    assert "60,965,224" in told.stdout
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_it_composes_at_full_scale(name: str):
+    """On other pictures, as there is no store here."""
+    cfg = composed(f"sweep={name}", "data=shapes", "logger=csv", "pretrained=null", *jobs(name)[-1])
+    assert cfg.scale.name == "paper"
+    assert cfg.trainer.max_epochs in (8, 30, 54, 90, 91, 93, 95, 96, 520)
