@@ -96,7 +96,7 @@ def evaluate(
 
 def describe(found: list[runs.Run], settings: Settings, pictures: int, data: str) -> str:
     """What was done, in one line: `an ensemble of 3 nets on 2,000 pictures (shapes, val), 10 views each`."""
-    who = found[0].folder.name if len(found) == 1 else f"an ensemble of {len(found)} nets"
+    who = found[0].folder.name.replace(",", ", ") if len(found) == 1 else f"an ensemble of {len(found)} nets"
     looks = "by the centre" if settings.views == 1 else f"{settings.views} views each"
     averaged = f", {settings.average} averaged" if settings.views * len(found) > 1 else ""
     return f"{who} on {pictures:,} pictures ({data}, {settings.split}), {looks}{averaged}"

@@ -77,7 +77,7 @@ def joined(batches: list[Answers]) -> Answers:
 class Calibration(NamedTuple):
     """Pictures by the probability of the predicted class, in bins above i / 15, up to and including (i + 1) / 15."""
 
-    count: np.ndarray
+    pictures: np.ndarray
     """int64 (bins,)"""
     confidence: np.ndarray
     """float64 (bins,): mean probability; 0 in an empty bin"""
@@ -87,7 +87,7 @@ class Calibration(NamedTuple):
     @property
     def error(self) -> float:
         """The expected calibration error (Guo et al., 2017)."""
-        return float((self.count * abs(self.accuracy - self.confidence)).sum() / self.count.sum())
+        return float((self.pictures * abs(self.accuracy - self.confidence)).sum() / self.pictures.sum())
 
 
 def calibration(found: Answers) -> Calibration:
@@ -112,7 +112,8 @@ def summary(found: Answers) -> dict[str, float]:
 
 def by_class(found: Answers, classes: int) -> tuple[np.ndarray, np.ndarray]:
     """For each class its pictures, and how many of them were answered rightly: int64 (classes,)."""
-    return tuple(np.bincount(labels, minlength=classes) for labels in (found.labels, found.labels[found.correct]))
+    right = found.labels[found.correct]
+    return np.bincount(found.labels, minlength=classes), np.bincount(right, minlength=classes)
 
 
 def confusion(found: Answers, classes: int) -> np.ndarray:

@@ -43,7 +43,7 @@ def _matrix(figure: Any, counts: np.ndarray, names: list[str]) -> None:
     axes.set_xticks(ticks, names, rotation=90 if len(names) > 12 else 40, ha="center" if len(names) > 12 else "right",
                     rotation_mode="default" if len(names) > 12 else "anchor")  # fmt: skip
     axes.set_yticks(ticks, names)
-    axes.tick_params(labelsize=9 if len(names) <= 20 else 7, length=0)
+    axes.tick_params(labelsize=9, length=0)
     axes.set(xlabel="predicted class", ylabel="right class")
     axes.spines[:].set_visible(False)
     if len(names) <= 20:
@@ -80,7 +80,7 @@ def draw_calibration(found: Answers, title: str, path: Path) -> None:
 
     bins = calibration(found)
     left, width = np.arange(BINS) / BINS, 1 / BINS
-    filled = bins.count > 0
+    filled = bins.pictures > 0
     with matplotlib.rc_context({"text.parse_math": False, "font.size": 10}):
         figure = Figure(figsize=(5.6, 6.4), dpi=150, layout="constrained")
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -94,7 +94,7 @@ def draw_calibration(found: Answers, title: str, path: Path) -> None:
         upper.legend(frameon=False, loc="upper left")
         upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="share of right answers")
         upper.yaxis.set_major_formatter(_percent)
-        lower.bar(left, bins.count / bins.count.sum(), width, align="edge", color=GREY, edgecolor="white")
+        lower.bar(left, bins.pictures / bins.pictures.sum(), width, align="edge", color=GREY, edgecolor="white")
         lower.set(xlabel="probability of the predicted class", ylabel="share of pictures")
         for formatted in (lower.xaxis, lower.yaxis):
             formatted.set_major_formatter(_percent)
