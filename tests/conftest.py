@@ -63,7 +63,12 @@ class Command(Protocol):
 
 @pytest.fixture
 def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
-    """`train("optim.lr=1", ...)`: alexnet-train in tmp_path, without the seconds that a process takes to start.
+    """`train("optim.lr=1", ...)`: alexnet-train in tmp_path, without the seconds that a process takes to start."""
+    return trains(tmp_path, monkeypatch)
+
+
+def trains(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """alexnet-train in a folder, in this process.
 
     Only the jobs of a sweep are processes here; what they print is not in the result.
     """
@@ -77,8 +82,8 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
             begun.append(run)
             claim(run, config, overrides)
 
-        with monkeypatch.context() as patch, mock.patch.dict(os.environ, environment(tmp_path), clear=True):
-            patch.chdir(tmp_path)
+        with monkeypatch.context() as patch, mock.patch.dict(os.environ, environment(folder), clear=True):
+            patch.chdir(folder)
             patch.setattr(sys, "argv", ["alexnet-train", *args])
             patch.setattr(runs.Run, "start", start)
             with redirect_stdout(out), redirect_stderr(err), warnings.catch_warnings():

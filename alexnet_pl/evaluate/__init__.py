@@ -12,6 +12,7 @@ easiest and hardest, and writes evaluation.json, predictions.parquet, classes.cs
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,11 +21,11 @@ from typing import TYPE_CHECKING
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape as literal
-from rich.table import Table
+from rich.table import Column, Table
 
 from alexnet_pl import files, runs
-from alexnet_pl.errors import UserError
-from alexnet_pl.evaluate.settings import NAMED, Settings, folder, members
+from alexnet_pl.errors import ConfigError, UserError
+from alexnet_pl.evaluate.settings import NAMED, Settings, called, folder, members
 
 if TYPE_CHECKING:
     from alexnet_pl.evaluate.answers import Answers
@@ -48,12 +49,18 @@ def evaluate(
     import numpy as np
     import torch
 
-    from alexnet_pl.evaluate import ensemble, picture, records
+    from alexnet_pl.evaluate.ensemble import Pictures, load, look
+    from alexnet_pl.evaluate.picture import draw_calibration, draw_confusion
+    from alexnet_pl.evaluate.records import class_table, numbers, predictions
     from alexnet_pl.prepare.meter import Meter
 
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    nets = ensemble.load(found, settings, where)
-    pictures = ensemble.Pictures(nets[0], settings)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        where = torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"--device {device} is not here ({str(error).partition(chr(10))[0]}): use cpu") from error
+    nets = load(found, settings, where)
+    pictures = Pictures(nets[0], settings)
     classes = pictures.classes
     out.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
@@ -63,19 +70,19 @@ def evaluate(
             part, shape = stack.enter_context(files.beside(path)), (len(pictures), settings.views, len(classes))
             keep.append(np.lib.format.open_memmap(part, "w+", np.float32, shape))
         meter = stack.enter_context(Meter("evaluating", len(pictures), console))
-        looked = ensemble.look(nets, pictures, settings, meter.advance, keep)
+        looked = look(nets, pictures, settings, meter.advance, keep)
     together = looked[-1]
     about = {
-        "data": {"name": pictures.name, "root": str(pictures.root), "store": pictures.store},
+        "data": {"name": pictures.name, "root": pictures.root and str(pictures.root), "store": pictures.store},
         "classes": len(classes),
         "device": str(where),
     }
-    records.numbers(looked, found, settings, about, out / "evaluation.json")
-    records.predictions(together, pictures.names(settings.split), classes, out / "predictions.parquet")
-    records.class_table(together, classes, out / "classes.csv")
+    numbers(looked, found, settings, about, out / "evaluation.json")
+    predictions(together, pictures.names(settings.split), classes, out / "predictions.parquet")
+    class_table(together, classes, out / "classes.csv")
     title = describe(found, settings, len(pictures), pictures.name)
-    picture.draw_confusion(together, classes, title, out / "confusion.png")
-    picture.draw_calibration(together, title, out / "calibration.png")
+    draw_confusion(together, classes, title, out / "confusion.png")
+    draw_calibration(together, title, out / "calibration.png")
     console.print(title)
     show(looked, found, console)
     show_classes(together, classes, console)
@@ -93,10 +100,10 @@ def show(looked: list[Answers], found: list[runs.Run], console: Console) -> None
     """Print the figures of each member, and of all together."""
     from alexnet_pl.evaluate.answers import summary
 
-    table = Table("", "top-1 error", "top-5 error", "nll", "calibration error", box=SIMPLE)
+    table = Table(Column(overflow="fold"), "top-1 error", "top-5 error", "nll", "calibration error", box=SIMPLE)
     for column in table.columns[1:]:
         column.justify = "right"
-    for name, answered in zip([*(run.folder.name for run in found), "ensemble"], looked, strict=True):
+    for name, answered in zip([*called(found), "ensemble"], looked, strict=True):
         if name == "ensemble" and len(found) == 1:
             continue
         figures = summary(answered)
@@ -149,12 +156,14 @@ def main() -> None:
     add("--device", help="cpu, cuda, cuda:1, ... (a GPU if there is one)")
     add("--keep-logits", action="store_true", help="also write what the nets put out, logits.npy")
     a = parser.parse_args()
-    settings = Settings(a.views, a.average, a.weights, a.split, a.data)
+    settings = Settings(a.views, a.average, a.weights, a.split, a.data and a.data.expanduser())
     console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
     try:
         found = members(a.runs, settings)
-        out = a.out or folder(a.runs, found, settings)
+        out = a.out.expanduser() if a.out else folder(a.runs, found, settings)
         evaluate(found, settings, out, a.device, a.keep_logits, console)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
     except UserError as error:
         sys.exit(f"error: {error}")
     except OSError as error:

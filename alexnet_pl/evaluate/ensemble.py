@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,16 +54,17 @@ class Pictures:
 
     def __init__(self, net: trained.Trained, settings: Settings) -> None:
         d = net.cfg.data
-        if d.name is DataSet.shapes and settings.data:
+        drawn = d.name is DataSet.shapes
+        if drawn and settings.data:
             raise ConfigError(f"{net.name} was trained on shapes, which are drawn, not read: leave out --data")
-        self.root = (settings.data or Path(d.root or ".")).expanduser()
-        if d.name is not DataSet.shapes and not self.root.is_dir():
+        self.root = None if drawn else settings.data or Path(d.root or ".").expanduser()
+        if self.root and not self.root.is_dir():
             raise ConfigError(f"the pictures of data={d.name.name} should be in {self.root}, which is no folder: "
                               "say with --data where they are")  # fmt: skip
-        if d.packed and not store.need(self.root).pictures.get(settings.split):
+        if self.root and d.packed and not store.need(self.root).pictures.get(settings.split):
             raise ConfigError(f"{self.root} holds no pictures in its {settings.split} split: use --split train, or "
                               "prepare it with --hold_out 0.1")  # fmt: skip
-        cfg = replace(net.cfg, data=replace(d, root=str(self.root), download=False))
+        cfg = replace(net.cfg, data=replace(d, root=str(self.root) if self.root else None, download=False))
         module = data.Pictures(cfg, net.device)
         if module.classes != net.classes:
             raise ConfigError(f"the pictures in {self.root} are of other classes than those {net.name} was trained on")
@@ -91,7 +92,7 @@ def look(
     pictures: Pictures,
     settings: Settings,
     advance: Callable[[int], None],
-    keep: list[np.ndarray],
+    keep: Sequence[np.ndarray],
 ) -> list[Answers]:
     """Let every net look at every picture once, and each make its own input of it.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,7 @@ def draw_confusion(found: Answers, classes: list[str], title: str, path: Path) -
             pairs = confused(found)[:PAIRS]
             figure = Figure(figsize=(9, 1.4 + 0.27 * max(len(pairs), 3)), dpi=150, layout="constrained")
             _bars(figure.subplots(), pairs, by_class(found, len(classes))[0], names)
-        figure.suptitle(title, fontsize=11)
-        _save(figure, path)
+        _save(figure, title, path)
 
 
 def _matrix(figure: Any, counts: np.ndarray, names: list[str]) -> None:
@@ -90,7 +90,7 @@ def draw_calibration(found: Answers, title: str, path: Path) -> None:
                    label="mean probability")  # fmt: skip
         upper.vlines(bins.confidence[filled], bins.accuracy[filled], bins.confidence[filled], color=ORANGE, linewidth=1)
         upper.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=(0, (6, 4)))
-        upper.text(0.98, 0.04, f"expected calibration error {100 * bins.error:.2f} %", ha="right", weight="bold")
+        upper.set_title(f"expected calibration error {100 * bins.error:.2f} %", fontsize=10, weight="bold")
         upper.legend(frameon=False, loc="upper left")
         upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="share of right answers")
         upper.yaxis.set_major_formatter(_percent)
@@ -100,8 +100,7 @@ def draw_calibration(found: Answers, title: str, path: Path) -> None:
             formatted.set_major_formatter(_percent)
         for axes in (upper, lower):
             axes.spines[["top", "right"]].set_visible(False)
-        figure.suptitle(title, fontsize=11)
-        _save(figure, path)
+        _save(figure, title, path)
 
 
 def _short(name: str) -> str:
@@ -114,6 +113,8 @@ def _percent(value: float, _: int | None = None) -> str:
     return f"{100 * value:.0f} %"
 
 
-def _save(figure: Any, path: Path) -> None:
+def _save(figure: Any, title: str, path: Path) -> None:
+    wide = int(12 * figure.get_figwidth())
+    figure.suptitle("\n".join(textwrap.wrap(title, wide)), fontsize=10)
     with beside(path) as part:
         figure.savefig(part, format="png")

@@ -7,10 +7,11 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from alexnet_pl import runs
-from alexnet_pl.errors import ConfigError
+from alexnet_pl import runs, store
+from alexnet_pl.errors import ConfigError, nearest
 
-NAMED = ("last", "best")
+NAMED = ["last", "best"]
+"""What a run's checkpoints are called"""
 
 
 @dataclass
@@ -49,6 +50,11 @@ def members(given: list[Path], settings: Settings) -> list[runs.Run]:
             raise ConfigError(f"no run in {path} is done: name one of them to evaluate it as far as it is")
         found += done
     named = [name for name in settings.weights if name in NAMED]
+    for name in settings.weights:
+        if name not in NAMED and not Path(name).expanduser().is_file():
+            raise ConfigError(
+                f"--weights {name} is neither a file nor the name of a checkpoint: {nearest(name, NAMED)}"
+            )
     if len(found) > 1 and len(named) < len(settings.weights):
         raise ConfigError(f"a file of weights belongs to one run, but {len(found)} are given: use {' or '.join(NAMED)}")
     for run in found:
@@ -58,11 +64,25 @@ def members(given: list[Path], settings: Settings) -> list[runs.Run]:
 
 
 def folder(given: list[Path], found: list[runs.Run], settings: Settings) -> Path:
-    """Where the results go: into the folder of a single run; those of an ensemble under runs/ensembles/."""
+    """Where the results go: into the folder of a single run; those of an ensemble under runs/ensembles/.
+
+    Raises:
+        ConfigError: the store that is to be evaluated is damaged.
+    """
+    here, last = store.read(settings.data) if settings.data else None, settings.name
+    if here and here.plan.identity != found[0].config["data"].get("store"):  # other pictures than the run's own
+        last += f"-{here.root.resolve().name}"
     if len(found) == 1:
-        return found[0].folder / "evaluation" / settings.name
+        return found[0].folder / "evaluation" / last
     names = [re.sub(r"[^\w.,=+-]+", "_", str(path).removeprefix("runs/").strip("/")) for path in given]
     name = "+".join(names)
     if len(name) > 150:  # file systems end at 255 bytes
         name = f"{name[:140]}-{hashlib.sha1(name.encode()).hexdigest()[:8]}"
-    return Path("runs/ensembles") / name / settings.name
+    return Path("runs/ensembles") / name / last
+
+
+def called(found: list[runs.Run]) -> list[str]:
+    """What to call the runs beside each other: the overrides in which they differ, or their folders."""
+    overrides = [run.identity.get("overrides", []) for run in found]
+    names = [",".join(o for o in own if any(o not in other for other in overrides)) for own in overrides]
+    return names if all(names) and len(set(names)) == len(names) else [run.folder.name for run in found]
