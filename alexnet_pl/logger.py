@@ -96,7 +96,7 @@ def _open(run: runs.Run) -> Any:
         name=run.folder.name,
         project=own["project"],
         entity=own["entity"],
-        group=cfg["name"],
+        group=runs.group(cfg),
         job_type="train",
         tags=[cfg["name"], cfg["data"]["name"], cfg["model"]["name"], *own["tags"]],
         config=cfg,
