@@ -23,7 +23,7 @@ from matplotlib import image
 from rich.console import Console
 from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
 
-from alexnet_pl import config, data, evaluate, prepare, provenance, runs, trained
+from alexnet_pl import config, data, evaluate, logger, prepare, provenance, runs, trained
 from alexnet_pl.evaluate import answers, picture
 from alexnet_pl.prepare.trial import Options
 from tests.conftest import TINY, environment, trains
@@ -155,13 +155,20 @@ def test_batches_change_nothing(command: Command, place: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("name", ["whole", "store"])
-def test_one_view_gives_the_validation_error_of_training(command: Command, place: Path, name: str):
+def test_one_view_gives_the_validation_error_of_training(
+    command: Command, place: Path, monkeypatch: pytest.MonkeyPatch, name: str
+):
+    """The W&B run is told the same."""
+    sent = []
+    monkeypatch.setattr(logger, "attach", lambda run, summary, pictures: sent.append((run.folder, summary)))
     command(alone(place, name))
     (run,) = runs.find(place / "runs" / name)
     last = [row for row in run.metrics if "val/error" in row][-1]
     found = results(run.folder / "evaluation/1-probabilities")
     assert found["error"] == pytest.approx(last["val/error"], abs=1e-9)
     assert found["nll"] == pytest.approx(last["val/loss"], rel=1e-4)
+    figures = ("error", "top5_error", "nll", "calibration_error")
+    assert sent == [(run.folder, {f"evaluate/{key}": found[key] for key in figures})]
     assert found["git"]["commit"] == "0123456789abcdef"
     assert found["members"][0]["checkpoints"] == [str(run.last)]
 

@@ -36,7 +36,7 @@ ONE = {
     "trainer=ddp": ["trainer.accelerator=cpu"],
 }
 
-INSIDE = {"alexnet_pl.predict", "alexnet_pl.export"}
+INSIDE = {"alexnet_pl.evaluate", "alexnet_pl.predict", "alexnet_pl.export"}
 """Commands that are run in this process: a new one would first import torch for some seconds."""
 
 

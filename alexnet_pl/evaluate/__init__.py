@@ -39,6 +39,8 @@ def evaluate(
 ) -> None:
     """Evaluate one run, or several as an ensemble; print the figures, write all into a folder.
 
+    A single run's W&B run gets them too.
+
     Args:
         device: as torch names it; None: a GPU if there is one.
         keep_logits: also write logits.npy, float32 (pictures, views, classes); of an ensemble logits-1.npy and so on.
@@ -49,9 +51,11 @@ def evaluate(
     import numpy as np
     import torch
 
+    from alexnet_pl.evaluate.answers import summary
     from alexnet_pl.evaluate.ensemble import Pictures, load, look
     from alexnet_pl.evaluate.picture import draw_calibration, draw_confusion
     from alexnet_pl.evaluate.records import class_table, numbers, predictions
+    from alexnet_pl.logger import attach
     from alexnet_pl.prepare.meter import Meter
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -86,6 +90,8 @@ def evaluate(
     console.print(title)
     show(looked, found, console)
     show_classes(together, classes, console)
+    if len(found) == 1 and settings.split == "val":
+        attach(found[0], {f"evaluate/{key}": value for key, value in summary(together).items()}, {})
 
 
 def describe(found: list[runs.Run], settings: Settings, pictures: int, data: str) -> str:
