@@ -69,6 +69,16 @@ def folder_name(overrides: Iterable[str]) -> str:
     return name
 
 
+def group(config: dict[str, Any]) -> str:
+    """The folder under runs/ that a run shares with its sweep, which is also its group in W&B.
+
+    >>> group({"name": "lrn", "scale": "paper"}), group({"name": "lrn", "scale": "small"})
+    ('lrn', 'lrn_small')
+    """
+    scale = config.get("scale", "paper")  # once there was one only
+    return str(config["name"]) + f"_{scale}" * (scale != "paper")
+
+
 def given(overrides: Iterable[str]) -> dict[str, str]:
     """Overrides as {key: value}; of a key given twice, the last counts.
 

@@ -27,14 +27,15 @@ def plain(file: Path) -> list[str]:
 def test_every_point_is_a_configuration(file: Path):
     """At both ends of each parameter's range."""
     parameters = yaml.safe_load(file.read_text())["parameters"]
-    fixed = [word for word in plain(file) if not word.startswith(("hydra.", "logger."))]
+    fixed = [word for word in plain(file) if not word.startswith(("hydra.", "logger.", "name="))]
     for end in (0, -1):
         point = [
             f"{k}={p['values'][end] if 'values' in p else (p['min'], p['max'])[end]}" for k, p in parameters.items()
         ]
         cfg = composed(*fixed, *point)
         assert cfg.stop_error is None
-        assert cfg.name.startswith(file.stem)
+        assert cfg.optim.lr > 0
+    assert f"name={file.stem}_${{envvar:WANDB_SWEEP_ID}}" in plain(file)
 
 
 def test_an_agent_trains_the_runs_of_its_sweep(tmp_path: Path):
@@ -48,17 +49,23 @@ def test_an_agent_trains_the_runs_of_its_sweep(tmp_path: Path):
         env["PATH"] = f"{programs}:{os.environ['PATH']}"  # as where the environment is active
         for command in (("sweep", "--project", "alexnet_pl", "small.yaml"), ("agent", f"local/alexnet_pl/{SWEEP}")):
             result = subprocess.run(
-                [programs / "wandb", *command], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=200
+                [programs / "wandb", *command],
+                cwd=tmp_path,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=200,
             )
             assert result.returncode == 0, result.stderr
-    found = runs.find(tmp_path / "runs" / f"lr_grid_{SWEEP}")
+    found = runs.find(tmp_path / "runs" / f"lr_grid_{SWEEP}_smoke")
     assert {run.status for run in found} == {"done"}
     assert {run.identity["id"]: run.config["optim"]["lr"] for run in found} == {"point0": 0.001, "point1": 0.002}
     assert set(server.runs) == {"point0", "point1"}, "no run beside those of the sweep"
     for run in found:
         received = server.runs[run.identity["id"]]
         assert received.fields["sweep"] == SWEEP
-        assert received.fields["groupName"] == f"lr_grid_{SWEEP}"
+        assert received.fields["groupName"] == f"lr_grid_{SWEEP}_smoke"
         assert received.exit_code == 0
         assert len(received.history) == len(run.metrics) > 1
         assert received.summary["val/error"] == run.done["metrics"]["val/error"]

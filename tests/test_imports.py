@@ -142,6 +142,8 @@ def test_libraries_stay_in_their_rooms(library: str, rooms: set[str]):
 
 def test_help_and_completion_do_not_wait_for_torch():
     """What the commands import before the work starts."""
-    code = "import sys, alexnet_pl.evaluate, alexnet_pl.train; "
-    code += "sys.exit(bool({'torch', 'pytorch_lightning', 'wandb'} & set(sys.modules)))"
+    code = (
+        "import sys, alexnet_pl.evaluate, alexnet_pl.report, alexnet_pl.sync, alexnet_pl.train; "
+        "sys.exit(bool({'torch', 'pytorch_lightning', 'wandb', 'matplotlib'} & set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

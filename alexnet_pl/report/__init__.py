@@ -1,6 +1,7 @@
 """Report: a folder of runs as one picture, one page and one file of numbers.
 
     python -m alexnet_pl.report runs/figure1
+    python -m alexnet_pl.report runs/pair --kernels     Figure 3: the first kernels of each run
     python -m alexnet_pl.report --claims          what of the paper is tested, by all that lies in runs/
 
 Writes into the folder <its name>.png and .svg, report.html (one file, opens without a network), report.md and
@@ -20,11 +21,12 @@ from rich.console import Console
 from rich.markup import escape as literal
 from rich.table import Column, Table
 
-from alexnet_pl import files
-from alexnet_pl.errors import UserError
+from alexnet_pl import files, runs
+from alexnet_pl.errors import ConfigError, UserError
 from alexnet_pl.report.claims import Tested, write_claims
 from alexnet_pl.report.compare import Report, collect
 from alexnet_pl.report.curves import METRICS
+from alexnet_pl.report.kernels import kernels, verdict
 from alexnet_pl.report.markdown import markdown
 from alexnet_pl.report.numbers import as_json
 from alexnet_pl.report.page import html
@@ -82,6 +84,27 @@ def overview(surveyed: list[Tested]) -> Table:
     return shown("The paper's claims", ["section", "about", "claim", "state", "command"], rows)
 
 
+def draw_kernels(folder: Path) -> list[Path]:
+    """Draw the first kernels of each finished run, also into its W&B run, and print what they come to.
+
+    Raises:
+        ConfigError: no run of the folder is done, or one has no checkpoint.
+    """
+    from alexnet_pl import logger, trained
+
+    done = [run for run in runs.find(folder) if run.done]
+    if not done:
+        raise ConfigError(f"no run in {folder} is done: its kernels are drawn when it is")
+    for run in done:
+        found = kernels(trained.load(run.folder))
+        towers = [f"{found[f'tower{i}']:.2f} ± {found[f'tower{i}_spread']:.2f}" for i in (1, 2) if f"tower{i}" in found]
+        print(f"{run.folder.name}: colourfulness {' and '.join(towers)}. {verdict(found)}")
+        logger.attach(
+            run, {f"kernels/{key}": value for key, value in found.items()}, {"kernels": run.folder / "kernels.png"}
+        )
+    return [run.folder / "kernels.png" for run in done]
+
+
 def main() -> None:
     """The command. Exit code 0: written; 1: a mistake, told in one sentence."""
     parser = argparse.ArgumentParser(
@@ -107,6 +130,12 @@ def main() -> None:
         "claims.html and claims.md there",
     )
     parser.add_argument(
+        "--kernels",
+        action="store_true",
+        help="instead: draw each run's first kernels, tower by tower (the paper's Figure 3), into its kernels.png, and "
+        "print how colourful each tower's are",
+    )
+    parser.add_argument(
         "--wandb",
         metavar="ENTITY/PROJECT",
         help="also make a workspace of the runs in the W&B project they were sent to, or update the one made before",
@@ -127,6 +156,8 @@ def main() -> None:
         if args.claims:
             surveyed, paths = write_claims(args.claims.resolve())
             console.print(overview(surveyed), soft_wrap=False)
+        elif args.kernels:
+            paths = draw_kernels(args.folder)
         else:
             report, paths = write(args.folder, args.allow)
             show(report, console)
