@@ -94,11 +94,6 @@ def bookkeeping(key: str) -> bool:
     return any(key == b or key.startswith((b + ".", b + "/")) for b in BOOKKEEPING)
 
 
-def group(config: dict[str, Any]) -> str:
-    """What a run's folder under runs/ is called, and its group in W&B: `lrn`, `lrn_small`."""
-    return config["name"] + ("" if config["scale"] == "paper" else f"_{config['scale']}")
-
-
 def differences(a: dict[str, Any], b: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Dotted keys whose values differ between two configurations, bookkeeping left out."""
     a, b = flatten(a), flatten(b)

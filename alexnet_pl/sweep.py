@@ -25,7 +25,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from alexnet_pl import checks, claims, config, launch, layouts, runs
+from alexnet_pl import checks, config, gpus, launch, layouts, runs
 from alexnet_pl.errors import ConfigError, InUse, UserError, nearest
 from alexnet_pl.layouts import Layout
 
@@ -93,7 +93,7 @@ def run_job(run: runs.Run, overrides: list[str], number: int, where: Layout, sha
         print(f"job {place}: {run.folder.name} is done already", flush=True)
         return
     before = run.failed_at  # of an earlier sitting
-    with claims.claimed(where.devices if share_gpus else 0) as visible:
+    with gpus.claimed(where.devices if share_gpus else 0) as visible:
         ending = launch.run(
             command(run, overrides), where, {runs.JOB: place, **visible}, lambda: run.failed_at not in (0, before)
         )

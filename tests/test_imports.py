@@ -23,7 +23,7 @@ ORDER = [
     "keys",
     "provenance",
     "launch",
-    "claims",
+    "gpus",
     "runs",
     "checks",
     "describe",

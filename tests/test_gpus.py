@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from alexnet_pl import claims, runs
+from alexnet_pl import gpus, runs
 from tests.conftest import Command
 from tests.test_launch import NET
 
@@ -19,8 +19,8 @@ from tests.test_launch import NET
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Of three GPUs, 2, 5 and 7, whose claims lie in a folder of their own."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr(claims.tempfile, "tempdir", None)
-    monkeypatch.setattr(claims, "ASK_EVERY", 0.05)
+    monkeypatch.setattr(gpus.tempfile, "tempdir", None)
+    monkeypatch.setattr(gpus, "ASK_EVERY", 0.05)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5,7")
     return monkeypatch
 
@@ -28,14 +28,14 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPat
 def test_each_job_has_gpus_of_its_own_and_waits_for_them(
     machine: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    with claims.claimed(2) as first:
+    with gpus.claimed(2) as first:
         assert first == {"CUDA_VISIBLE_DEVICES": "2,5"}
-        with claims.claimed(1) as second:
+        with gpus.claimed(1) as second:
             assert second == {"CUDA_VISIBLE_DEVICES": "7"}
         third: list[dict[str, str]] = []
 
         def wait() -> None:
-            with claims.claimed(2) as visible:
+            with gpus.claimed(2) as visible:
                 third.append(visible)
 
         waiting = threading.Thread(target=wait)
@@ -45,19 +45,19 @@ def test_each_job_has_gpus_of_its_own_and_waits_for_them(
     waiting.join(5)
     assert third == [{"CUDA_VISIBLE_DEVICES": "2,5"}]
     assert capsys.readouterr().out.count("waiting for 2 free GPUs") == 1
-    with claims.claimed(0) as none:
+    with gpus.claimed(0) as none:
         assert none == {}
 
 
 def test_a_claim_ends_with_its_process(machine: pytest.MonkeyPatch):
-    code = "from alexnet_pl import claims\nwith claims.claimed(3): print('has', flush=True); input()"
+    code = "from alexnet_pl import gpus\nwith gpus.claimed(3): print('has', flush=True); input()"
     other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert other.stdout
     assert other.stdout.readline() == "has\n"
     timer = threading.Timer(0.5, other.kill)
     timer.start()
     began = time.monotonic()
-    with claims.claimed(1) as visible:
+    with gpus.claimed(1) as visible:
         assert visible["CUDA_VISIBLE_DEVICES"] in ("2", "5", "7"), "whichever lock is gone first"
     assert time.monotonic() - began > 0.4
     other.wait()
