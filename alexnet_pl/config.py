@@ -54,7 +54,7 @@ class Model:
     widths: dict[str, int] = field(default_factory=dict)
     """kernels (over all towers) or units of single layers, {conv1: 48}; the others keep the table's"""
     width: float = 1.0
-    """factor on the kernels and units of every layer but the last; weights start larger, so that signals keep their size"""
+    """factor on the kernels and units of every layer but the last; weights start larger: signals keep their size"""
     drop_layers: list[str] = field(default_factory=list)
     """layers to leave out, [conv3]; a pooling layer above a convolution stays"""
     towers: int = 1

@@ -36,6 +36,15 @@ TINY = (
 """Overrides under which a run takes a second besides its start."""
 
 
+LONGEST = ("parallel", "launch", "readme", "train", "bench", "prepare", "logger", "agent", "axes", "config")
+"""Files that take longest, the longest first: a worker has a whole file, and one at the end would leave others idle"""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    rank = {f"test_{name}": number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
+
+
 def environment(home: Path) -> dict[str, str]:
     """The environment of a user without a W&B account."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
@@ -54,7 +63,12 @@ class Command(Protocol):
 
 @pytest.fixture
 def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
-    """`train("optim.lr=1", ...)`: alexnet-train in tmp_path, without the seconds that a process takes to start.
+    """`train("optim.lr=1", ...)`: alexnet-train in tmp_path, without the seconds that a process takes to start."""
+    return trains(tmp_path, monkeypatch)
+
+
+def trains(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """alexnet-train in a folder, in this process.
 
     Only the jobs of a sweep are processes here; what they print is not in the result.
     """
@@ -68,8 +82,8 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
             begun.append(run)
             claim(run, config, overrides)
 
-        with monkeypatch.context() as patch, mock.patch.dict(os.environ, environment(tmp_path), clear=True):
-            patch.chdir(tmp_path)
+        with monkeypatch.context() as patch, mock.patch.dict(os.environ, environment(folder), clear=True):
+            patch.chdir(folder)
             patch.setattr(sys, "argv", ["alexnet-train", *args])
             patch.setattr(runs.Run, "start", start)
             with redirect_stdout(out), redirect_stderr(err), warnings.catch_warnings():

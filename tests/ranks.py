@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import multiprocessing as mp
 import os
 import queue
 import tempfile
@@ -17,7 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-PRELOAD = ["torch", "torch._dynamo", "torch.distributed.tensor", "pytorch_lightning", "alexnet_pl.train", "tests.ranks"]
+from tests import forked
 
 
 def run(processes: int, function: Callable[..., Any], *args: Any, timeout: float = 60) -> list[Any]:
@@ -25,8 +24,7 @@ def run(processes: int, function: Callable[..., Any], *args: Any, timeout: float
 
     The server that forks them has all imports done, and no port is needed: they meet in a file.
     """
-    context = mp.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
+    context = forked.context()
     with tempfile.TemporaryDirectory() as folder:
         answers: Queue[tuple[int, str]] = context.Queue()
         ranks = [

@@ -10,14 +10,17 @@ import torch
 
 from alexnet_pl import data, runs
 from alexnet_pl.module import Classifier
-from tests.conftest import Command, composed
+from tests.conftest import composed
+from tests.forked import Process
 
 SMALL = "model.widths={conv1: 4, conv2: 4, conv3: 4, conv4: 4, conv5: 4, fc6: 8, fc7: 8}"
 
 
-def test_the_papers_net_trains_end_to_end(process: Command, tmp_path: Path):
+def test_the_papers_net_trains_end_to_end(tmp_path: Path):
     """All 57 million parameters (10 classes), on generated pictures enlarged to 256 and cropped to 224."""
-    result = process(
+    process = Process(
+        tmp_path,
+        "alexnet_pl.train",
         "experiment=alexnet",
         "data.batch_size=8",
         "window=8",
@@ -29,7 +32,8 @@ def test_the_papers_net_trains_end_to_end(process: Command, tmp_path: Path):
         "trainer.limit_val_batches=1",
         "trainer.limit_test_batches=1",
     )
-    assert result.returncode == 0, result.stderr
+    _, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
     (folder,) = (tmp_path / "runs" / "alexnet").iterdir()
     run = runs.Run(folder)
     assert run.status == "done"

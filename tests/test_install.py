@@ -49,6 +49,7 @@ def test_the_wheel_trains_from_any_folder_as_the_checkout_does(wheel: Path, tmp_
 
 def test_the_wheel_carries_what_the_command_reads(wheel: Path):
     names = set(zipfile.ZipFile(wheel).namelist())
+    assert "alexnet_pl/paper.yaml" in names
     for folder in ("conf", "sweeps"):
         for file in (ROOT / folder).rglob("*.yaml"):
             assert f"alexnet_pl/{file.relative_to(ROOT)}" in names

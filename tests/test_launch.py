@@ -20,6 +20,7 @@ from alexnet_pl.errors import ConfigError
 from alexnet_pl.files import lock
 from alexnet_pl.layouts import Layout
 from tests.conftest import environment, start
+from tests.forked import Process
 
 TWO, FOUR = Layout("ddp", 2), Layout("towers_ddp", 4, 1, 2)
 NET = [
@@ -210,7 +211,7 @@ def check(run: runs.Run, processes: int, epochs: int = 1) -> None:
 def test_a_sweep_mixes_layouts_and_a_job_that_fails_stops_no_other(tmp_path: Path):
     """The job in the middle finds its folder in use."""
     over = ["trainer.max_epochs=1", "trainer.limit_train_batches=8", "trainer=single,ddp,towers", "name=mixed"]
-    sweep = start(tmp_path, "-m", *NET, *over)
+    sweep = Process(tmp_path, "alexnet_pl.train", "-m", *NET, *over)
     wait_for(tmp_path, "runs/mixed/sweep.json")
     one, middle, two = jobs(tmp_path / "runs" / "mixed").values()
     middle.folder.mkdir()

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import io
 import os
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from alexnet_pl import ROOT
 from tests.conftest import environment
+from tests.forked import Process
 from tests.test_cifar10 import pictures, png, write_parquet
 
 README = (ROOT / "README.md").read_text()
@@ -30,6 +35,9 @@ ONE = {
     "trainer=towers": ["trainer.accelerator=cpu"],
     "trainer=ddp": ["trainer.accelerator=cpu"],
 }
+
+INSIDE = {"alexnet_pl.predict", "alexnet_pl.export"}
+"""Commands that are run in this process: a new one would first import torch for some seconds."""
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +67,11 @@ def scaled(command: str) -> list[str]:
 
 
 def run(command: list[str], folder: Path) -> str:
+    if command[1] == "-m" and command[2] in INSIDE:
+        out, module = io.StringIO(), importlib.import_module(command[2])
+        with contextlib.chdir(folder), mock.patch.object(sys, "argv", command[2:]), contextlib.redirect_stdout(out):
+            module.main()
+        return out.getvalue()
     env = environment(folder)
     env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
     result = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=200)
@@ -72,13 +85,24 @@ def test_the_readme_has_commands():
 
 
 def test_every_command_runs_in_order(folder: Path):
+    real = {"alexnet_pl.train", "alexnet_pl.report", "alexnet_pl.prepare"}
     for command in COMMANDS:
         if command.startswith(("make ", "python bench/")):
             continue  # see below, and test_bench.py
         if command.startswith("eval "):
             assert "complete" in run(["bash", "-c", f"{command}; complete -p alexnet-train"], folder)
+            continue
+        _, flag, module, *args = words = scaled(command)
+        assert flag == "-m"
+        if module in real:  # one of each is what its reader starts, all others are forked: see tests/forked.py
+            real.remove(module)
+            assert run(words, folder).strip(), command
         else:
-            assert run(scaled(command), folder).strip(), command
+            forked = Process(folder, module, *args)
+            out, err = forked.communicate(timeout=200)
+            assert forked.returncode == 0, err
+            assert out.strip(), command
+    assert not real
     assert (folder / "runs/figure1/figure1.png").stat().st_size > 10_000
     assert (folder / "runs/figure1_cifar10/report.html").stat().st_size > 1_000_000
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +77,15 @@ def rows(crosses: float, epochs: int, wobble: float = 0.0, ahead: float = 1.0) -
     return out
 
 
-def make(folder: Path, plain: dict[str, Any], metrics: list[dict[str, float]], done: bool = True) -> runs.Run:
+def make(
+    folder: Path,
+    plain: dict[str, Any],
+    metrics: list[dict[str, float]],
+    done: bool = True,
+    overrides: Sequence[str] = (),
+) -> runs.Run:
     run = runs.Run(folder)
-    run.start(plain, [])
+    run.start(plain, list(overrides))
     if metrics:
         runs.write_rows(folder / "metrics.csv", metrics)
     if done:

@@ -16,6 +16,7 @@ import torch
 from alexnet_pl import runs
 from alexnet_pl.report.compare import collect
 from tests.conftest import TINY, Command, start
+from tests.forked import Process
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
@@ -56,7 +57,7 @@ def whole_and_second(tmp_path_factory: pytest.TempPathFactory) -> tuple[runs.Run
     process = start(folder, *TINY)
     wait_for(lambda: rows(runs.Run(folder / "runs" / "train" / runs.folder_name(TINY))) > 3)
     process.send_signal(signal.SIGSTOP)
-    second = start(folder, *TINY)
+    second = Process(folder, "alexnet_pl.train", *TINY)
     told = second.communicate(timeout=60)
     process.send_signal(signal.SIGCONT)
     out, err = process.communicate(timeout=120)
@@ -94,7 +95,7 @@ def test_a_run_leaves_what_is_needed_to_trust_it(whole: runs.Run):
 def test_a_finished_run_is_not_run_again(whole: runs.Run):
     files = [p for p in whole.folder.rglob("*.*") if p.name != "config.yaml"]  # which holds bookkeeping, too
     before = {p: p.stat().st_mtime_ns for p in files}
-    process = start(whole.folder.parents[2], *TINY)
+    process = Process(whole.folder.parents[2], "alexnet_pl.train", *TINY)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     assert "is done already" in out
@@ -123,7 +124,7 @@ def test_ctrl_c_in_mid_epoch_saves_and_the_same_command_continues(whole: runs.Ru
 
 def test_a_run_killed_before_its_first_checkpoint_starts_anew(whole: runs.Run, tmp_path: Path, train: Command):
     run = runs.Run(tmp_path / "runs" / "train" / whole.folder.name)
-    process = start(tmp_path, *TINY)
+    process = Process(tmp_path, "alexnet_pl.train", *TINY)
     wait_for(lambda: rows(run) > 3)
     process.kill()
     process.wait()
@@ -137,7 +138,7 @@ def test_another_configuration_in_the_same_folder_is_refused(whole: runs.Run):
     folder = whole.folder
     (folder / "done.json").rename(folder / "done.away")
     try:
-        process = start(folder.parents[2], *TINY, "optim.lr=0.1", f"hydra.run.dir='{folder}'")
+        process = Process(folder.parents[2], "alexnet_pl.train", *TINY, "optim.lr=0.1", f"hydra.run.dir='{folder}'")
         _, err = process.communicate(timeout=60)
         assert process.returncode == 1
         (sentence,) = err.strip().splitlines()
@@ -215,12 +216,12 @@ def test_a_full_disk_is_one_sentence(whole: runs.Run, tmp_path: Path, train: Com
     assert not list(folder.rglob("*.tmp"))
 
 
-def test_a_sweep_survives_its_jobs(whole: runs.Run, tmp_path: Path, process: Command):
+def test_a_sweep_survives_its_jobs(whole: runs.Run, tmp_path: Path):
     """Of three jobs one raises and one is killed in mid-epoch: the last finishes; the second call runs only those two,
     the killed one from its checkpoint to the same end as the uninterrupted run."""
     sweep = ("-m", *TINY, "optim.lr=1e30,0.002,0.004", "name=three")
     folder = tmp_path / "runs" / "three"
-    first = start(tmp_path, *sweep)
+    first = Process(tmp_path, "alexnet_pl.train", *sweep)
     wait_for(lambda: (folder / "sweep.json").is_file())
     names = list(json.loads((folder / "sweep.json").read_text()))
     jobs = {
@@ -240,12 +241,13 @@ def test_a_sweep_survives_its_jobs(whole: runs.Run, tmp_path: Path, process: Com
     mark = (jobs["0.004"].folder / "done.json").stat().st_mtime_ns
     assert last(jobs["0.002"])["global_step"] in (16, 32), "killed after a checkpoint"
 
-    again = process(*sweep)
+    again = Process(tmp_path, "alexnet_pl.train", *sweep)
+    said, _ = again.communicate(timeout=120)
     assert again.returncode == 1, "the raising job raises again"
     assert {lr: run.status for lr, run in jobs.items()} == {"1e+30": "failed", "0.002": "done", "0.004": "done"}
     assert (jobs["0.004"].folder / "done.json").stat().st_mtime_ns == mark
-    assert again.stdout.count("is done already") == 1
-    assert "continued after" in again.stdout
+    assert said.count("is done already") == 1
+    assert "continued after" in said
     assert_same_training(jobs["0.002"], whole)
 
 

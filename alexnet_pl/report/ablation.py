@@ -156,8 +156,9 @@ def verdict(points: float, ours: Change) -> str:
 
 
 def what(lines: list[Line]) -> str:
-    """Data set and length of the lines' runs: `shapes, 8 epochs`."""
+    """Data set, scale where it is not the paper's, and length of the lines' runs: `shapes, scale=smoke, 2 epochs`."""
     drawn = [run for line in lines for run in finished(line)]
-    data = ", ".join(dict.fromkeys(str(run.config["data"]["name"]) for run in drawn))
+    data = list(dict.fromkeys(str(run.config["data"]["name"]) for run in drawn))
+    data += [f"scale={scale}" for scale in sorted({run.value("scale") for run in drawn} - {"", "paper"})]
     epochs = " to ".join(dict.fromkeys(f"{of(run.epochs for run in drawn):.4g}" for of in (min, max)))
-    return f"{data}, {epochs} epochs"
+    return f"{', '.join(data)}, {epochs} epochs"

@@ -140,7 +140,9 @@ def _panel(title: str, drawn: list[Drawn], allow: Sequence[str]) -> Panel:
     for run in drawn:
         groups.setdefault(tuple(run.value(key) for key in compare), []).append(run)
     values = sorted(groups, key=lambda value: _number(value[0]) if len(compare) == 1 else 0.0)
-    lines = [Line(_name(compare, value, bool(declared)), groups[value], figure["target"]) for value in values]
+    lines = [
+        Line(_name(compare, groups[value][0], bool(declared)), groups[value], figure["target"]) for value in values
+    ]
     for line in lines:
         _refuse(f"line {line.name} of panel {title!r}", line.runs, {"seed", *allow})
         seed, n = Counter(run.seed for run in line.runs).most_common(1)[0]
@@ -152,15 +154,20 @@ def _panel(title: str, drawn: list[Drawn], allow: Sequence[str]) -> Panel:
 
 def swept(drawn: list[Drawn]) -> list[str]:
     """The keys and groups that overrides set and in which the runs differ, in the order of the overrides."""
-    keys = dict.fromkeys(key for run in drawn for key in run.given if key != "seed" and not runs.bookkeeping(key))
+    keys = dict.fromkeys(key for run in drawn for key in _given(run))
     return [key for key in keys if len({run.value(key) for run in drawn}) > 1]
 
 
-def _name(compare: list[str], values: tuple[str, ...], declared: bool) -> str:
-    """`tanh` where one key is declared; else `model.activation=tanh, model.lrn=[]`."""
+def _given(run: Drawn) -> list[str]:
+    return [key for key in run.given if key != "seed" and not runs.bookkeeping(key)]
+
+
+def _name(compare: list[str], run: Drawn, declared: bool) -> str:
+    """`tanh` where one key is declared; else `model.activation=tanh, model.lrn=[]`; a line alone: all it was given."""
     if declared and len(compare) == 1:
-        return values[0]
-    return ", ".join(f"{key}={value}" for key, value in zip(compare, values, strict=True) if value) or "defaults"
+        return run.value(compare[0])
+    values = {key: run.value(key) for key in compare or _given(run)}
+    return ", ".join(f"{key}={value}" for key, value in values.items() if value) or "defaults"
 
 
 def _number(value: str) -> float:

@@ -23,9 +23,14 @@ def markdown(report: Report) -> str:
 
 
 def table(heads: list[str], rows: list[list[str]]) -> str:
-    """A table; what follows a cell's line break is set behind it."""
+    """A table; what follows a cell's line break is set behind it; a cell in backticks is code."""
     lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join(f"| {' | '.join(literal(cell).replace(chr(10), ', ') for cell in line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    code = text.startswith("`") and text.endswith("`") and len(text) > 1
+    return text.replace("|", "\\|") if code else literal(text).replace("\n", ", ")
 
 
 def literal(text: str) -> str:

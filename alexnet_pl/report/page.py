@@ -27,6 +27,7 @@ h1 { font-size: 1.7rem } h2 { font-size: 1.2rem; margin-top: 2.2rem }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: .92rem }
 th, td { text-align: left; vertical-align: top; padding: .35rem .6rem; border-bottom: 1px solid #ddd }
 tr.panel th { background: #f2f5f8; padding-top: .6rem }
+table.numbers td + td { white-space: nowrap }
 table.plain { font-size: .8rem } td:first-child { overflow-wrap: anywhere; min-width: 11rem }
 small { display: block; color: #555; white-space: nowrap } .small { color: #555; font-size: .88rem }
 .wide { overflow-x: auto } dt { font-weight: 600 } dd { margin: 0 0 .5rem 1.2rem }
@@ -40,12 +41,12 @@ def html(report: Report) -> str:
         f"<li>{escape(p.title)}: <b>{escape(said)}</b></li>" for p in report.panels if (said := finding(p))
     )
     lines = [
-        [label(panel, line), panel.title, *(str(line.runs[0].flat.get(key)) for key in report.differing)]
+        [label(panel, line), panel.title, *(line.runs[0].value(key) for key in report.differing)]
         for panel, line in report.lines
     ]
     timed = [panel.target for panel in report.panels if panel.target is not None]
     words = METRICS | {
-        word: said for word, said in EVALUATED.items() if any(run.curves[word].x for run in report.drawn) or timed
+        word: said for word, said in EVALUATED.items() if any(run.curves[word].x for run in report.drawn)
     }
     return page(
         f"Learning curves: {report.folder.name}",
@@ -61,7 +62,7 @@ click a name in the legend to hide its line.{THINNED * _thinned(report)}</p>
 {plain(["line", "panel", *report.differing], lines)}
 {"".join(f"<p>{escape(note)}</p>" for note in report.notes)}
 <h2>Runs</h2>
-{plain(RUN_HEADS, _runs(report))}""",
+{_runs(report)}""",
     )
 
 
@@ -78,7 +79,8 @@ def page(title: str, body: str) -> str:
 
 def _intro(target: float | None, both: bool) -> str:
     said = "How fast nets learn: the share of training pictures that a net still gets wrong"
-    said += ", and of pictures it does not train on (right)" * both
+    if both:
+        said = "The share of pictures that a net gets wrong, of those it trains on (left) and of others (right)"
     said += ", against epochs (passes over the training set)."
     if target is not None:
         said += f" What is timed is when it first falls to {100 * target:g} %, the dashed line."
@@ -103,13 +105,18 @@ CIFAR-10; epochs are read off its plot. <b>error over the last epoch</b>: the ru
 
 
 def _errors(report: Report) -> str:
+    heads, sections = errors(report)
+    said = "<b>validation</b>: after the last epoch, on the centre crop of each picture. "
+    if any("ten views" in head for head in heads):
+        said += "<b>ten views</b>: the same net, its answers averaged over four corners, the centre, their mirrors. "
+    said += """<b>training</b>: the running error over the last epoch. Over several seeds: mean ± standard deviation.
+Differences in percentage points ± their standard error, the seeds of both lines taken as independent. Of a line with
+runs that are done, only those count."""
+    if any("paper" in head for head in heads):
+        said += " <b>paper</b>: top-1 / top-5 error of the authors' own run."
     return f"""<h2>Errors at the end</h2>
-{_sections(*errors(report))}
-<p class="small"><b>validation</b>: after the last epoch, on the centre crop of each picture. <b>ten views</b>: the same
-net, its answers averaged over four corners, the centre and their mirrors. <b>training</b>: the running error over the
-last epoch. Over several seeds: mean ± standard deviation. Differences in percentage points ± their standard error,
-the seeds of both lines taken as independent. Of a line with runs that are done, only those count.
-<b>paper</b>: top-1 / top-5 of the authors' own run on ImageNet.</p>
+{_sections(heads, sections)}
+<p class="small">{said}</p>
 """
 
 
@@ -135,7 +142,7 @@ def _sections(heads: list[str], sections: list[Section]) -> str:
     rows = [_row(heads, "th")]
     for title, members in sections:
         rows += [f'<tr class="panel"><th colspan="{len(heads)}">{escape(title)}</th></tr>', *map(_row, members)]
-    return f'<div class="wide"><table>{"".join(rows)}</table></div>'
+    return f'<div class="wide"><table class="numbers">{"".join(rows)}</table></div>'
 
 
 def _row(cells: list[str], tag: str = "td") -> str:
@@ -148,21 +155,21 @@ def plain(heads: list[str], rows: list[list[str]]) -> str:
     return f'<div class="wide"><table class="plain">{_row(heads, "th")}{"".join(map(_row, rows))}</table></div>'
 
 
-RUN_HEADS = ["folder", "seed", "status", "epochs", *METRICS, "lowest validation error", "commit", "processor",
-             "why it ended early"]  # fmt: skip
-
-
-def _runs(report: Report) -> list[list[str]]:
+def _runs(report: Report) -> str:
+    """A row for each run; how soon it reached the target, where there is one."""
+    metrics = METRICS if any(panel.target is not None for panel in report.panels) else ()
+    heads = ["folder", "seed", "status", "epochs", *metrics]
+    heads += ["lowest validation error", "commit", "processor", "why it ended early"]
     rows = []
     for panel, line in report.lines:
         for run in line.runs:
             alone = Line(line.name, [run], panel.target)
-            crossings = [str(alone.timing(metric) or "-") for metric in METRICS]
+            crossings = [str(alone.timing(metric) or "-") for metric in metrics]
             machine = str(run.run.identity.get("machine", {}).get("processor", "unknown"))
             facts = [percent(alone.lowest("validation")), commit(run.run), machine, run.run.failure]
             rows.append([run.run.folder.name, str(run.seed), run.run.status, f"{run.epochs:.4g}", *crossings, *facts])
-    blank = [""] * (len(RUN_HEADS) - 5)
-    return rows + [[r.folder.name, "", r.status, "no metrics", *blank, r.failure] for r in report.absent]
+    blank = [""] * (len(heads) - 5)
+    return plain(heads, rows + [[r.folder.name, "", r.status, "no metrics", *blank, r.failure] for r in report.absent])
 
 
 def _box(report: Report) -> str:

@@ -32,7 +32,8 @@ def plot(report: Report) -> str:
     shown: list[list[str]] = []  # of each trace its menu and its metric
     for i, (panel, menu) in enumerate(cells):
         place = {"row": i // columns + 1, "col": i % columns + 1}
-        legend = f"legend{i + 1}" if i else "legend"
+        number = i // len(menus) + 1  # a legend for each panel
+        legend = f"legend{number}" if number > 1 else "legend"
         for line in panel.lines:
             group = {"legendgroup": f"{panel.title}: {line.name}", "legend": legend}
             for metric in menu:
@@ -42,7 +43,7 @@ def plot(report: Report) -> str:
                         trace["showlegend"] = False
                     figure.add_trace(go.Scatter(trace), **place)
                     shown.append([menu[0], metric])
-        if panel.target is not None:
+        if panel.target is not None and menu is menus[0]:
             figure.add_hline(panel.target, line={"dash": "dash", "color": "#555", "width": 1}, **place)
         across, up = (next(select(**place)) for select in (figure.select_xaxes, figure.select_yaxes))
         if timed:

@@ -90,8 +90,8 @@ def small_print(report: Report) -> str:
 def timings(report: Report) -> tuple[list[str], list[Section]]:
     """Epochs to the target: column heads, and a section for each panel that has one."""
     panels = [(panel, panel.target) for panel in report.panels if panel.target is not None]
-    paper = any(line.name in panel.published for panel, _ in panels for line in panel.lines)
-    heads = ["", *METRICS, *["paper"] * paper, "epochs trained", "error over the last epoch"]
+    told = any(line.name in panel.published for panel, _ in panels for line in panel.lines)
+    heads = ["", *METRICS, *["paper"] * told, "epochs trained", "error over the last epoch"]
     sections = []
     for panel, target in panels:
         rows = []
@@ -99,11 +99,11 @@ def timings(report: Report) -> tuple[list[str], list[Section]]:
             cells = [f"{line.timing(m) or '-'}\nlowest error {percent(line.lowest(m))}" for m in METRICS]
             trained = " to ".join(dict.fromkeys(f"{of(run.epochs for run in line.runs):.4g}" for of in (min, max)))
             last = percent(line.last_error) + " (lowest)" * (line is panel.best)
-            rows.append([label(panel, line), *cells, *[panel.published.get(line.name, "-")] * paper, trained, last])
+            rows.append([label(panel, line), *cells, *[panel.published.get(line.name, "-")] * told, trained, last])
         ratios = [panel.ratio(m) for m in METRICS]
         for first in list(filter(None, ratios))[:1]:
             both = " / ".join(NAMES.get(n, n) for n in (first.slow, first.fast))
-            published = [panel.paper_ratio or "-"] * paper
+            published = [panel.paper_ratio or "-"] * told
             rows.append([f"ratio {both}", *(str(ratio or "-") for ratio in ratios), *published, "", ""])
         sections.append((f"{panel.title}: epochs to {100 * target:g} % training error", rows))
     return heads, sections
@@ -115,16 +115,15 @@ def errors(report: Report) -> tuple[list[str], list[Section]]:
     lines = [line for panel in panels for line in panel.lines]
     columns = [error for error in ERRORS if any(measured(line, error) for line in lines)]
     published = any(_published(report.claims, line) for line in lines)
-    heads = ["", "seeds", *columns, "top-1 against the first", *["paper"] * published]
+    heads = ["", "seeds", *(f"{error} (%)" for error in columns), "top-1 against the baseline"]
+    heads += ["paper (%)"] * published
     sections = []
     for panel in panels:
         base = baseline(panel, report.claims)
-        if base is not panel.lines[0]:
-            heads[-1 - published] = "top-1 against the baseline"
         rows = []
         for line in panel.lines:
             known = [measured(line, error) for error in columns]
-            cells = ["-" if m is None else f"{plus_minus(100 * m.mean, m.spread and 100 * m.spread)} %" for m in known]
+            cells = ["-" if m is None else plus_minus(100 * m.mean, m.spread and 100 * m.spread) for m in known]
             differences = [
                 (kind, change(own, other))
                 for kind in ("validation", "ten views")
@@ -132,20 +131,19 @@ def errors(report: Report) -> tuple[list[str], list[Section]]:
             ]
             said = [f"{points(by)}{f' ({kind})' * (kind != 'validation')}" for kind, by in differences]
             versus = "baseline" if line is base else "\n".join(said) or "-"
-            paper = [_published(report.claims, line) or "-"] * published
-            rows.append([name(panel, line) + early(line), str(len(finished(line))), *cells, versus, *paper])
+            theirs = [_published(report.claims, line) or "-"] * published
+            rows.append([name(panel, line) + early(line), str(len(finished(line))), *cells, versus, *theirs])
         sections.append((f"{panel.title}: errors at the end", rows))
     return heads, sections
 
 
 def _published(claims: list[paper.Claim], line: Line) -> str:
-    """The paper's errors for a line: `40.66 / 18.21 %`, and by which views."""
+    """The paper's errors for a line, `40.66 / 18.21`, and by which views."""
     said = []
     for value in (value for claim in claims for value in claim.values if fits(value.arm, line)):
         both = " / ".join(f"{error:.2f}" for error in (value.top1, value.top5) if error is not None)
-        views = {10: "\nten views", 1: "\ncentre"}.get(value.views or 0, "")
-        said.append(f"{both} %{views}")
-    return said[0] if said else ""
+        said.append(both + {10: "\nten views", 1: "\ncentre", None: ""}[value.views])
+    return "\n".join(said)
 
 
 def points(by: Change | None) -> str:

@@ -1,0 +1,3 @@
+from alexnet_pl.evaluate import main
+
+main()

@@ -1,0 +1,125 @@
+"""Nets that look at the same pictures: who may do so together, and what each and all of them answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from alexnet_pl import data, runs, store, trained
+from alexnet_pl.choices import DataSet
+from alexnet_pl.errors import ConfigError, UserError
+from alexnet_pl.evaluate.answers import Answers, answers, average, joined
+from alexnet_pl.evaluate.settings import Settings
+from alexnet_pl.loader import Batches, InMemory, Stored
+
+
+def load(found: list[runs.Run], settings: Settings, device: torch.device) -> list[trained.Trained]:
+    """The nets of the runs.
+
+    Raises:
+        ConfigError: a checkpoint cannot be read, or the nets cannot look at the same pictures in the same way.
+    """
+    nets = [trained.load(run.folder, settings.weights).to(device) for run in found]
+    first = nets[0]
+    for run, net in zip(found, nets, strict=True):
+        d = net.cfg.data
+        if settings.views > 1 and d.image_size == d.picture_size:
+            raise ConfigError(
+                f"--views {settings.views} needs pictures larger than their crops, but those of {run.folder} both have "
+                f"{d.image_size} pixels: use --views 1"
+            )
+        if net.classes != first.classes:
+            raise ConfigError(
+                f"{run.folder} has other classes than {found[0].folder}: an ensemble needs nets of the same classes"
+            )
+        seen, others = ((net.cfg.data.name, net.cfg.data.store) for net in (net, first))
+        if seen[0] != others[0] or (seen != others and not settings.data):
+            raise ConfigError(
+                f"{run.folder} was trained on other data than {found[0].folder}: an ensemble needs one set of "
+                "pictures (of packed stores, --data says which)"
+            )
+    return nets
+
+
+class Pictures:
+    """The pictures of a split, what they are called, and what their labels stand for.
+
+    Raises:
+        ConfigError: there are none, or they are of other classes than the net's.
+    """
+
+    def __init__(self, net: trained.Trained, settings: Settings) -> None:
+        d = net.cfg.data
+        drawn = d.name is DataSet.shapes
+        if drawn and settings.data:
+            raise ConfigError(f"{net.name} was trained on shapes, which are drawn, not read: leave out --data")
+        self.root = None if drawn else settings.data or Path(d.root or ".").expanduser()
+        if self.root and not self.root.is_dir():
+            raise ConfigError(f"the pictures of data={d.name.name} should be in {self.root}, which is no folder: "
+                              "say with --data where they are")  # fmt: skip
+        if self.root and d.packed and not store.need(self.root).pictures.get(settings.split):
+            raise ConfigError(f"{self.root} holds no pictures in its {settings.split} split: use --split train, or "
+                              "prepare it with --hold_out 0.1")  # fmt: skip
+        cfg = replace(net.cfg, data=replace(d, root=str(self.root) if self.root else None, download=False))
+        module = data.Pictures(cfg, net.device)
+        if module.classes != net.classes:
+            raise ConfigError(f"the pictures in {self.root} are of other classes than those {net.name} was trained on")
+        self.set: InMemory | Stored = module.load(settings.split)
+        self.classes = net.classes
+        self.name = d.name.name
+
+    def __len__(self) -> int:
+        return len(self.set)
+
+    @property
+    def store(self) -> str | None:
+        """Which packed store it is."""
+        return self.set.store.plan.identity if isinstance(self.set, Stored) else None
+
+    def names(self, split: str) -> list[str]:
+        """Files of a packed store by their names, other pictures by their numbers."""
+        if isinstance(self.set, Stored):
+            return self.set.store.index(split)["name"].to_pylist()
+        return [str(number) for number in range(len(self))]
+
+
+def look(
+    nets: list[trained.Trained],
+    pictures: Pictures,
+    settings: Settings,
+    advance: Callable[[int], None],
+    keep: Sequence[np.ndarray],
+) -> list[Answers]:
+    """Let every net look at every picture once, and each make its own input of it.
+
+    Args:
+        advance: called with the number of pictures of each batch, once it is through.
+        keep: where each net's logits go, (pictures, views, classes); empty: nowhere.
+    Returns:
+        The answers of each net, and last those of all together.
+    Raises:
+        UserError: a net answers with something else than finite numbers.
+    """
+    side = max(net.cfg.data.image_size for net in nets)
+    inputs = min(1000, 1 + data.EVALUATED // side**2)
+    size = -(-inputs // settings.views)
+    rows = torch.arange(len(pictures))
+    batches = Batches(pictures.set, lambda: rows, len(rows), size, lambda images, *_: images, nets[0].device)
+    found: list[list[Answers]] = [[] for _ in range(len(nets) + 1)]
+    done = 0
+    for images, labels, count in batches:
+        logits = [net.logits(images, settings.views).cpu() for net in nets]
+        for net, own in zip(nets, logits, strict=True):
+            if not own.isfinite().all():
+                raise UserError(f"{net.name} answers with numbers that are not finite: its training went astray")
+        for place, own in zip(keep, logits, strict=False):
+            place[done : done + count] = own.numpy()
+        for answered, looks in zip(found, [*logits, torch.cat(logits, 1)], strict=True):
+            answered.append(answers(average(looks, settings.average), labels))
+        done += count
+        advance(count)
+    return [joined(answered) for answered in found]

@@ -1,0 +1,203 @@
+"""Export: a trained net for other programs, as ONNX or as plain weights, with all that is done to a picture before.
+
+    python -m alexnet_pl.export runs/alexnet                      net.onnx, preprocessing.json, mean.npy
+    python -m alexnet_pl.export runs/alexnet --format torch       net.pt instead
+    python -m alexnet_pl.export --torchvision --out folder        torchvision's published weights
+
+The ONNX net takes pixels as they are, float32 (pictures, 3, H, W), RGB of 0..255, any number of pictures: the mean
+image and the scale are a part of it. What is left to do is to resize and to crop. It gives logits. net.pt is a state
+dict, and pixels must be centred and scaled first. Either way preprocessing.json says what is to be done, and how to
+build the net with this package (`model`); the ONNX file carries the same text as its metadata. Before the files take
+their places, the export is read back and its logits are compared with the net's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from alexnet_pl import augment, config, files, model
+from alexnet_pl.errors import ConfigError, UserError
+from alexnet_pl.predict.gallery import Files, find
+from alexnet_pl.trained import Trained, load, torchvision_net
+
+OPSET = 20
+"""Of ONNX; from 19 on, pools that round up divide by the pixels that are there, as in torch"""
+TOLERANCE = 1e-4
+"""Difference of logits that is accepted, as a share of the largest"""
+FORMATS = ("onnx", "torch")
+
+
+class Centred(nn.Module):
+    """A net behind its own preprocessing."""
+
+    mean: Tensor
+
+    def __init__(self, net: Trained) -> None:
+        super().__init__()
+        self.net, self.scale = net.net, net.cfg.data.scale
+        self.register_buffer("mean", net.mean.permute(2, 0, 1).contiguous())
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """float32 (N, 3, H, W), RGB of 0..255 -> logits (N, classes)."""
+        return self.net((pixels - self.mean) / self.scale)
+
+
+def export(net: Trained, folder: Path, form: str = "onnx", pictures: Sequence[Tensor] = ()) -> float:
+    """Write a net and its preprocessing into a folder, once it is certain that both give the same logits.
+
+    Args:
+        form: onnx or torch.
+        pictures: uint8 (S, S, 3) of the net's picture_size, to compare on, besides random ones.
+    Returns:
+        The largest difference of two logits, as a share of the largest logit.
+    Raises:
+        UserError: the difference is not negligible, or onnx is not installed; nothing is written then.
+    """
+    if form == "onnx":
+        _need_onnx()
+    plain = _plain(net)
+    size = net.picture_size
+    random = torch.randint(0, 256, (3, size, size, 3), dtype=torch.uint8, generator=augment.stream(1))
+    squares = torch.stack([*random, *pictures])
+    name = "net.onnx" if form == "onnx" else "net.pt"
+    told = json.dumps(preprocessing(net), indent=1)
+    with ExitStack() as stack:
+        folder.mkdir(parents=True, exist_ok=True)
+        part, mean = (stack.enter_context(files.beside(folder / file)) for file in (name, "mean.npy"))
+        if form == "onnx":
+            _write_onnx(plain, part, told)
+            logits = run_onnx(part, centre(net, squares))
+        else:
+            torch.save(plain.net.state_dict(), part)
+            logits = _run_torch(plain, part, squares)
+        expected = plain.logits(squares)[:, 0].numpy()
+        apart = float(np.abs(logits - expected).max() / max(np.abs(expected).max(), np.finfo(np.float32).tiny))
+        if not apart <= TOLERANCE:
+            raise UserError(
+                f"the export's logits differ from the net's by {apart:.1e} of the largest, more than {TOLERANCE:g}: "
+                "nothing is written; try other releases of torch, onnxscript and onnxruntime"
+            )
+        with mean.open("wb") as file:
+            np.save(file, net.mean.cpu().numpy())
+        files.write(folder / "preprocessing.json", told)
+    return apart
+
+
+def centre(net: Trained, squares: Tensor) -> np.ndarray:
+    """Squares, uint8 (n, S, S, 3), as the ONNX net takes them: their centres, float32 (n, 3, H, W) of 0..255."""
+    return augment.centre_crop(squares, net.cfg.data.image_size).permute(0, 3, 1, 2).float().contiguous().numpy()
+
+
+def run_onnx(file: Path, pixels: np.ndarray) -> np.ndarray:
+    """The logits that onnxruntime computes from an exported net, float32 (n, classes)."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    (logits,) = session.run(["logits"], {"pixels": pixels})
+    return np.asarray(logits)
+
+
+def preprocessing(net: Trained) -> dict[str, Any]:
+    """What preprocessing.json says: how a picture becomes the input of either file, and what comes out."""
+    d = net.cfg.data
+    said = "net.onnx does it; net.pt expects (pixels - mean) / scale"
+    return {
+        "net": net.cfg.model.name,
+        "input": {"shape": ["pictures", 3, d.image_size, d.image_size], "dtype": "float32", "colours": "RGB"},
+        "resize": {"shorter_side": d.picture_size, "how": "bilinear, antialiased; the longer side is rounded down"},
+        "crop": {"size": d.image_size, "where": "centre; of an odd margin one pixel more is left below and right"},
+        "mean": {"file": "mean.npy", "shape": list(net.mean.shape), "unit": "RGB of 0..255", "applied": said},
+        "scale": {"value": d.scale, "applied": said},
+        "views": "one, the centre; for ten, average the softmax over the four corners of the resized picture's central "
+        "square, its centre, and their mirror images",
+        "output": {"what": "logits, one for each class; softmax makes them probabilities"},
+        "classes": net.classes,
+        "model": config.as_dict(net.cfg)["model"],
+    }
+
+
+def _plain(net: Trained) -> Trained:
+    """A copy on the processor, of float32, its numbers in memory as they are numbered."""
+    layers = copy.deepcopy(net.net).cpu().float().to(memory_format=torch.contiguous_format)
+    return replace(net, net=layers.eval(), mean=net.mean.cpu())
+
+
+def _need_onnx() -> None:
+    try:
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise UserError(f"{error.name} is not installed, which ONNX needs: pip install 'alexnet_pl[export]'") from error
+
+
+def _write_onnx(net: Trained, file: Path, told: str) -> None:
+    example = torch.zeros(2, 3, net.cfg.data.image_size, net.cfg.data.image_size)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # of torch's exporter, about itself
+        program = torch.onnx.export(
+            Centred(net), (example,), dynamo=True, verbose=False, opset_version=OPSET,
+            input_names=["pixels"], output_names=["logits"], dynamic_shapes=({0: torch.export.Dim("pictures")},),
+        )  # fmt: skip
+    assert program is not None
+    program.model.metadata_props["preprocessing"] = told
+    program.save(file, external_data=False)
+
+
+def _run_torch(net: Trained, file: Path, squares: Tensor) -> np.ndarray:
+    """The logits of a net that is built anew with the weights of a file."""
+    fresh = model.build(net.cfg.model, net.cfg.data.image_size, seed=0).eval()
+    fresh.load_state_dict(torch.load(file, weights_only=True))
+    return replace(net, net=fresh).logits(squares)[:, 0].numpy()
+
+
+def main() -> None:
+    """The command. Exit code 0: written and compared; 1: a mistake, or another result, told in one sentence."""
+    parser = argparse.ArgumentParser(
+        prog="python -m alexnet_pl.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("run", metavar="RUN", nargs="?", help="a run folder, a folder of one run, or a checkpoint")
+    published = "torchvision's published weights instead of a run: from its .pth file, or downloaded"
+    add("--torchvision", metavar="FILE", nargs="?", const="", help=published)
+    add("--format", choices=FORMATS, default="onnx", help="what to write (%(default)s)")
+    add("--out", metavar="FOLDER", type=Path, help="where to (export/ in the run folder)")
+    add("--pictures", metavar="PICTURE", nargs="+", default=[], help="files or folders to compare on, too")
+    arguments = parser.parse_args()
+    if (arguments.run is None) == (arguments.torchvision is None):
+        parser.error("give a run, or --torchvision")
+    said: list[str] = []
+    try:
+        net = load(arguments.run) if arguments.torchvision is None else torchvision_net(arguments.torchvision or None)
+        folder = arguments.out or (net.run.folder / "export" if net.run else None)
+        if folder is None:
+            raise ConfigError(f"{net.name} is not the net of a run: say with --out where to write it")
+        names = find(arguments.pictures, said.append)[:64]
+        squares = [square for _, square in Files(names, net.picture_size, said.append).read(range(len(names)))]
+        if said:
+            raise ConfigError(said[0])
+        apart = export(net, folder, arguments.format, squares)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {error.filename or 'output'}: {error.strerror or error}")
+    print(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+    print(f"logits as the net's, to {apart:.1e} of the largest, on {3 + len(squares)} pictures")
+
+
+if __name__ == "__main__":
+    main()

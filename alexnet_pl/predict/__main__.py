@@ -1,0 +1,3 @@
+from alexnet_pl.predict import main
+
+main()

@@ -1,0 +1,72 @@
+"""What a net makes of pictures: its five likeliest classes for each, and whether the right one is among them."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from alexnet_pl.errors import ConfigError, nearest
+from alexnet_pl.predict.gallery import Files, batches
+from alexnet_pl.trained import Trained
+
+TOP = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Guess:
+    """A picture as the net sees it."""
+
+    name: str
+    square: Tensor
+    """uint8 (S, S, 3); empty where nothing is done with it any more"""
+    top: list[tuple[str, float]]
+    """class and probability, the likeliest first; fewer than five for a net of fewer classes"""
+    label: str | None
+    """the right class, where it is known"""
+    rank: int | None
+    """where the right class stands among all, 1 for the likeliest"""
+
+
+def guesses(net: Trained, files: Files, views: int, labels: dict[str, str] | None = None) -> Iterator[Guess]:
+    """A guess for each picture that can be read.
+
+    Args:
+        views: 1, the centre, or 10, over which the probabilities are averaged (section 4.1).
+        labels: the right class by a picture's name or its file's; None: the name of its folder, where that is a class.
+    """
+    for numbers, squares in batches(files, max(1, 64 // views)):
+        probabilities = net.logits(squares, views).softmax(2).mean(1).cpu()
+        orders = probabilities.sort(stable=True, dim=1, descending=True).indices.tolist()
+        for number, square, shares, order in zip(numbers, squares, probabilities.tolist(), orders, strict=True):
+            name = files.names[number]
+            label = files.labels[number] if labels is None else labels.get(name, labels.get(Path(name).name))
+            known = label if label in net.classes else None
+            rank = [net.classes[i] for i in order].index(known) + 1 if known else None
+            yield Guess(name, square, [(net.classes[i], shares[i]) for i in order[:TOP]], known, rank)
+
+
+def read_labels(file: Path, classes: list[str]) -> dict[str, str]:
+    """The right classes in a CSV file of lines `picture,class`, the class by its name or its number.
+
+    Raises:
+        ConfigError: it cannot be read, or a class is none of the net's.
+    """
+    found = {}
+    try:
+        with file.open(newline="", encoding="utf-8") as lines:
+            for row in csv.reader(lines):
+                if len(row) != 2:
+                    raise ConfigError(f"{file} has the line {','.join(row)!r}: each must be picture,class")
+                name, label = (word.strip() for word in row)
+                if label not in classes and label.isdecimal() and int(label) < len(classes):
+                    label = classes[int(label)]
+                if label not in classes:
+                    raise ConfigError(f"{file}: {label} is no class of this net: {nearest(label, classes[:1000])}")
+                found[name] = label
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"{file} cannot be read as lines of picture,class: {error}") from error
+    return found

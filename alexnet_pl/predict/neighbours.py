@@ -1,0 +1,69 @@
+"""Figure 4, right: the pictures that the last hidden layer finds most alike (section 6.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from alexnet_pl.model import MaskDropout
+from alexnet_pl.predict.gallery import Files, Packed, batches
+from alexnet_pl.trained import Trained
+
+NEAREST = 6
+"""Neighbours of a picture in the paper's figure"""
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A picture of the set."""
+
+    number: int
+    name: str
+    label: str
+    distance: float
+
+
+def hidden(net: Trained) -> Trained:
+    """The same net up to its last hidden layer: fc7 behind its activation, before dropout.
+
+    A net without a hidden fully connected layer ends at what goes into its only one.
+    """
+    layers = list(net.net.children())[:-1]
+    while isinstance(layers[-1], (nn.Dropout, MaskDropout)):
+        layers.pop()
+    return replace(net, net=nn.Sequential(*layers))
+
+
+def neighbours(
+    net: Trained, wanted: Tensor, names: Sequence[str], gallery: Files | Packed, advance: Callable[[int], None]
+) -> list[list[Neighbour]]:
+    """The nearest pictures of a gallery for each of some pictures, by Euclidean distance of the last hidden layer.
+
+    Args:
+        net: `hidden` of one.
+        wanted: float (n, units), what it makes of the pictures whose neighbours are wanted.
+        names: what these are called; a file is not its own neighbour.
+        advance: hears how many pictures of the gallery are through.
+    Returns:
+        For each picture up to six neighbours, the nearest first.
+    """
+    own = {Path(name).resolve(): row for row, name in enumerate(names)} if isinstance(gallery, Files) else {}
+    nearest, which = wanted.new_empty(len(wanted), 0), torch.empty(len(wanted), 0, dtype=torch.long)
+    for numbers, squares in batches(gallery):
+        # not by a matrix product, which loses the digits of small distances
+        apart = torch.cdist(wanted, net.logits(squares)[:, 0], compute_mode="donot_use_mm_for_euclid_dist")
+        for column, number in enumerate(numbers if own else []):
+            if (row := own.get(Path(gallery.names[number]).resolve())) is not None:
+                apart[row, column] = torch.inf
+        nearest, order = torch.cat([nearest, apart], 1).sort(stable=True, dim=1)
+        nearest, order = nearest[:, :NEAREST], order[:, :NEAREST].cpu()
+        which = torch.cat([which, torch.tensor(numbers).expand(len(wanted), -1)], 1).gather(1, order)
+        advance(len(numbers))
+    return [
+        [Neighbour(n, gallery.names[n], gallery.labels[n], d) for d, n in zip(*row, strict=True) if d < torch.inf]
+        for row in zip(nearest.tolist(), which.tolist(), strict=True)
+    ]

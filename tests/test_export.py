@@ -1,0 +1,143 @@
+"""Exported nets give the net's logits in onnxruntime and in torch; what cannot be exported is told."""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import v2
+
+from alexnet_pl import ROOT, config, export, model, pictures
+from alexnet_pl.errors import UserError
+from alexnet_pl.shapes import shapes
+from alexnet_pl.trained import Trained
+from tests.test_pictures import encoded, smooth
+from tests.test_predict import saved, untrained
+
+NETS = sorted(file.stem for file in (ROOT / "conf/model").glob("*.yaml"))
+SAMPLES = ROOT / "../shared/data/ilsvrc-samples"
+
+
+def drawn(size: int) -> Tensor:
+    """Three pictures, enlarged or reduced: uint8 (3, size, size, 3)."""
+    return v2.functional.resize(shapes(3, 1)[0].permute(0, 3, 1, 2), [size, size]).permute(0, 2, 3, 1)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_onnx_of_every_net(name: str, tmp_path: Path):
+    net = untrained(name)
+    assert export.export(net, tmp_path, pictures=list(drawn(net.picture_size))) < 1e-5
+    squares = drawn(net.picture_size)
+    size = net.cfg.data.image_size
+    pixels = v2.functional.center_crop(squares.permute(0, 3, 1, 2), [size, size]).float().numpy()
+    session = onnxruntime.InferenceSession(tmp_path / "net.onnx", providers=["CPUExecutionProvider"])
+    expected = net.logits(squares)[:, 0].numpy()
+    assert np.ptp(expected, axis=0).max() > 0.05 * np.abs(expected).max(), "the pictures differ"
+    for count in (1, 3):
+        (logits,) = session.run(None, {"pixels": pixels[:count]})
+        np.testing.assert_allclose(logits, expected[:count], rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.fixture(scope="module")
+def net() -> Trained:
+    return untrained("convnet", "data.resize=36", "data.crop_size=32", "data.scale=64")
+
+
+Export = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Export:
+    """`command(RUN, ...)`: exit code, what it printed, and what it complained of."""
+
+    def call(*args: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["alexnet-export", *map(str, args)])
+        code = 0
+        try:
+            export.main()
+        except SystemExit as end:
+            code = end.code
+        out, err = capsys.readouterr()
+        return (1, out, err + code) if isinstance(code, str) else (code, out, err)
+
+    return call
+
+
+def test_a_picture_by_what_preprocessing_json_says(net: Trained, tmp_path: Path, command: Export):
+    """From a photograph to probabilities without this package: Pillow, NumPy, onnxruntime, and the two files."""
+    pixels, out = smooth(90, 72, noise=20), tmp_path / "out"
+    picture = tmp_path / "picture.png"
+    picture.write_bytes(encoded(pixels, "PNG"))
+    code, said, err = command(saved(net, tmp_path / "net.ckpt"), "--out", out, "--pictures", picture)
+    assert (code, err) == (0, "")
+    assert "mean.npy, net.onnx, preprocessing.json" in said
+    assert "on 4 pictures" in said
+    told = json.loads((out / "preprocessing.json").read_text())
+    side, crop = told["resize"]["shorter_side"], told["crop"]["size"]
+    image = Image.open(picture).resize((side * 90 // 72, side), Image.Resampling.BILINEAR)
+    left, top = (image.width - crop) // 2, (image.height - crop) // 2
+    square = np.asarray(image.crop((left, top, left + crop, top + crop))).astype(np.float32)
+    session = onnxruntime.InferenceSession(out / "net.onnx", providers=["CPUExecutionProvider"])
+    (logits,) = session.run(None, {"pixels": square.transpose(2, 0, 1)[None]})
+    expected = net.logits(pictures.fit(pictures.decode(picture.read_bytes()), 36)[None])[:, 0].numpy()
+    np.testing.assert_allclose(logits, expected, atol=0.02 * np.abs(expected).max())  # Pillow rounds twice
+    assert told["classes"] == net.classes
+    assert json.loads(session.get_modelmeta().custom_metadata_map["preprocessing"]) == told
+    np.testing.assert_array_equal(np.load(out / "mean.npy"), net.mean.numpy())
+
+
+def test_plain_weights(net: Trained, tmp_path: Path, command: Export):
+    """A net built by the file's own account of it, fed by hand."""
+    code, said, err = command(saved(net, tmp_path / "net.ckpt"), "--out", tmp_path, "--format", "torch")
+    assert (code, err) == (0, "")
+    assert "0.0e+00" in said
+    told = json.loads((tmp_path / "preprocessing.json").read_text())
+    cfg = OmegaConf.to_object(OmegaConf.merge(config.Model, told["model"]))
+    fresh = model.build(cfg, told["crop"]["size"], seed=9).eval()
+    fresh.load_state_dict(torch.load(tmp_path / "net.pt", weights_only=True))
+    squares = drawn(36)
+    pixels = squares[:, 2:34, 2:34].numpy().astype(np.float64)
+    inputs = (pixels - np.load(tmp_path / "mean.npy")) / told["scale"]["value"]
+    with torch.no_grad():
+        logits = fresh(torch.from_numpy(inputs).permute(0, 3, 1, 2).float())
+    torch.testing.assert_close(logits, net.logits(squares)[:, 0], rtol=1e-4, atol=1e-4)
+    export.export(replace(net, net=copy.deepcopy(net.net).bfloat16()), tmp_path, "torch")
+    assert {value.dtype for value in torch.load(tmp_path / "net.pt", weights_only=True).values()} == {torch.float32}
+
+
+def test_another_result_is_refused(net: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Nothing is left of it; an export that stood there before stays."""
+    export.export(net, tmp_path, "torch")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    honest = export._run_torch
+    monkeypatch.setattr(export, "_run_torch", lambda *args: honest(*args) * (1 + 1e-3))
+    with pytest.raises(UserError, match=r"differ from the net's by 1\.0e-03 of the largest"):
+        export.export(net, tmp_path, "torch")
+    monkeypatch.setattr(export, "_run_torch", lambda *args: honest(*args) * np.nan)
+    with pytest.raises(UserError, match="differ from the net's by nan"):
+        export.export(net, tmp_path, "torch")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_mistakes_are_one_sentence(net: Trained, tmp_path: Path, command: Export, monkeypatch: pytest.MonkeyPatch):
+    run = saved(net, tmp_path / "net.ckpt")
+    assert "say with --out where to write it" in command(run)[2]
+    assert "there is no picture away.jpg" in command(run, "--out", tmp_path, "--pictures", "away.jpg")[2]
+    assert "there is no checkpoint" in command(tmp_path / "none.ckpt")[2]
+    assert command()[0] == 2
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    code, out, err = command(run, "--out", tmp_path / "out")
+    assert (code, out) == (1, "")
+    assert err == "error: onnxscript is not installed, which ONNX needs: pip install 'alexnet_pl[export]'"
+    assert not (tmp_path / "out").exists()
