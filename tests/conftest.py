@@ -36,7 +36,7 @@ TINY = (
 """Overrides under which a run takes a second besides its start."""
 
 
-LONGEST = ("parallel", "launch", "readme", "train", "bench", "prepare", "logger", "axes", "config")
+LONGEST = ("parallel", "launch", "readme", "train", "bench", "prepare", "logger", "agent", "axes", "config")
 """Files that take longest, the longest first: a worker has a whole file, and one at the end would leave others idle"""
 
 
