@@ -110,7 +110,7 @@ def modules(source: Path, folder: Path) -> dict[str, data.Pictures]:
 
 def fed(pictures: data.Pictures, device: torch.device, batches: int) -> float:
     """Pictures per second that reach the device, read ahead by threads."""
-    pictures.device, pictures.mean = device, pictures.mean.to(device)
+    pictures.mean = pictures.mean.to(device)
     pictures.train.pinned = device.type == "cuda"  # type: ignore[union-attr]
     rows = torch.arange(batches * BATCH) % len(pictures.train)
     start = time.perf_counter()

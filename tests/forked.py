@@ -29,8 +29,9 @@ from tests.conftest import environment
 
 PRELOAD = [
     "torch", "torch._dynamo", "torch.distributed.tensor", "pytorch_lightning", "alexnet_pl.train", "alexnet_pl.module",
-    "alexnet_pl.checkpoints", "alexnet_pl.report", "alexnet_pl.prepare", "pyarrow.parquet", "tests.ranks",
-    "tests.warm",
+    "alexnet_pl.checkpoints", "alexnet_pl.report", "alexnet_pl.prepare", "pyarrow.parquet", "plotly.graph_objects",
+    "plotly.subplots", "matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg",
+    "tests.ranks", "tests.warm",
 ]  # fmt: skip
 
 
@@ -42,14 +43,15 @@ def context() -> ForkServerContext:
 
 
 class Process:
-    """`python -m MODULE ARGS` in a folder, in the background; used as a Popen."""
+    """`python -m MODULE ARGS` in a folder, in the background; used as a Popen. Or `python SCRIPT ARGS`, by its path."""
 
-    def __init__(self, folder: Path, module: str, *args: str) -> None:
+    def __init__(self, folder: Path, module: str | Path, *args: str, **variables: str) -> None:
         self.args = (module, *args)
         self._output = tempfile.TemporaryDirectory()
         self._streams = [Path(self._output.name) / name for name in ("out", "err")]
-        words = ["-m", *self.args]
-        self._process = context().Process(target=_first, args=(words, folder, environment(folder), self._streams))
+        words = [str(module), *args] if isinstance(module, Path) else ["-m", module, *args]
+        env = environment(folder) | variables
+        self._process = context().Process(target=_first, args=(words, folder, env, self._streams))
         self._process.start()
         assert self._process.pid
         self.pid = self._process.pid
@@ -113,14 +115,16 @@ def _run(words: list[str], env: dict[str, str]) -> NoReturn:
     os.environ.clear()
     os.environ.update(env)
     GlobalHydra.instance().clear()  # that of the sweep whose job this is
-    flag, module, *args = words
-    assert flag == "-m"
-    sys.argv[1:] = args
-    if not hasattr(sys.modules.get(module), "__path__"):
-        sys.modules.pop(module, None)
     code: Any = None
     try:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        if words[0] == "-m":
+            _, module, *sys.argv[1:] = words
+            if not hasattr(sys.modules.get(module), "__path__"):
+                sys.modules.pop(module, None)
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        else:
+            sys.argv = words
+            runpy.run_path(words[0], run_name="__main__")
     except SystemExit as end:
         code = end.code
         if isinstance(code, str):

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import io
 import os
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
-from unittest import mock
 
 import pytest
 
@@ -35,9 +31,6 @@ ONE = {
     "trainer=towers": ["trainer.accelerator=cpu"],
     "trainer=ddp": ["trainer.accelerator=cpu"],
 }
-
-INSIDE = {"alexnet_pl.evaluate", "alexnet_pl.predict", "alexnet_pl.export"}
-"""Commands that are run in this process: a new one would first import torch for some seconds."""
 
 
 @pytest.fixture(scope="module")
@@ -67,11 +60,6 @@ def scaled(command: str) -> list[str]:
 
 
 def run(command: list[str], folder: Path) -> str:
-    if command[1] == "-m" and command[2] in INSIDE:
-        out, module = io.StringIO(), importlib.import_module(command[2])
-        with contextlib.chdir(folder), mock.patch.object(sys, "argv", command[2:]), contextlib.redirect_stdout(out):
-            module.main()
-        return out.getvalue()
     env = environment(folder)
     env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
     result = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=200)
