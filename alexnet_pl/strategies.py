@@ -46,6 +46,16 @@ def lost(error: BaseException) -> bool:
     return isinstance(error, DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
 
 
+def leave() -> None:
+    """End the connections between the processes of a run; all of them must come here.
+
+    A process that ends with open ones can crash on its way out, in the threads that serve them (gloo, torch 2.15).
+    """
+    if dist.is_initialized():
+        dist.barrier()  # who closes first would be an error to the others
+        dist.destroy_process_group()
+
+
 class SharedNet(ModelParallelStrategy):
     """Lightning's strategy for nets over several devices, with checkpoints as those of a net on one.
 

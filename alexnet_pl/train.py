@@ -30,7 +30,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from alexnet_pl import ROOT, checks, config, describe, keys, launch, layouts, runs, sweep
-from alexnet_pl.errors import ConfigError, InUse, TrainingError, UserError
+from alexnet_pl.errors import ConfigError, Interrupted, InUse, TrainingError, UserError
 
 OmegaConf.register_new_resolver("folder_name", runs.folder_name, replace=True)
 OmegaConf.register_new_resolver("describe_keys", keys.describe, replace=True)
@@ -180,8 +180,11 @@ def train(cfg: DictConfig) -> None:
             _end(error, aloud=True)
     try:
         fit(run_config, run)
+        _leave_together()
     except BaseException as error:
         reason = sweep.told(error)
+        if isinstance(reason, Interrupted):
+            _leave_together()
         if not run.failure:  # of several processes, the first to fail knows why
             run.fail(str(reason or f"{type(error).__name__}: {error}"))
         if reason is None:
@@ -189,6 +192,13 @@ def train(cfg: DictConfig) -> None:
         _end(reason)  # here already: Hydra would add lines of its own
     if first:
         print(f"done: {run.folder}")
+
+
+def _leave_together() -> None:
+    """See `strategies.leave`; torch is imported by the time this is called."""
+    from alexnet_pl import strategies
+
+    strategies.leave()
 
 
 def _leave(ending: launch.Ending, run: runs.Run, before: int) -> None:

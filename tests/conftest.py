@@ -14,15 +14,18 @@ from unittest import mock
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch starts its threads; the tests themselves run in parallel
 
+import functools
+
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from alexnet_pl import ROOT, checks, runs
+from alexnet_pl import ROOT, checks, data, runs
 from alexnet_pl.config import Config
 from alexnet_pl.train import main
 
 torch.set_num_threads(1)
+data.shapes = functools.cache(data.shapes)  # drawn once for all runs of a worker, and of its forks
 
 TINY = (
     "logger=csv",
@@ -36,8 +39,13 @@ TINY = (
 """Overrides under which a run takes a second besides its start."""
 
 
-LONGEST = ("parallel", "launch", "readme", "train", "bench", "prepare", "logger", "agent", "axes", "config")
+LONGEST = ("parallel", "launch", "readme", "sweeps", "train", "logger", "prepare", "agent", "export", "config", "bench")
 """Files that take longest, the longest first: a worker has a whole file, and one at the end would leave others idle"""
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores, as some tests wait most of their time: for a server, or for a run to be told."""
+    return (os.cpu_count() or 1) + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,5 +1,8 @@
 """What a process that composes configurations does once: done in the server that tests/forked.py forks from."""
 
+from alexnet_pl import data
 from tests.conftest import composed
 
 composed("experiment=figure1")
+for split in data.SHAPES.values():
+    data.shapes(*split)
