@@ -186,6 +186,10 @@ def _run(arguments: argparse.Namespace, words: list[str]) -> bool:
         else:
             written = draw_guesses(found, arguments.figure)
         console.print(f"drawn: {', '.join(map(str, written))}")
+        if net.run and written[0].suffix == ".png":
+            from alexnet_pl import logger  # and Lightning with it, which nothing else needs
+
+            logger.attach(net.run, {}, {"predictions": written[0]})
     return bool(said)
 
 
