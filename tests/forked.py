@@ -22,6 +22,7 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any, NoReturn
 
+import torch
 from hydra.core.global_hydra import GlobalHydra
 
 from alexnet_pl import launch
@@ -106,6 +107,14 @@ def _first(words: list[str], folder: Path, env: dict[str, str], streams: list[Pa
     _run(words, env)
 
 
+def _threads_anew() -> None:
+    """Make torch's pool of threads anew after a fork, before there is a second thread that could do so, too.
+
+    Two at once abort the process ("Invalid thread pool!", torch 2.15).
+    """
+    torch.set_num_threads(1)
+
+
 def _run(words: list[str], env: dict[str, str]) -> NoReturn:
     """What exec, a new interpreter and its end would do."""
     os.setsid()
@@ -115,6 +124,7 @@ def _run(words: list[str], env: dict[str, str]) -> NoReturn:
     os.environ.clear()
     os.environ.update(env)
     GlobalHydra.instance().clear()  # that of the sweep whose job this is
+    _threads_anew()
     code: Any = None
     try:
         if words[0] == "-m":
