@@ -142,7 +142,7 @@ class Data:
     color_noise: ColorNoise = ColorNoise.off
     """add random multiples of the principal components of the set's colours to each training picture; paper: of a tenth
     of the eigenvalues, pixels taken as 0..1, as its formula says; released_2012: of a tenth of their square roots, then
-    divide by 1.1: on ImageNet 2 to 17 times as strong, and what the published numbers were made with"""
+    divide by 1.1: on ImageNet 2 to 13 times as strong, and what the published numbers were made with"""
     color_noise_until: int | None = None
     """so many epochs have it, the later ones not (null: all; net 145: 67)"""
     workers: int | None = None

@@ -48,12 +48,12 @@ class Centred(nn.Module):
 
     def __init__(self, net: Trained) -> None:
         super().__init__()
-        self.net, self.scale = net.net, net.cfg.data.scale
+        self.net, self.scale, self.classes = net.net, net.cfg.data.scale, len(net.classes)
         self.register_buffer("mean", net.mean.permute(2, 0, 1).contiguous())
 
     def forward(self, pixels: Tensor) -> Tensor:
         """float32 (N, 3, H, W), RGB of 0..255 -> logits (N, classes)."""
-        return self.net((pixels - self.mean) / self.scale)
+        return self.net((pixels - self.mean) / self.scale)[:, : self.classes]
 
 
 def export(net: Trained, folder: Path, form: str = "onnx", pictures: Sequence[Tensor] = ()) -> float:

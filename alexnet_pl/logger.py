@@ -114,21 +114,21 @@ def attach(run: runs.Run, summary: dict[str, float], pictures: dict[str, Path]) 
     An offline run gets another folder of W&B's, which `sync` sends to the same run there.
 
     Args:
-        summary: what to put beside the run's last metrics, {"evaluate/top1_error": 0.4}.
+        summary: what to put beside the run's last metrics, {"evaluate/10-probabilities/error": 0.4}.
         pictures: image files by their keys; `kernels` and `predictions` have panels in the report's workspace.
 
     Returns:
-        Whether it was done: not where the run has no W&B run, and not where W&B fails, which is said.
+        Whether it was done: not where the run is not done, or has no W&B run, and not where W&B fails, which is said.
     """
     try:
-        if not any(run.folder.glob("wandb/*run-*")) or not (experiment := _open(run)):
+        if not run.done or not any(run.folder.glob("wandb/*run-*")) or not (experiment := _open(run)):
             return False
         import wandb
 
         experiment.summary.update(summary)
         if pictures:
             experiment.log({key: wandb.Image(str(path)) for key, path in pictures.items()})
-        experiment.finish(exit_code=0 if run.done else 1)
+        experiment.finish(exit_code=0)
     except Exception as error:
         _say("did not take the results", error, "the run's folder has them")
         return False

@@ -25,12 +25,14 @@ import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TextIO
 
 from omegaconf import OmegaConf
 
 from alexnet_pl import provenance
+from alexnet_pl.config import Config
 from alexnet_pl.errors import ConfigError, InUse
 from alexnet_pl.files import lock, read_json, write
 
@@ -95,9 +97,19 @@ def bookkeeping(key: str) -> bool:
 
 
 def differences(a: dict[str, Any], b: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Dotted keys whose values differ between two configurations, bookkeeping left out."""
-    a, b = flatten(a), flatten(b)
+    """Dotted keys whose values differ between two configurations, bookkeeping left out.
+
+    A key that one of them does not have, as it is from before there was such a key, counts as its default.
+    """
+    a, b = (_defaults() | flatten(config) for config in (a, b))
     return {k: (a.get(k), b.get(k)) for k in sorted(a | b) if a.get(k) != b.get(k) and not bookkeeping(k)}
+
+
+@cache
+def _defaults() -> dict[str, Any]:
+    plain = OmegaConf.to_container(OmegaConf.structured(Config), enum_to_str=True)
+    assert isinstance(plain, dict)
+    return {key: value for key, value in flatten({str(k): v for k, v in plain.items()}).items() if value != "???"}
 
 
 def flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -52,9 +52,13 @@ class Trained:
         d = self.cfg.data
         return augment.evaluated(images.to(self.device), self.mean, d.picture_size, d.scale, views)
 
-    @torch.inference_mode()
     def logits(self, images: Tensor, views: int = 1) -> Tensor:
-        """uint8 squares (n, S, S, 3) -> float32 (n, views, classes)."""
+        """uint8 squares (n, S, S, 3) -> float32 (n, views, classes); a net may have more outputs than that."""
+        return self.outputs(images, views)[:, :, : len(self.classes)]
+
+    @torch.inference_mode()
+    def outputs(self, images: Tensor, views: int = 1) -> Tensor:
+        """uint8 squares (n, S, S, 3) -> all that the net puts out, float32 (n, views, outputs)."""
         layout = torch.channels_last if self.cfg.model.channels_last else torch.contiguous_format
         dtype = next(self.net.parameters()).dtype
         inputs = self.input(images, views).to(dtype).contiguous(memory_format=layout)
@@ -91,7 +95,7 @@ def load(path: str | Path, weights: list[str] | None = None) -> Trained:
 def _file(folder: Path, name: str) -> Path:
     if name not in WEIGHTS:
         return Path(name).expanduser()
-    last = runs.checkpoint(str(folder))
+    last = runs.checkpoint(str(folder), "run")
     file = last.with_name(f"{name}.ckpt")
     if not file.is_file():
         raise ConfigError(f"{last.parent} has no {name}.ckpt: a run without validation keeps last.ckpt only")
@@ -144,18 +148,18 @@ def begin_with(net: nn.Module, path: str) -> list[str]:
     Raises:
         ConfigError: they have none in common, or one of another shape.
     """
-    state = _read(runs.checkpoint(path, "pretrained"))["state_dict"]
-    layers = [name for name, layer in net.named_children() if isinstance(layer, nn.Conv2d | model.LocalConv2d)]
-    layers = [name for name in layers if f"net.{name}.weight" in state]
+    given = load(runs.checkpoint(path, "pretrained")).net
+    names = [name for name, layer in net.named_children() if isinstance(layer, nn.Conv2d | model.LocalConv2d)]
+    layers = [name for name in names if hasattr(given, name)]
     if not layers:
         raise ConfigError(f"pretrained={path} is of a net without the layers of this one")
     for name in layers:
         for parameter, own in net.get_submodule(name).named_parameters():
-            given = state[f"net.{name}.{parameter}"]
-            if given.shape != own.shape:
-                there, here = tuple(given.shape), tuple(own.shape)
+            other = given.get_submodule(name).get_parameter(parameter)
+            if other.shape != own.shape:
+                there, here = tuple(other.shape), tuple(own.shape)
                 raise ConfigError(f"pretrained={path} has {name}.{parameter} of {there}, and here it is of {here}")
-            own.data.copy_(given)
+            own.data.copy_(other)
     return layers
 
 

@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from alexnet_pl import paper, report, runs
 from alexnet_pl.errors import ConfigError
@@ -160,7 +161,7 @@ def test_errors_and_their_difference_are_numpys(tmp_path: Path, monkeypatch: pyt
     ],
 )
 def test_verdicts(points: float, mean: float, error: float | None, said: str) -> None:
-    assert ablation.verdict(points, Change(mean, error)) == said
+    assert ablation.verdict(points, Change(mean, error, freedom=8)) == said
 
 
 def test_ten_views_count_where_all_have_them(tmp_path: Path) -> None:
@@ -241,7 +242,7 @@ def test_both_pictures_show_both_lines(written: Path) -> None:
 def test_the_page_has_errors_and_verdicts(written: Path) -> None:
     page = (written / "report.html").read_text()
     for text in ("14.15 ± 0.07", "+2.00 ± 0.07", "42.03 / 19.36", "ten views", "same sign", "+1.4",
-                 "validation top-5", "Response normalization lowers", "shapes, 4 epochs"):  # fmt: skip
+                 "validation top-5", "Response normalization lowers", "shapes (10 classes), 4 epochs"):  # fmt: skip
         assert text in page, text
     assert "Epochs to the target" not in page
     assert "<i>no</i>" not in page
@@ -340,10 +341,10 @@ def test_claims_are_tested_as_far_as_their_sweeps_are(tmp_path: Path) -> None:
     (folder / "sweep.json").unlink()
     one(folder, "off", 1, 0.14)
     one(folder, "on", 1, 0.12, done=False)
-    assert state() == "1 of 2 jobs done on shapes, 4 epochs"
+    assert state() == "1 of 2 jobs done on shapes (10 classes), 4 epochs"
     one(folder, "on", 2, 0.12)
     one(folder, "off", 2, 0.15)
-    assert state() == "3 of 4 jobs done: same sign, one seed (top-1), not measured (top-5) on shapes, 4 epochs"
+    assert state() == "3 of 4 jobs done: same sign, one seed (top-1), not measured (top-5) on shapes (10 classes), 4 epochs"
     one(tmp_path / "mixed", "on", 1, 0.1)
     plain_run(tmp_path / "mixed", "sweep=lrn", window=500, figure__panel="")
     (claim,) = survey(tmp_path)
@@ -355,7 +356,7 @@ def test_claims_are_tested_as_far_as_their_sweeps_are(tmp_path: Path) -> None:
 def test_claims_are_written(written: Path) -> None:
     claims, paths = write_claims(written.parent)
     assert [path.name for path in paths] == ["claims.html", "claims.md"]
-    assert claims[0].state == "4 of 5 jobs done: same sign on shapes, 3 to 4 epochs"
+    assert claims[0].state == "4 of 5 jobs done: same sign on shapes (10 classes), 3 to 4 epochs"
     for path in paths:
         text = path.read_text().replace("\\", "")
         for said in ("3.3", "sweep=lrn", "+1.4 / +1.2 points", "42.03 / 19.36 %, ten views", "4 of 5 jobs done",
@@ -390,3 +391,16 @@ def test_the_command_lets_keys_differ(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(sys, "argv", ["report", str(tmp_path), "--allow", "window", "--allow", "data.size"])
     report.main()
     assert drawn == [(tmp_path, ["window", "data.size"])]
+
+
+def test_differences_equal_welchs_test() -> None:
+    """Standard error, degrees of freedom and the bound for 95 %, against SciPy's; the same runs are paired."""
+    a, b = [0.41, 0.43, 0.40], [0.39, 0.395, 0.401, 0.37]
+    ours, theirs = ablation.change(ablation.Mean(a), ablation.Mean(b)), stats.ttest_ind(a, b, equal_var=False)
+    assert ours.error == pytest.approx(ours.mean / theirs.statistic)
+    assert ours.freedom == pytest.approx(theirs.df)
+    assert (abs(ours.mean) > ours.margin) == (theirs.pvalue < 0.05)
+    low, high = theirs.confidence_interval(0.95)
+    assert ours.margin == pytest.approx((high - low) / 2)
+    pairs, theirs = ablation.paired(ablation.Mean(a), ablation.Mean(b[:3])), stats.ttest_rel(a, b[:3])
+    assert (pairs.mean / pairs.error, pairs.freedom) == pytest.approx((theirs.statistic, theirs.df))

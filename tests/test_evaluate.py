@@ -168,7 +168,7 @@ def test_one_view_gives_the_validation_error_of_training(
     assert found["error"] == pytest.approx(last["val/error"], abs=1e-9)
     assert found["nll"] == pytest.approx(last["val/loss"], rel=1e-4)
     figures = ("error", "top5_error", "nll", "calibration_error")
-    assert sent == [(run.folder, {f"evaluate/{key}": found[key] for key in figures})]
+    assert sent == [(run.folder, {f"evaluate/1-probabilities/{key}": found[key] for key in figures})]
     assert found["git"]["commit"] == "0123456789abcdef"
     assert found["members"][0]["checkpoints"] == [str(run.last)]
 

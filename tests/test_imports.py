@@ -94,7 +94,7 @@ ROOMS = {
     "pyarrow": {"cifar10", "store", "sources.shards", "prepare.packing", "evaluate.records"},
     "onnxruntime": {"export"},
     "onnxscript": {"export"},
-    "scipy": {"sources.ilsvrc"},
+    "scipy": {"sources.ilsvrc", "report.ablation"},
     "pytorch_lightning": {"data", "module", "logger", "watchdog", "progress", "checkpoints", "strategies", "train"},
     "omegaconf": {"paper", "config", "checks", "runs", "trained", "sweep", "train"},
 }

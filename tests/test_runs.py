@@ -158,3 +158,9 @@ def test_whoever_sees_an_identity_finds_its_configuration(tmp_path: Path, monkey
     monkeypatch.setattr(runs, "write", lambda path, text: (written.append(path.name), write(path, text)))
     runs.Run(tmp_path).start({"seed": 1}, [])
     assert written == ["config.yaml", "run.json"]
+
+
+def test_a_key_that_is_newer_than_a_run_counts_as_its_default():
+    old = {"model": {"name": "convnet"}, "data": {"batch_size": 64}}
+    assert runs.differences(old, old | {"scale": "paper", "model": {"name": "convnet", "width": 1.0}}) == {}
+    assert runs.differences(old, old | {"model": {"name": "convnet", "width": 0.5}}) == {"model.width": (1.0, 0.5)}

@@ -90,8 +90,9 @@ def evaluate(
     console.print(title)
     show(looked, found, console)
     show_classes(together, classes, console)
-    if len(found) == 1 and settings.split == "val":
-        attach(found[0], {f"evaluate/{key}": value for key, value in summary(together).items()}, {})
+    if len(found) == 1 and settings.data is None:
+        results = summary(together).items()
+        attach(found[0], {f"evaluate/{settings.name}/{key}": value for key, value in results}, {})
 
 
 def describe(found: list[runs.Run], settings: Settings, pictures: int, data: str) -> str:

@@ -73,7 +73,7 @@ def alike(net: Trained, found: Sequence[Guess], gallery: Files | Packed, console
         UserError: the gallery has no picture.
     """
     last = hidden(net)
-    parts = [last.logits(torch.stack([g.square for g in found[i : i + 64]]))[:, 0] for i in range(0, len(found), 64)]
+    parts = [last.outputs(torch.stack([g.square for g in found[i : i + 64]]))[:, 0] for i in range(0, len(found), 64)]
     with Meter("comparing", len(gallery.names), Console(stderr=True)) as meter:
         nearest = neighbours(last, torch.cat(parts), [guess.name for guess in found], gallery, meter.advance)
     if not any(nearest):

@@ -55,7 +55,7 @@ def neighbours(
     nearest, which = wanted.new_empty(len(wanted), 0), torch.empty(len(wanted), 0, dtype=torch.long)
     for numbers, squares in batches(gallery):
         # not by a matrix product, which loses the digits of small distances
-        apart = torch.cdist(wanted, net.logits(squares)[:, 0], compute_mode="donot_use_mm_for_euclid_dist")
+        apart = torch.cdist(wanted, net.outputs(squares)[:, 0], compute_mode="donot_use_mm_for_euclid_dist")
         for column, number in enumerate(numbers if own else []):
             if (row := own.get(Path(gallery.names[number]).resolve())) is not None:
                 apart[row, column] = torch.inf

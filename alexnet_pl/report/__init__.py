@@ -148,6 +148,8 @@ def main() -> None:
     args = parser.parse_args()
     if (args.folder is None) == (args.claims is None):
         parser.error("give a folder, or --claims")
+    if (args.claims or args.kernels) and (args.wandb or args.allow or (args.claims and args.kernels)):
+        parser.error("--claims and --kernels stand alone")
     if args.wandb_dry_run and not args.wandb:
         parser.error("--wandb-dry-run needs --wandb ENTITY/PROJECT")
     console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)

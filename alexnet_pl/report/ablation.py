@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
-from math import hypot, sqrt
+from math import sqrt
 from statistics import fmean, stdev
 from typing import Any
+
+from scipy.special import stdtrit
 
 from alexnet_pl import paper, runs
 from alexnet_pl.report.compare import Panel
@@ -45,10 +47,16 @@ class Mean:
 
 @dataclass(frozen=True)
 class Change:
-    """A difference of two means, with its standard error where both have several seeds."""
+    """A difference of two means, with its standard error and degrees of freedom where both have several seeds."""
 
     mean: float
     error: float | None
+    freedom: float = 1.0
+
+    @property
+    def margin(self) -> float | None:
+        """How far from nothing chance alone puts it in 19 of 20 cases (Student's t)."""
+        return None if self.error is None else float(stdtrit(self.freedom, 0.975)) * self.error
 
 
 def finished(line: Line) -> list[Drawn]:
@@ -71,10 +79,19 @@ def _last(run: Drawn, error: str) -> float | None:
 
 def change(of: Mean, against: Mean) -> Change:
     """How much higher one error is than another; the seeds of two nets are taken as independent."""
-    error = None
-    if of.spread is not None and against.spread is not None:
-        error = hypot(of.spread / sqrt(len(of.values)), against.spread / sqrt(len(against.values)))
-    return Change(of.mean - against.mean, error)
+    if of.spread is None or against.spread is None:
+        return Change(of.mean - against.mean, None)
+    parts = [each.spread**2 / len(each.values) for each in (of, against) if each.spread is not None]
+    freedoms = [len(each.values) - 1 for each in (of, against)]
+    below = sum(part**2 / freedom for part, freedom in zip(parts, freedoms, strict=True))
+    return Change(of.mean - against.mean, sqrt(sum(parts)), sum(parts) ** 2 / below if below else 1.0)  # Welch's
+
+
+def paired(of: Mean, against: Mean) -> Change:
+    """The same for two errors of the same runs, seed by seed."""
+    each = Mean([a - b for a, b in zip(of.values, against.values, strict=True)])
+    n = len(each.values)
+    return Change(each.mean, None if each.spread is None else each.spread / sqrt(n), max(1.0, n - 1))
 
 
 def baseline(panel: Panel, claims: list[paper.Claim]) -> Line:
@@ -123,10 +140,15 @@ def _pairs(difference: paper.Difference, panel: Panel) -> list[tuple[Line, Line]
     """The lines that are the difference's arms; of several, those that agree in whatever else is compared."""
     done = [line for line in panel.lines if any(run.run.done for run in line.runs)]
     ofs, others = ([line for line in done if fits(arm, line)] for arm in (difference.of, difference.against))
-    rest = [key for key in panel.compare if key not in difference.of | difference.against]
-    pairs = list(product(ofs, others))
-    alike = [(a, b) for a, b in pairs if all(a.runs[0].value(key) == b.runs[0].value(key) for key in rest)]
-    return pairs if len(pairs) == 1 else alike
+    arms = difference.of | difference.against
+    rest = [
+        key  # a group such as model is told by the arms' settings in it, and an experiment is what its arm needs
+        for key in panel.compare
+        if key not in ("seed", "experiment") and not any(arm == key or arm.startswith(f"{key}.") for arm in arms)
+    ]
+    return [
+        (a, b) for a, b in product(ofs, others) if all(a.runs[0].value(key) == b.runs[0].value(key) for key in rest)
+    ]
 
 
 def _judge(
@@ -143,22 +165,25 @@ def _judge(
     used = what([of, against])
     if errors[0] is None or errors[1] is None:
         return Judged(claim, top, points, "not measured", said, None, used)
-    ours = change(errors[0], errors[1])
+    ours = paired(errors[0], errors[1]) if of is against else change(errors[0], errors[1])
     return Judged(claim, top, points, verdict(points, ours), said, ours, used)
 
 
 def verdict(points: float, ours: Change) -> str:
-    """Whether our difference has the sign of the paper's; within two standard errors of nothing, it has none."""
-    if ours.error is not None and abs(ours.mean) <= 2 * ours.error:
+    """Whether our difference has the sign of the paper's; within what chance may do, it has none."""
+    if ours.margin is not None and abs(ours.mean) <= ours.margin:
         return "within spread"
     said = "no difference" if not ours.mean else "same sign" if (ours.mean > 0) == (points > 0) else "opposite"
     return said + ", one seed" * (ours.error is None)
 
 
 def what(lines: list[Line]) -> str:
-    """Data set, scale where it is not the paper's, and length of the lines' runs: `shapes, scale=smoke, 2 epochs`."""
+    """Data set, scale where it is not the paper's, and length of the lines' runs: `shapes (10 classes), scale=smoke, 2
+    epochs`."""
     drawn = [run for line in lines for run in finished(line)]
-    data = list(dict.fromkeys(str(run.config["data"]["name"]) for run in drawn))
+    sets = [run.config["data"] for run in drawn]
+    data = list(dict.fromkeys(f"{one['name']} ({one['num_classes']} classes)" for one in sets))
     data += [f"scale={scale}" for scale in sorted({run.value("scale") for run in drawn} - {"", "paper"})]
     epochs = " to ".join(dict.fromkeys(f"{of(run.epochs for run in drawn):.4g}" for of in (min, max)))
-    return f"{', '.join(data)}, {epochs} epochs"
+    cut = any(run.flat.get("trainer.limit_train_batches") not in (None, 1.0) for run in drawn)
+    return f"{', '.join(data)}, {epochs} epochs" + " cut short by trainer.limit_train_batches" * cut

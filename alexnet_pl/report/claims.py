@@ -46,7 +46,7 @@ class Tested:
     def _state(self, folder: Folder) -> str:
         state = "done" if folder.done == folder.jobs else f"{folder.done} of {folder.jobs} jobs done"
         if not folder.report:
-            return state
+            return f"{state}: {folder.problem}" if folder.problem and folder.done else state
         tops: dict[str, list[str]] = {}
         for one in self._judged(folder):
             tops.setdefault(one.verdict, []).append(one.top)
@@ -115,11 +115,13 @@ def both(top1: float | None, top5: float | None, form: str) -> str:
 
 def survey(root: Path) -> list[Tested]:
     """Every claim with the folders below `root` whose runs are of its sweep."""
+    if not root.is_dir() or (root / "run.json").is_file():
+        raise ConfigError(f"{root} is not a folder with folders of runs in it: give one such as runs")
     claims = [Tested(claim) for claim in paper.claims()]
     begun = {path.parent.parent for path in root.rglob("run.json")} | {path.parent for path in root.rglob("sweep.json")}
     console = Console(stderr=True)
     for path in track(sorted(begun), "reading runs", console=console, transient=True, disable=not console.is_terminal):
-        names = _sweeps(path) | {path.relative_to(root).as_posix()}
+        names = _sweeps(path)
         here = [one for one in claims if one.claim.sweep and one.claim.sweep in names]
         if here:
             folder = _folder(path)

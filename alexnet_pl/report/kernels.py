@@ -25,7 +25,8 @@ COLUMNS = 16
 GAP = 1
 """Pixels of a kernel between two of them"""
 SPECIALISED = 3.0
-"""Standard errors between the towers' means from which on chance explains nothing"""
+"""Standard errors between the towers' means from which on they are said to specialise: a rule of thumb, as the kernels
+of one net are no independent draws"""
 
 
 def kernels(net: Trained, path: Path | None = None) -> dict[str, float]:
@@ -45,6 +46,8 @@ def kernels(net: Trained, path: Path | None = None) -> dict[str, float]:
         if net.run is None:
             raise ConfigError(f"{net.name} is not the net of a run: say where its kernels are to be drawn")
         path = net.run.folder / "kernels.png"
+    if not hasattr(net.net, "conv1"):
+        raise ConfigError(f"{net.name} has no conv1 (model.drop_layers), and so no first kernels to draw")
     weights = net.net.get_parameter("conv1.weight").detach().float().cpu().numpy()
     towers = np.split(weights, net.cfg.model.towers)
     found = specialisation(towers)

@@ -133,8 +133,8 @@ def _verdicts(report: Report) -> str:
 
 
 VERDICTS = """<p class="small">Differences of error in percentage points, ours ± their standard error. <b>within
-spread</b>: ours is at most two standard errors. <b>one seed</b>: nothing is known of the spread. The last column says
-what our runs were: only ImageNet at full length is the paper's experiment.</p>
+spread</b>: seeds alone may put ours there (Student's t, 95 %). <b>one seed</b>: nothing is known of the spread. The
+last column says what our runs were: only ImageNet at full length is the paper's experiment.</p>
 """
 
 

@@ -116,7 +116,7 @@ def errors(report: Report) -> tuple[list[str], list[Section]]:
     columns = [error for error in ERRORS if any(measured(line, error) for line in lines)]
     published = any(_published(report.claims, line) for line in lines)
     heads = ["", "seeds", *(f"{error} (%)" for error in columns), "top-1 against the baseline"]
-    heads += ["paper (%)"] * published
+    heads += ["published (%)"] * published
     sections = []
     for panel in panels:
         base = baseline(panel, report.claims)
@@ -158,7 +158,7 @@ def judged(report: Report) -> list[Judged]:
     return [judged for claim in report.claims for judged in judge(claim, report.panels)]
 
 
-VERDICT_HEADS = ["claim", "error of ... minus that of ...", "paper", "ours", "verdict", "our runs"]
+VERDICT_HEADS = ["claim", "error of ... minus that of ...", "published", "ours", "verdict", "our runs"]
 
 
 def verdicts(found: list[Judged]) -> list[list[str]]:
