@@ -344,7 +344,8 @@ def test_claims_are_tested_as_far_as_their_sweeps_are(tmp_path: Path) -> None:
     assert state() == "1 of 2 jobs done on shapes (10 classes), 4 epochs"
     one(folder, "on", 2, 0.12)
     one(folder, "off", 2, 0.15)
-    assert state() == "3 of 4 jobs done: same sign, one seed (top-1), not measured (top-5) on shapes (10 classes), 4 epochs"
+    said = "same sign, one seed (top-1), not measured (top-5) on shapes (10 classes), 4 epochs"
+    assert state() == f"3 of 4 jobs done: {said}"
     one(tmp_path / "mixed", "on", 1, 0.1)
     plain_run(tmp_path / "mixed", "sweep=lrn", window=500, figure__panel="")
     (claim,) = survey(tmp_path)
