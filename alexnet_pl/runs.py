@@ -52,6 +52,8 @@ BOOKKEEPING = (
 )
 
 
+WEIGHTS = ["last", "best"]
+"""A run's checkpoints by name: after its last epoch, and after the epoch with the lowest validation error"""
 JOB, JOBS = "ALEXNET_PL_JOB", "ALEXNET_PL_JOBS"
 """Environment variables by which a sweep tells a job its place, `3 of 8`, and itself the number of its jobs."""
 
@@ -65,7 +67,12 @@ def folder_name(overrides: Iterable[str]) -> str:
     plain = [o.lstrip("+~") for o in overrides]
     named = {o.split("=")[0]: o for o in plain}  # of a key given twice, the last counts
     kept = sorted(override for key, override in named.items() if not bookkeeping(key))
-    name = re.sub(r"[^\w.,=+-]+", "_", ",".join(kept)) or "defaults"
+    return file_name(",".join(kept)) or "defaults"
+
+
+def file_name(text: str) -> str:
+    """A text as the name of a folder: `_` for what file systems mind, a checksum for the rest of a long one."""
+    name = re.sub(r"[^\w.,=+-]+", "_", text)
     if len(name) > 150:  # file systems end at 255 bytes
         name = f"{name[:140]}-{hashlib.sha1(name.encode()).hexdigest()[:8]}"
     return name

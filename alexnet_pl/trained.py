@@ -19,9 +19,6 @@ from torch import Tensor, nn
 from alexnet_pl import augment, config, model, runs
 from alexnet_pl.errors import ConfigError
 
-WEIGHTS = ("last", "best")
-"""A run's checkpoints by name: after its last epoch, and after the epoch with the lowest validation error."""
-
 
 @dataclass
 class Trained:
@@ -70,7 +67,7 @@ def load(path: str | Path, weights: list[str] | None = None) -> Trained:
 
     Args:
         path: a run folder, a folder of one run, or a checkpoint file.
-        weights: names of the run's checkpoints (`WEIGHTS`) or files; of several the mean of the weights is taken.
+        weights: names of the run's checkpoints (`runs.WEIGHTS`) or files; of several the mean of the weights is taken.
             None: the last.
     Raises:
         ConfigError: there is no checkpoint, it cannot be read, or the several are not of one net.
@@ -93,7 +90,7 @@ def load(path: str | Path, weights: list[str] | None = None) -> Trained:
 
 
 def _file(folder: Path, name: str) -> Path:
-    if name not in WEIGHTS:
+    if name not in runs.WEIGHTS:
         return Path(name).expanduser()
     last = runs.checkpoint(str(folder), "run")
     file = last.with_name(f"{name}.ckpt")
@@ -138,13 +135,11 @@ def _mean(checkpoints: list[dict[str, Any]]) -> dict[str, Tensor]:
     }
 
 
-def begin_with(net: nn.Module, path: str) -> list[str]:
-    """Give a net the convolutions of a trained one, in place (the paper's section 6: pre-training, then fine-tuning).
+def begin_with(net: nn.Module, path: str) -> None:
+    """Give a net all convolutions that a trained one has, too, in place (section 6: pre-training, then fine-tuning).
 
     Args:
         path: a run folder, a folder of one run, or a checkpoint file.
-    Returns:
-        The names of the layers: all convolutions that both have.
     Raises:
         ConfigError: they have none in common, or one of another shape.
     """
@@ -160,7 +155,6 @@ def begin_with(net: nn.Module, path: str) -> list[str]:
                 there, here = tuple(other.shape), tuple(own.shape)
                 raise ConfigError(f"pretrained={path} has {name}.{parameter} of {there}, and here it is of {here}")
             own.data.copy_(other)
-    return layers
 
 
 # ------------------------------------------------------------------------------------------------ torchvision

@@ -25,7 +25,7 @@ from rich.table import Column, Table
 
 from alexnet_pl import files, runs
 from alexnet_pl.errors import ConfigError, UserError
-from alexnet_pl.evaluate.settings import NAMED, Settings, called, folder, members
+from alexnet_pl.evaluate.settings import Settings, called, folder, members
 
 if TYPE_CHECKING:
     from alexnet_pl.evaluate.answers import Answers
@@ -155,7 +155,7 @@ def main() -> None:
     )
     averaged = "what is averaged over views and nets (%(default)s)"
     add("--average", choices=["probabilities", "logits"], default=default.average, help=averaged)
-    which = f"checkpoints of each run: {', '.join(NAMED)}, or files; of several the weights are averaged (last)"
+    which = f"checkpoints of each run: {', '.join(runs.WEIGHTS)}, or files; of several the weights are averaged (last)"
     add("--weights", nargs="+", default=default.weights, metavar="NAME", help=which)
     add("--split", choices=["val", "train"], default=default.split, help="which pictures (%(default)s)")
     add("--data", type=Path, metavar="ROOT", help="where the pictures are now (where the run had them)")

@@ -15,7 +15,7 @@ import pyarrow.parquet
 
 from alexnet_pl import files, provenance, runs
 from alexnet_pl.evaluate.answers import BINS, Answers, by_class, calibration, summary
-from alexnet_pl.evaluate.settings import NAMED, Settings
+from alexnet_pl.evaluate.settings import Settings
 
 
 def predictions(found: Answers, names: list[str], classes: list[str], path: Path) -> None:
@@ -102,4 +102,4 @@ def numbers(
 
 
 def _checkpoint(run: runs.Run, name: str) -> Path:
-    return run.last.with_name(f"{name}.ckpt") if name in NAMED else Path(name)
+    return run.last.with_name(f"{name}.ckpt") if name in runs.WEIGHTS else Path(name)

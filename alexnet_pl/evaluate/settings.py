@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from alexnet_pl import runs, store
 from alexnet_pl.errors import ConfigError, nearest
-
-NAMED = ["last", "best"]
-"""What a run's checkpoints are called"""
 
 
 @dataclass
@@ -49,14 +44,16 @@ def members(given: list[Path], settings: Settings) -> list[runs.Run]:
         if not done:
             raise ConfigError(f"no run in {path} is done: name one of them to evaluate it as far as it is")
         found += done
-    named = [name for name in settings.weights if name in NAMED]
+    named = [name for name in settings.weights if name in runs.WEIGHTS]
     for name in settings.weights:
-        if name not in NAMED and not Path(name).expanduser().is_file():
+        if name not in runs.WEIGHTS and not Path(name).expanduser().is_file():
             raise ConfigError(
-                f"--weights {name} is neither a file nor the name of a checkpoint: {nearest(name, NAMED)}"
+                f"--weights {name} is neither a file nor the name of a checkpoint: {nearest(name, runs.WEIGHTS)}"
             )
     if len(found) > 1 and len(named) < len(settings.weights):
-        raise ConfigError(f"a file of weights belongs to one run, but {len(found)} are given: use {' or '.join(NAMED)}")
+        raise ConfigError(
+            f"a file of weights belongs to one run, but {len(found)} are given: use {' or '.join(runs.WEIGHTS)}"
+        )
     for run in found:
         if named and not run.last.is_file():
             raise ConfigError(f"{run.folder} has no checkpoint: the run was not trained yet, or did not keep one")
@@ -74,11 +71,8 @@ def folder(given: list[Path], found: list[runs.Run], settings: Settings) -> Path
         last += f"-{here.root.resolve().name}"
     if len(found) == 1:
         return found[0].folder / "evaluation" / last
-    names = [re.sub(r"[^\w.,=+-]+", "_", str(path).removeprefix("runs/").strip("/")) for path in given]
-    name = "+".join(names)
-    if len(name) > 150:  # file systems end at 255 bytes
-        name = f"{name[:140]}-{hashlib.sha1(name.encode()).hexdigest()[:8]}"
-    return Path("runs/ensembles") / name / last
+    name = "+".join(str(path).removeprefix("runs/").strip("/") for path in given)
+    return Path("runs/ensembles") / runs.file_name(name) / last
 
 
 def called(found: list[runs.Run]) -> list[str]:

@@ -115,7 +115,7 @@ def both(top1: float | None, top5: float | None, form: str) -> str:
 
 def survey(root: Path) -> list[Tested]:
     """Every claim with the folders below `root` whose runs are of its sweep."""
-    if not root.is_dir() or (root / "run.json").is_file():
+    if (root / "run.json").is_file():
         raise ConfigError(f"{root} is not a folder with folders of runs in it: give one such as runs")
     claims = [Tested(claim) for claim in paper.claims()]
     begun = {path.parent.parent for path in root.rglob("run.json")} | {path.parent for path in root.rglob("sweep.json")}
@@ -154,7 +154,7 @@ def write_claims(root: Path) -> tuple[list[Tested], list[Path]]:
     """Write claims.html and claims.md into a folder of sweeps; returns the claims and the paths.
 
     Raises:
-        ConfigError: a file of a run is not what a run writes.
+        ConfigError: the folder is a run, or a file of a run is not what a run writes.
     """
     root.mkdir(parents=True, exist_ok=True)
     claims = survey(root)
