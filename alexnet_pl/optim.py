@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+from torch.optim.sgd import sgd
 
 from alexnet_pl import config
 
@@ -23,6 +24,9 @@ class SGD2012(torch.optim.Optimizer):
     `torch.optim.SGD` keeps the learning rate outside. At a constant rate both take the same steps; where the rate
     changes, this one carries the old velocity on for some ten steps, as the original did. A rate of 0 freezes: neither
     velocity nor decay moves the weights, and the velocity stays.
+
+    torch's fused kernel does it in one pass over the memory instead of four. It takes the learning rate outside as -1,
+    and what it multiplies the gradient with, 1 - dampening, as -lr.
     """
 
     def __init__(self, params: Iterable[Any], lr: float, momentum: float = 0.9, weight_decay: float = 0.0) -> None:
@@ -40,22 +44,35 @@ class SGD2012(torch.optim.Optimizer):
             if not weights or not group["lr"]:
                 continue
             for w in weights:
-                if "velocity" not in self.state[w]:
+                velocity = self.state[w].get("velocity")
+                if velocity is None:
                     self.state[w]["velocity"] = torch.zeros_like(w)
-            velocities = [_here(self.state[w]["velocity"]) for w in weights]
-            gradients = [_here(w.grad) for w in weights if w.grad is not None]
-            weights = [_here(w) for w in weights]
-            torch._foreach_mul_(velocities, group["momentum"])
-            torch._foreach_add_(velocities, gradients, alpha=-group["lr"])
-            if group["weight_decay"]:
-                torch._foreach_add_(velocities, weights, alpha=-group["lr"] * group["weight_decay"])
-            torch._foreach_add_(weights, velocities)
+                elif _here(velocity).stride() != _here(w).stride():  # from a checkpoint of another memory layout
+                    self.state[w]["velocity"] = torch.empty_like(w).copy_(velocity)
+            here = [_here(w) for w in weights]
+            sgd(
+                here,
+                [_laid_out(_here(w.grad), like) for w, like in zip(weights, here, strict=True) if w.grad is not None],
+                [_here(self.state[w]["velocity"]) for w in weights],
+                weight_decay=group["weight_decay"],
+                momentum=group["momentum"],
+                lr=-1.0,
+                dampening=1 + group["lr"],
+                nesterov=False,
+                maximize=False,
+                fused=True,
+            )
         return loss
 
 
 def _here(t: Tensor) -> Tensor:
     """The part of a tensor that this process has; the rule looks at one number at a time."""
     return t.to_local() if isinstance(t, DTensor) else t
+
+
+def _laid_out(t: Tensor, like: Tensor) -> Tensor:
+    """In the order in memory that the kernel, which knows no strides, takes for granted."""
+    return t if t.stride() == like.stride() else torch.empty_like(like).copy_(t)
 
 
 def build(net: nn.Module, cfg: config.Optim) -> torch.optim.Optimizer:

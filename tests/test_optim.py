@@ -115,6 +115,41 @@ def test_state_survives_saving():
     assert torch.equal(run(interrupted=True), run(interrupted=False))
 
 
+@pytest.mark.parametrize("last", [False, True], ids=["NCHW weights", "channels-last weights"])
+def test_memory_layouts_may_differ(last: bool):
+    """A gradient, or a velocity from a checkpoint, that lies otherwise in memory than its weights; against NumPy."""
+    here, there = (torch.channels_last, torch.contiguous_format)[:: 1 if last else -1]
+    rng = np.random.default_rng(3)
+    w, v, *gradients = rng.normal(size=(5, 6, 3, 2, 4))
+    p = nn.Parameter(torch.tensor(w).to(memory_format=here))
+    optimizer = optim.SGD2012([p], lr=0.1, weight_decay=0.01)
+    state = optimizer.state_dict()
+    state["state"] = {0: {"velocity": torch.tensor(v).to(memory_format=there)}}
+    optimizer.load_state_dict(state)
+    for g in gradients:
+        p.grad = torch.tensor(g).to(memory_format=there)
+        optimizer.step()
+        w, v = reference.sgd_2012(w, v, g, 0.1, 0.9, 0.01)
+    np.testing.assert_allclose(p.detach().numpy(), w, rtol=1e-12)
+    np.testing.assert_allclose(optimizer.state[p]["velocity"].numpy(), v, rtol=1e-12)
+
+
+@pytest.mark.parametrize("lr", [0.5, 1e-2, 1e-6])
+def test_single_precision_is_the_rule_to_rounding(lr: float):
+    """Also where the rate is small: the kernel is told 1 + lr, in double precision."""
+    rng = np.random.default_rng(4)
+    w, v = rng.normal(size=1000), np.zeros(1000)
+    p = nn.Parameter(torch.tensor(w, dtype=torch.float32))
+    w = p.detach().numpy().astype(np.float64)
+    optimizer = optim.SGD2012([p], lr=lr, weight_decay=5e-4)
+    for g in rng.normal(size=(5, 1000)).astype(np.float32):
+        p.grad = torch.tensor(g)
+        optimizer.step()
+        w, v = reference.sgd_2012(w, v, g, lr, 0.9, 5e-4)
+    np.testing.assert_allclose(optimizer.state[p]["velocity"].numpy(), v, rtol=1e-5, atol=2e-6 * lr)
+    np.testing.assert_allclose(p.detach().numpy(), w, rtol=1e-6, atol=1e-6)
+
+
 def test_a_parameter_without_gradient_stays():
     p, frozen = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
     optimizer = optim.SGD2012([p, frozen], lr=0.1, weight_decay=1.0)
