@@ -216,7 +216,8 @@ class Trainer:
     num_nodes: int | None = None
     """machines"""
     precision: str | None = None
-    """32-true, bf16-mixed, 16-mixed, bf16-true, ..."""
+    """32-true, bf16-mixed, 16-mixed, bf16-true, ...; auto: bf16-mixed where that is faster, on GPUs that have it and on
+    processors by trial, else 32-true"""
     max_epochs: int | None = None
     """stop after this many epochs"""
     min_epochs: int | None = None
@@ -335,6 +336,9 @@ class Config:
     test_views: int = 0
     """after training, the error on the validation set: 10 averages over ten views of each picture (four corners, the
     centre, and their mirrors), 1 takes the centre; 0: none"""
+    trial: bool = True
+    """before a long run on a processor, try memory layouts and numbers of threads (with trainer.precision=auto also
+    precisions) for a moment, and train by the fastest; false: as the configuration says"""
     watch_steps: int = 500
     """after so many updates, say so if the loss is still that of guessing, and what may be the cause (0: never)"""
     model: Model = field(default_factory=Model)

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from alexnet_pl import store
 from alexnet_pl.config import Config, Data, DataSet, Dropout, Init, LrnScale, Model
-from alexnet_pl.layouts import layout, memory, sent
+from alexnet_pl.layouts import layout, memory, precision, sent
 from alexnet_pl.table import Conv, Step, kept, steps
 
 
@@ -65,7 +65,7 @@ def shared(cfg: Config) -> str:
     if where.processes == 1:
         return ""
     weights, activations = memory(where, cfg.model, plan, cfg.data.batch_size)
-    sends = sent(where, plan, cfg.data.batch_size, str(cfg.trainer.precision or "32-true"))
+    sends = sent(where, plan, cfg.data.batch_size, precision(cfg.trainer))
     return (
         f"{where.name} on {where.processes} devices: each keeps {weights / 1e6:,.0f} MB for weights, gradients and "
         f"velocities and {activations / 1e6:,.0f} MB for the backward pass (fp32), and sends {sends / 1e6:,.1f} MB "
@@ -74,14 +74,20 @@ def shared(cfg: Config) -> str:
 
 
 def length(cfg: Config, pictures: int | None) -> str:
-    """How many pictures a run is going to see, of so many in its set; nothing where that is open."""
+    """How many pictures a run is going to see, of so many in its set, in words; nothing where that is open."""
+    seen = to_see(cfg, pictures)
+    return f"{seen:,} pictures to see" if seen else ""
+
+
+def to_see(cfg: Config, pictures: int | None) -> int | None:
+    """How many pictures a run is going to see, of so many in its set; None where that is open."""
     t, batch_size = cfg.trainer, cfg.data.batch_size
     ends = [t.max_steps * (t.accumulate_grad_batches or 1) * batch_size] if (t.max_steps or -1) > 0 else []
     if (t.max_epochs or -1) > 0 and pictures:
         limit = 1.0 if t.limit_train_batches is None else t.limit_train_batches
         share = limit * pictures if isinstance(limit, float) else limit * batch_size
         ends.append(t.max_epochs * min(pictures, round(share)))
-    return f"{min(ends):,} pictures to see" if ends else ""
+    return min(ends) if ends else None
 
 
 def training_pictures(d: Data) -> int | None:

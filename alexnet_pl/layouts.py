@@ -71,6 +71,15 @@ def wants_gpus(t: Trainer) -> bool:
     return t.accelerator in (None, "auto", "gpu", "cuda")
 
 
+def precision(t: Trainer) -> str:
+    """In what a run computes: trainer.precision, and what null and auto mean here."""
+    if t.precision == "auto" and wants_gpus(t) and gpus():
+        import torch
+
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
+    return "32-true" if t.precision in (None, "auto") else str(t.precision)
+
+
 def gpus() -> int:
     """CUDA devices this process may use."""
     import torch

@@ -38,6 +38,7 @@ class Classifier(pl.LightningModule):
         super().__init__()
         self.cfg, self.image_size = cfg, image_size
         self.net = model.build(cfg.model, image_size, cfg.seed)
+        self.layout = torch.channels_last if cfg.model.channels_last else torch.contiguous_format
         self.batch = parallel.Batch()
         self.spread = False  # whether this process has its part of the net only
         self.images_seen = 0
@@ -75,8 +76,12 @@ class Classifier(pl.LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) float -> logits (N, num_classes)."""
-        layout = torch.channels_last if self.cfg.model.channels_last else torch.contiguous_format
-        return self.net(images.contiguous(memory_format=layout))
+        return self.net(images.contiguous(memory_format=self.layout))
+
+    def lay_out(self, channels_last: bool) -> None:
+        """Keep weights and activations in one memory layout or the other."""
+        self.layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.net.to(memory_format=self.layout)
 
     def configure_optimizers(self) -> Any:
         cfg = self.cfg.optim

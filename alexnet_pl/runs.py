@@ -5,6 +5,7 @@
         run.json        identity: W&B id, overrides, versions, git commit, seed, start
         metrics.csv     one row per window of training pictures and per epoch
         train.log       a line per epoch, and what went wrong
+        speed.json      how it computes, where that was tried
         checkpoints/    last.ckpt, best.ckpt
         done.json       the done mark with the final metrics; or failed.json with the reason
     runs/<name>/sweep.json   the jobs a sweep asked for, started or not
@@ -49,6 +50,7 @@ BOOKKEEPING = (
     "data.download",
     "data.workers",
     "trainer.enable_progress_bar",
+    "trial",
 )
 
 

@@ -22,12 +22,13 @@ from alexnet_pl.config import Trainer
 from alexnet_pl.layouts import Layout
 
 
-def options(t: Trainer, where: Layout) -> dict[str, Any]:
+def options(t: Trainer, where: Layout, precision: str) -> dict[str, Any]:
     """Arguments of Lightning's Trainer: those of the group that are set, with the strategy of the layout.
 
     `plugins` is a list that takes more.
     """
     given: dict[str, Any] = {key: value for key, value in vars(t).items() if value is not None}
+    given["precision"] = precision
     given["plugins"] = [LightningEnvironment()]  # also inside a Slurm job, where Lightning would take over signals
     if where.name == "ddp":
         given["strategy"] = DDPStrategy(gradient_as_bucket_view=True)
@@ -35,7 +36,7 @@ def options(t: Trainer, where: Layout) -> dict[str, Any]:
         given["strategy"] = "auto"
     else:
         given["strategy"] = SharedNet(where.data, where.towers)
-        if given.get("precision") in ("64-true", "64"):  # which Lightning knows for other strategies only
+        if precision in ("64-true", "64"):  # which Lightning knows for other strategies only
             del given["precision"]
             given["plugins"].append(DoublePrecision())
     return given

@@ -4,6 +4,7 @@
     python -m alexnet_pl.train -m model.activation=relu,tanh   one run per value, each in a process of its own
     python -m alexnet_pl.train sweep=figure1                   a named sweep; again: it continues where it stopped
     python -m alexnet_pl.train model=alexnet --describe        the net as a table; nothing runs
+    python -m alexnet_pl.train model=alexnet --estimate        hours and memory of the run, from some measured steps
 
 Only this file and sweep.py know Hydra; torch is imported when a run starts, so that help and completion stay quick.
 """
@@ -42,7 +43,7 @@ for file in sorted((ROOT / "sweeps").glob("*.yaml")):  # a flat folder as a conf
     )
 
 
-DESCRIBE = "--describe"
+DESCRIBE, ESTIMATE, LINK = "--describe", "--estimate", "--link="
 FULL_ERROR = "ALEXNET_PL_FULL_ERROR"
 """Environment variable: 1 where the user set Hydra's HYDRA_FULL_ERROR=1, for tracebacks"""
 
@@ -61,7 +62,7 @@ def fit(cfg: config.Config, run: runs.Run) -> None:
     from pytorch_lightning.callbacks import EarlyStopping
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-    from alexnet_pl import checkpoints, data, logger, module, progress, strategies, trained, watchdog
+    from alexnet_pl import checkpoints, data, logger, module, progress, strategies, trained, trial, watchdog
 
     gc.enable()
     started = time.perf_counter()
@@ -98,7 +99,8 @@ def fit(cfg: config.Config, run: runs.Run) -> None:
                 check_on_train_epoch_end=True,
             )
         )
-    options = strategies.options(cfg.trainer, where)
+    precision = trial.choose(cfg, run, classifier, datamodule, lines.say)
+    options = strategies.options(cfg.trainer, where, precision)
     options["plugins"].append(checkpoints.WholeFiles())
     if options.get("max_steps", -1) > 0:
         callbacks.append(checkpoints.StopAfter(options.pop("max_steps")))
@@ -230,6 +232,30 @@ def _quoted(word: str) -> str:
     return f"{key}={sweep.quoted(path)}"
 
 
+def _look(words: list[str]) -> None:
+    """Show what a configuration is, or what its run would take, and run nothing."""
+    overrides = [word for word in words if word not in (DESCRIBE, ESTIMATE) and not word.startswith(LINK)]
+    option = DESCRIBE if DESCRIBE in words else ESTIMATE
+    if any(word.startswith("-") for word in overrides):
+        raise ConfigError(f"{option} shows one configuration: give it overrides only, KEY=VALUE")
+    with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = checks.check(hydra.compose("config", overrides), to_run=False)
+    if option == DESCRIBE:
+        describe.show(cfg)
+        return
+    links = [word.removeprefix(LINK) for word in words if word.startswith(LINK)]
+    try:
+        link = float(links[-1]) if links else None
+        if link is not None and not 0 < link < float("inf"):
+            raise ValueError
+    except ValueError as error:
+        raise ConfigError(f"{LINK}{links[-1]} is not a rate: give gigabytes per second, {LINK}300") from error
+    from alexnet_pl import estimate
+
+    _quieten()
+    estimate.show(cfg, link)
+
+
 def main() -> None:
     """The command. Exit code 0: done; 1: a mistake or a failure; 75: the folder is in use; 128 + signal: stopped."""
     # What the user asked for; the processes of a run hear of it too.
@@ -244,12 +270,8 @@ def main() -> None:
     # commas, as the names of run folders do.
     sys.argv[1:] = sorted(map(_quoted, sys.argv[1:]), key=lambda word: word not in ("-m", "--multirun"))
     try:
-        if DESCRIBE in sys.argv:
-            overrides = [word for word in sys.argv[1:] if word != DESCRIBE]
-            if any(word.startswith("-") for word in overrides):
-                raise ConfigError(f"{DESCRIBE} shows one configuration: give it overrides only, KEY=VALUE")
-            with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-                describe.show(checks.check(hydra.compose("config", overrides), to_run=False))
+        if DESCRIBE in sys.argv or ESTIMATE in sys.argv:
+            _look(sys.argv[1:])
             return
         hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name="config")(train)()
     except KeyboardInterrupt:

@@ -1,0 +1,225 @@
+"""`--estimate`: some measured steps, then hours, memory and reading for the whole run, on 1 to 64 devices.
+
+    python -m alexnet_pl.train experiment=alexnet trainer=gpu --estimate --link=300
+
+The model behind the table: a step on one device takes a fixed time and a time for each picture, which a line through
+three measured batches gives. On several devices each has its share of both,
+
+                 fixed time                           time of the pictures
+    ddp          whole (each updates all weights)     of its part of the batch
+    towers       half (it has half of the weights)    half, of its part of the batch
+    owt          its share of the weights             of its part of the batch
+
+and to that comes what it sends (`layouts.sent`) at the rate of its link; nothing is assumed to overlap. Validation,
+start-up and checkpoints are left out. `bench/scale.py` compares the model with runs of two processes.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from lightning_fabric import Fabric
+from rich import box
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+
+from alexnet_pl import augment, data, describe, layouts, model, optim, provenance, store, table
+from alexnet_pl.config import Config, DataSet
+from alexnet_pl.layouts import Layout
+from alexnet_pl.loader import Batches, Stored
+from alexnet_pl.statistics import Colors
+from alexnet_pl.table import Step
+
+IMAGENET = 1_281_167
+"""Training pictures of ILSVRC-2012, where no store says how many there are"""
+LINKS = {"cpu": 2.0, "cuda": 50.0}
+"""Gigabytes per second that a device sends, unless --link says otherwise: through memory by gloo, about PCIe 5"""
+ENOUGH = 2.0
+"""Seconds of measuring steps, or reading a store, after which there is no further round"""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one device needs for a step."""
+
+    fixed: float  # seconds
+    per_picture: float  # seconds
+    batches: dict[int, float]  # pictures -> seconds of a step, as they were measured
+    peak: int = 0  # bytes of GPU memory at the largest batch
+
+    def step(self, where: Layout, plan: list[Step], batch_size: int, link: float, precision: str) -> float:
+        """Seconds of a step in a layout, by the model above.
+
+        Args:
+            link: bytes per second that a device sends.
+        """
+        parameters = sum(step.parameters for step in plan)
+        full = sum(step.parameters for step in plan if step.kind == "full")
+        share = 1 / where.towers
+        if where.name == "owt":
+            share = 1 - full / parameters * (1 - 1 / where.processes)
+        pictures = batch_size / (where.processes if where.name == "owt" else where.data) / where.towers
+        sending = layouts.sent(where, plan, batch_size, precision) / link
+        return self.fixed * share + self.per_picture * pictures + sending
+
+
+def measure(cfg: Config, pictures: data.Pictures, fabric: Fabric) -> Measured:
+    """Steps of a run at its batch size, a half and a quarter of it: augmentation, forward, backward, update."""
+    device, size = fabric.device, cfg.data.batch_size
+    layout = torch.channels_last if cfg.model.channels_last else torch.contiguous_format
+    plain = model.build(cfg.model, cfg.data.image_size, cfg.seed)
+    net, optimizer = fabric.setup(plain, optim.build(plain, cfg.optim), _reapply_compile=False)
+    shape = size, cfg.data.size, cfg.data.size, 3
+    images = torch.randint(256, shape, dtype=torch.uint8, generator=augment.stream(1)).to(device)
+    labels = torch.zeros(size, dtype=torch.int64, device=device)
+
+    def step(count: int) -> float:
+        began = _now(device)
+        inputs = pictures.train_input(images[:count], 0).contiguous(memory_format=layout)
+        loss = F.cross_entropy(net(inputs), labels[:count])
+        optimizer.zero_grad()
+        fabric.backward(loss)
+        optimizer.step()
+        return _now(device) - began
+
+    taken: dict[int, list[float]] = {max(1, size // part): [] for part in (1, 2, 4)}
+    for count in taken:
+        step(count)
+    began = time.perf_counter()
+    while len(taken[size]) < 3 or (time.perf_counter() - began < ENOUGH and len(taken[size]) < 100):
+        for count, seconds in taken.items():  # in turn: a drift of the machine meets all alike
+            seconds.append(step(count))
+    batches = {count: statistics.median(seconds) for count, seconds in taken.items()}
+    slope, fixed = np.polyfit(list(batches), list(batches.values()), 1) if len(batches) > 1 else (0.0, 0.0)
+    if fixed < 0 or slope <= 0:  # noise, or a batch of one: all of it is the pictures'
+        slope, fixed = batches[size] / size, 0.0
+    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+    return Measured(float(fixed), float(slope), batches, peak)
+
+
+def _now(device: torch.device) -> float:
+    """When the device is done with what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def gives(pictures: data.Pictures, batch_size: int) -> float | None:
+    """Pictures per second that a store's reading threads give; nothing where pictures lie on the device."""
+    stored = getattr(pictures, "train", None)
+    if not isinstance(stored, Stored):
+        return None
+    order = torch.randperm(len(stored), generator=augment.stream(2))
+    batches = Batches(stored, lambda: order, len(order), batch_size, lambda images, *_: images, torch.device("cpu"))
+    began, count = time.perf_counter(), 0
+    for images, *_ in batches:
+        count += len(images)
+        if time.perf_counter() - began > ENOUGH:
+            break
+    return count / (time.perf_counter() - began)
+
+
+def layouts_for(cfg: Config, plan: list[Step]) -> Iterator[Layout]:
+    """Those on 1 to 64 devices that net and batch allow."""
+    for devices in (1, 2, 4, 8, 16, 32, 64):
+        for strategy in ("ddp", "towers", "owt"):
+            asked = deepcopy(cfg)
+            asked.trainer.devices, asked.trainer.num_nodes, asked.trainer.strategy = devices, 1, strategy
+            if not list(layouts.rules(asked, plan)):
+                yield layouts.layout(asked.trainer)
+            if devices == 1:
+                break
+
+
+def opened(cfg: Config) -> tuple[data.Pictures, int]:
+    """The run's pictures and how many there are to train on; where there is no store yet, as many as ImageNet has."""
+    pictures = data.Pictures(cfg)
+    if cfg.data.name is DataSet.imagenet and not store.read(Path(cfg.data.root or ".").expanduser()):
+        pictures.mean = torch.zeros(cfg.data.image_size, cfg.data.image_size, 3)
+        pictures.colors = Colors(torch.eye(3, dtype=torch.float64), torch.ones(3, dtype=torch.float64))
+        return pictures, IMAGENET
+    pictures.setup("fit")
+    return pictures, len(pictures.train)
+
+
+def show(cfg: Config, link: float | None = None, console: Console | None = None) -> None:
+    """Measure, and print the table.
+
+    Args:
+        link: gigabytes per second that a device sends (None: see LINKS).
+    Raises:
+        ConfigError: the data set cannot be read.
+    """
+    console = console or Console(highlight=False)
+    t, size = cfg.trainer, cfg.data.batch_size
+    precision = layouts.precision(t)
+    fabric = Fabric(accelerator=t.accelerator or "auto", devices=1, precision=precision)  # type: ignore[arg-type]
+    pictures, count = opened(cfg)
+    pictures.mean = pictures.mean.to(fabric.device)
+    plan = table.steps(cfg.model, cfg.data.image_size)
+    with torch.random.fork_rng():
+        measured = measure(cfg, pictures, fabric)
+    rate = gives(pictures, size)
+    kind = fabric.device.type
+    link = link or LINKS.get(kind, LINKS["cuda"])
+    name = torch.cuda.get_device_name(fabric.device) if kind == "cuda" else provenance.processor()
+    console.print(
+        f"measured on one device ({name}, {precision}): "
+        + ", ".join(f"{n} pictures {1000 * s:,.1f} ms" for n, s in measured.batches.items())
+        + f"; as a line, {1000 * measured.fixed:,.1f} ms and {1e6 * measured.per_picture:,.0f} µs per picture"
+        + (f"; GPU memory at most {measured.peak / 1e9:,.1f} GB" if measured.peak else ""),
+        soft_wrap=True,
+    )
+    to_see = describe.to_see(cfg, count)
+    out = Table(box=box.SIMPLE)
+    reads = ["reads, MB/s"] if cfg.data.packed else []
+    for title in ("devices", "layout", "pictures/s", "time", "sends, MB a step", "keeps, GB in fp32", *reads):
+        out.add_column(title, justify="left" if title == "layout" else "right", no_wrap=True)
+    for where in layouts_for(cfg, plan):
+        seconds = measured.step(where, plan, size, link * 1e9, precision)
+        speed = size / seconds
+        keeps = sum(layouts.memory(where, cfg.model, plan, size)) / 1e9
+        sends = layouts.sent(where, plan, size, precision) / 1e6
+        row = [str(where.processes), where.name, f"{speed:,.0f}", _long(to_see / speed) if to_see else "open"]
+        row += [f"{sends:,.1f}", f"{keeps:,.2f}"]
+        if reads:
+            slower = " (the store is slower)" if rate and rate < speed else ""
+            row.append(f"{_bytes(pictures, cfg) * speed / 1e6:,.0f}{slower}")
+        out.add_row(*row)
+    natural = Measurement.get(console, console.options.update(max_width=1000), out).maximum
+    console.width = max(console.width, natural)
+    console.print(out)
+    lines = [f"links of {link:g} GB/s (--link=GB_PER_S); batches of {size} over all devices; nothing overlaps"]
+    if to_see:
+        lines.append(f"{to_see:,} pictures to see; validation, checkpoints and start-up are left out")
+    if cfg.data.packed and not hasattr(pictures, "train"):
+        lines.append(f"no store in data.root={cfg.data.root} yet: taken are ImageNet's {IMAGENET:,} pictures, raw")
+    if rate:
+        lines.append(f"the store gives {rate:,.0f} pictures/s to this machine")
+    for line in lines:
+        console.print(line, soft_wrap=True)
+
+
+def _long(seconds: float) -> str:
+    """A length of time in the unit one would say it in."""
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.1f} {unit}"
+    return f"{seconds:,.0f} s"
+
+
+def _bytes(pictures: data.Pictures, cfg: Config) -> float:
+    """Bytes of a picture in its store; without one, those of a raw square."""
+    stored = getattr(pictures, "train", None)
+    if isinstance(stored, Stored):
+        return float(stored.places[:, 2].mean())
+    return 3.0 * cfg.data.size**2

@@ -1,0 +1,92 @@
+"""`--estimate`: the model behind its table against numbers worked out by hand, and the command."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from alexnet_pl import estimate, layouts, table
+from alexnet_pl.config import Config
+from alexnet_pl.layouts import Layout
+from tests.conftest import Command, composed
+
+SMALL = (
+    "experiment=alexnet", "model.width=0.05", "model.image_size=67", "data.resize=72", "data.batch_size=8",
+    "trainer=cpu",
+)  # fmt: skip
+
+
+def alexnet() -> tuple[Config, list[table.Step]]:
+    cfg = composed("experiment=alexnet", "model.num_classes=1000", "trainer.accelerator=cpu")
+    return cfg, table.steps(cfg.model, cfg.data.image_size)
+
+
+@pytest.mark.parametrize(
+    ("where", "seconds"),
+    [
+        # 10 ms and 1 ms per picture; MB that are sent: tests/test_layouts.py; 1 GB/s.
+        (Layout("single"), 0.010 + 0.128),
+        (Layout("ddp", 2), 0.010 + 0.064 + 0.2439),
+        (Layout("ddp", 4), 0.010 + 0.032 + 0.3658),
+        (Layout("towers", 2, 1, 2), 0.005 + 0.064 + 0.0313),
+        (Layout("towers_ddp", 4, 1, 2), 0.005 + 0.032 + 0.1376),
+        # of 60,965,224 weights 2,334,080 are in the convolutions
+        (Layout("owt", 2), 0.010 * (2_334_080 + 58_631_144 / 2) / 60_965_224 + 0.064 + 0.0185),
+    ],
+)
+def test_the_model_of_a_step(where: Layout, seconds: float):
+    _, plan = alexnet()
+    measured = estimate.Measured(0.010, 0.001, {})
+    assert measured.step(where, plan, 128, 1e9, "32-true") == pytest.approx(seconds, abs=1e-4)
+
+
+def test_layouts_that_net_and_batch_allow():
+    cfg, plan = alexnet()
+    cfg.data.batch_size = 8
+    there = [(where.processes, where.name) for where in estimate.layouts_for(cfg, plan)]
+    assert there[:4] == [(1, "single"), (2, "ddp"), (2, "towers"), (2, "owt")]
+    assert (16, "towers_ddp") in there, "eight pairs share a batch of eight"
+    assert (16, "ddp") not in there
+
+
+def rows(out: str) -> dict[tuple[int, str], list[str]]:
+    """(devices, layout) -> the other columns."""
+    lines = [re.split(r"\s{2,}", line.strip()) for line in out.splitlines()]
+    return {(int(line[0]), line[1]): line[2:] for line in lines if line[0].isdigit() and len(line) > 4}
+
+
+def test_the_command_measures_and_runs_nothing(train: Command, tmp_path: Path):
+    result = train(*SMALL, "--estimate", "--link=1")
+    assert result.returncode == 0, result.stderr
+    found = rows(result.stdout)
+    assert {(1, "single"), (2, "ddp"), (2, "towers"), (4, "towers_ddp"), (8, "ddp")} <= set(found)
+    measured = {int(n): float(ms) for n, ms in re.findall(r"(\d+) pictures ([\d.]+) ms", result.stdout)}
+    assert set(measured) == {8, 4, 2}
+    assert all(ms > 0 for ms in measured.values())
+    assert "900,000 pictures to see" in result.stdout, "90 epochs of the generated pictures"
+    speed = float(found[1, "single"][0].replace(",", ""))
+    cfg = composed(*SMALL)
+    two = layouts.sent(Layout("ddp", 2), table.steps(cfg.model, 67), 8)
+    assert found[2, "ddp"][2] == f"{two / 1e6:,.1f}"
+    amount, unit = found[1, "single"][1].split()
+    taken = float(amount) * {"s": 1, "min": 60, "h": 3600, "days": 86400}[unit]
+    assert taken == pytest.approx(900_000 / speed, rel=0.1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_a_store_it_is_imagenet(train: Command):
+    result = train(*SMALL, "data=imagenet", "model.num_classes=1000", "--estimate")
+    assert result.returncode == 0, result.stderr
+    assert "115,305,030 pictures to see" in result.stdout, "90 times 1,281,167"
+    assert "no store in data.root=data/imagenet yet" in result.stdout
+    speed, *_, reads = rows(result.stdout)[1, "single"]
+    assert float(reads.replace(",", "")) == pytest.approx(float(speed.replace(",", "")) * 3 * 256 * 256 / 1e6, abs=1)
+
+
+@pytest.mark.parametrize("link", ["fast", "0", "-3", "nan", "inf"])
+def test_a_rate_that_is_none(train: Command, link: str):
+    result = train("--estimate", f"--link={link}")
+    assert result.returncode == 1
+    assert result.stderr == f"error: --link={link} is not a rate: give gigabytes per second, --link=300\n"
