@@ -1,16 +1,15 @@
-"""How much of a bare PyTorch loop's speed training through Lightning keeps, and what the memory layout buys.
+"""How much of a bare PyTorch loop's speed training through Lightning keeps, and what memory layout and precision buy.
 
     python bench/loop.py                 about a minute on two cores
     python bench/loop.py --rounds 9
 
 Every variant takes the same steps of the convnet on the generated pictures: gather, centre, forward, backward, update.
-Rounds are interleaved (each runs every variant once, in turn), so a drift of the machine meets all alike; printed are
-the median pictures per second of each variant, and the median over the rounds of its ratio to its peer, with the range.
+The plain loop is what one would write first: NCHW, fp32, torch's SGD. Printed are the median pictures per second of
+each variant, and its ratio to its peer (see ratios.py).
 """
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import statistics
@@ -18,6 +17,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -25,11 +25,23 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as alexnet-train does
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 import pytorch_lightning as pl
+import ratios
 import torch
 import torch.nn.functional as F
 
-from alexnet_pl import config, data, logger, model, optim, provenance, runs
+from alexnet_pl import config, data, logger, model, optim, runs
 from alexnet_pl.module import Classifier
+
+LIGHTNING, LIGHTNING_BF16 = "through Lightning, channels-last fp32", "through Lightning, channels-last bf16"
+BARE, BARE_BF16 = "bare loop, channels-last fp32", "bare loop, channels-last bf16"
+PLAIN, LIGHTNING_NCHW = "plain loop, NCHW fp32", "through Lightning, NCHW fp32"
+PAIRS = [  # and the least that the ratio must be
+    (LIGHTNING, BARE, 0.95),
+    (LIGHTNING_BF16, BARE_BF16, 0.95),
+    (LIGHTNING, PLAIN, 1.2),
+    (LIGHTNING_BF16, PLAIN, 2.0),
+    (LIGHTNING, LIGHTNING_NCHW, 1.2),
+]
 
 
 def configuration(channels_last: bool) -> config.Config:
@@ -43,18 +55,36 @@ def configuration(channels_last: bool) -> config.Config:
     return cfg
 
 
-def bare(datamodule: data.Pictures, steps: int) -> float:
-    """Pictures per second of a plain loop, channels-last fp32."""
+def plain(pictures: data.Pictures, steps: int) -> float:
+    """Pictures per second of what one would write first."""
+    cfg = configuration(channels_last=False)
+    net = model.build(cfg.model, 32, seed=1)
+    optimizer = torch.optim.SGD(net.parameters(), lr=cfg.optim.lr, momentum=0.9)
+    images = pictures.train.images.permute(0, 3, 1, 2).contiguous()  # uint8 (N, 3, 32, 32)
+    labels, mean = pictures.train.labels, pictures.mean.permute(2, 0, 1).contiguous()
+    batches = torch.randperm(len(images)).split(cfg.data.batch_size)[:steps]
+    start = time.perf_counter()
+    for rows in batches:
+        loss = F.cross_entropy(net(images[rows].float() - mean), labels[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return steps * cfg.data.batch_size / (time.perf_counter() - start)
+
+
+def bare(pictures: data.Pictures, steps: int, bf16: bool) -> float:
+    """Pictures per second of our parts without Lightning, counting errors as a run does."""
     cfg = configuration(channels_last=True)
     net = model.build(cfg.model, 32, seed=1)
     optimizer = optim.build(net, cfg.optim)
     wrong = torch.zeros(())
     start = time.perf_counter()
-    for step, (images, labels, _) in enumerate(datamodule.train_dataloader()):
+    for step, (images, labels, _) in enumerate(pictures.train_dataloader()):
         if step == steps:
             break
-        logits = net(images)
-        loss = F.cross_entropy(logits, labels)
+        with torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext():
+            logits = net(images)
+            loss = F.cross_entropy(logits, labels)
         wrong += (logits.argmax(1) != labels).sum()
         optimizer.zero_grad()
         loss.backward()
@@ -70,7 +100,7 @@ class Clock(pl.Callback):
         self.seconds = time.perf_counter() - self.start
 
 
-def lightning(datamodule: data.Pictures, steps: int, channels_last: bool, precision: str) -> float:
+def lightning(pictures: data.Pictures, steps: int, channels_last: bool, precision: str) -> float:
     """Pictures per second through our module, with its running error and metrics.csv."""
     cfg = configuration(channels_last)
     clock = Clock()
@@ -88,44 +118,32 @@ def lightning(datamodule: data.Pictures, steps: int, channels_last: bool, precis
             enable_model_summary=False,
             enable_checkpointing=False,
         )
-        trainer.fit(Classifier(cfg, datamodule.image_size), datamodule)
+        trainer.fit(Classifier(cfg, pictures.image_size), pictures)
     return steps * cfg.data.batch_size / clock.seconds
 
 
-VARIANTS: dict[str, Callable[[data.Pictures, int], float]] = {
-    "bare loop, channels-last fp32": bare,
-    "through Lightning, channels-last fp32": partial(lightning, channels_last=True, precision="32-true"),
-    "through Lightning, NCHW fp32": partial(lightning, channels_last=False, precision="32-true"),
-    "through Lightning, channels-last bf16": partial(lightning, channels_last=True, precision="bf16-mixed"),
+WAYS: dict[str, Callable[[data.Pictures, int], float]] = {
+    PLAIN: plain,
+    BARE: partial(bare, bf16=False),
+    LIGHTNING: partial(lightning, channels_last=True, precision="32-true"),
+    LIGHTNING_NCHW: partial(lightning, channels_last=False, precision="32-true"),
+    BARE_BF16: partial(bare, bf16=True),
+    LIGHTNING_BF16: partial(lightning, channels_last=True, precision="bf16-mixed"),
 }
-PAIRS = [
-    ("through Lightning, channels-last fp32", "bare loop, channels-last fp32"),
-    ("through Lightning, channels-last fp32", "through Lightning, NCHW fp32"),
-    ("through Lightning, channels-last bf16", "through Lightning, NCHW fp32"),
-]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds that count, after one to warm up")
-    parser.add_argument("--steps", type=int, default=60, help="training steps of each variant in a round, at most 79")
-    rounds, steps = vars(parser.parse_args()).values()
+    given = ratios.arguments(__doc__, rounds=5, steps=60).parse_args()
     warnings.filterwarnings("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    datamodule = data.Pictures(configuration(True))
-    datamodule.setup("fit")
-    speeds: dict[str, list[float]] = {name: [] for name in VARIANTS}
-    for i in range(rounds + 1):
-        for name, run in VARIANTS.items():
-            speed = run(datamodule, steps)
-            if i:
-                speeds[name].append(speed)
-    print(f"\n{provenance.processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {rounds} rounds")
-    for name, values in speeds.items():
-        print(f"{statistics.median(values):8,.0f} images/s  {name}")
-    for ours, peer in PAIRS:
-        ratios = [a / b for a, b in zip(speeds[ours], speeds[peer], strict=True)]
-        print(f"{statistics.median(ratios):6.2f} ({min(ratios):.2f} to {max(ratios):.2f})  {ours} / {peer}")
+    pictures = data.Pictures(configuration(True))
+    pictures.setup("fit")
+    speeds = ratios.interleaved({way: partial(run, pictures, given.steps) for way, run in WAYS.items()}, given.rounds)
+    print(f"\n{ratios.machine()}, {given.rounds} rounds")
+    for way, values in speeds.items():
+        print(f"{statistics.median(values):8,.0f} images/s  {way}")
+    rows = [ratios.ratio(speeds[ours], speeds[peer], f"{ours} / {peer}", bar) for ours, peer, bar in PAIRS]
+    ratios.tell(rows, given.json)
 
 
 if __name__ == "__main__":

@@ -4,32 +4,33 @@
     python bench/lrn.py --device cuda --dtype bfloat16 --steps 50
 
 Every variant takes the same batch of 32 forward and backward, with the paper's constants, where AlexNet normalises: the
-outputs of conv1 (96x55x55) and of conv2 (256x27x27). Rounds are interleaved (each runs every variant once, in turn), so
-a drift of the machine meets all alike; printed are the median milliseconds of a call, the bytes kept for the backward
-over those of the input, and the median over the rounds of how many times as fast as torch it is, with the range.
+outputs of conv1 (96x55x55) and of conv2 (256x27x27). Printed are the median milliseconds of a call, the bytes kept for
+the backward over those of the input, and how many times as fast as torch it is (see ratios.py).
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as alexnet-train does
 
+import ratios
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alexnet_pl import lrn, provenance
+from alexnet_pl import lrn
 from alexnet_pl.config import Compile
 
 SIZE, ALPHA, BETA, K = 5, 1e-4, 0.75, 2.0
 SHAPES = [(32, 96, 55, 55), (32, 256, 27, 27)]
 LAYOUTS = {"NCHW": torch.contiguous_format, "channels-last": torch.channels_last}
 TORCH, EAGER, COMPILED = "F.local_response_norm", "ours, eager", "ours, compiled"
+BARS = {EAGER: 2.0, COMPILED: 4.0}  # the least that the ratios must be, in fp32
 
 Norm = Callable[[Tensor], Tensor]
 
@@ -59,14 +60,14 @@ def variants(device: torch.device, dtype: torch.dtype) -> dict[str, Norm]:
     return norms
 
 
-def milliseconds(norm: Norm, x: Tensor, g: Tensor, steps: int) -> float:
-    """Of one call, forward and backward."""
+def per_second(norm: Norm, x: Tensor, g: Tensor, steps: int) -> float:
+    """Calls, forward and backward."""
     wait(x)
     start = time.perf_counter()
     for _ in range(steps):
         torch.autograd.grad(norm(x), x, g)
     wait(x)
-    return 1000 * (time.perf_counter() - start) / steps
+    return steps / (time.perf_counter() - start)
 
 
 def wait(x: Tensor) -> None:
@@ -90,13 +91,11 @@ def kept(norm: Norm, x: Tensor) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9, help="interleaved rounds that count, after one to warm up")
-    parser.add_argument("--steps", type=int, default=3, help="calls of each variant in a round")
+    parser = ratios.arguments(__doc__, rounds=9, steps=3)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")
-    rounds, steps, name, dtype_name = vars(parser.parse_args()).values()
-    device, dtype = torch.device(name), getattr(torch, dtype_name)
+    given = parser.parse_args()
+    device, dtype = torch.device(given.device), getattr(torch, given.dtype)
     norms = variants(device, dtype)
     cases = {}
     for shape in SHAPES:
@@ -104,21 +103,23 @@ def main() -> None:
             x = 100 * torch.randn(shape, generator=torch.Generator().manual_seed(0))
             x = x.to(device, dtype).contiguous(memory_format=memory_format).requires_grad_()
             cases["x".join(map(str, shape)) + f" {layout}"] = x, torch.randn_like(x)
-    times: dict[tuple[str, str], list[float]] = {(case, norm): [] for case in cases for norm in norms}
-    for i in range(rounds + 1):
-        for (case, norm), values in times.items():
-            taken = milliseconds(norms[norm], *cases[case], steps)
-            if i:
-                values.append(taken)
-    where = torch.cuda.get_device_name() if device.type == "cuda" else provenance.processor()
-    print(f"\n{where}, {torch.get_num_threads()} threads, torch {torch.__version__}, {dtype_name}, {rounds} rounds")
-    for case, (x, _) in cases.items():
-        print(case)
-        for norm, function in norms.items():
-            values = times[case, norm]
-            ratios = [a / b for a, b in zip(times[case, TORCH], values, strict=True)]
-            against = f"{statistics.median(ratios):6.2f} ({min(ratios):.2f} to {max(ratios):.2f}) times as fast"
-            print(f"{statistics.median(values):8.2f} ms, keeps {kept(function, x):.1f}, {against}  {norm}")
+    speeds = ratios.interleaved(
+        {
+            (case, name): partial(per_second, norm, *cases[case], given.steps)
+            for case in cases
+            for name, norm in norms.items()
+        },
+        given.rounds,
+    )
+    print(f"\n{ratios.machine(given.device)}, {given.dtype}, {given.rounds} rounds")
+    rows = []
+    for (case, name), values in speeds.items():
+        keeps = kept(norms[name], cases[case][0])
+        print(f"{1000 / statistics.median(values):8.2f} ms, keeps {keeps:.1f}  {case}, {name}")
+        if name != TORCH:
+            bar = BARS[name] if given.dtype == "float32" else None
+            rows.append(ratios.ratio(values, speeds[case, TORCH], f"LRN of {case}: {name} / {TORCH}", bar))
+    ratios.tell(rows, given.json)
 
 
 if __name__ == "__main__":

@@ -1,48 +1,59 @@
-"""What AlexNet's training step costs with our normalisation, with torch's, and with none.
+"""What AlexNet's training step costs: with our normalisation, with torch's and with none; part by part; torchvision's.
 
     python bench/step.py                                              some minutes on two cores
     python bench/step.py --device cuda --batch_size 128 --steps 20
 
 A step is forward, cross entropy, backward and the update of 2012, with dropout, on a random batch of 224x224 pictures
 of 0..255 minus their mean. The variants differ in the two layers of LRN alone, and share weights and optimiser; what
-torch's own leaves out is done around it: it runs once per tower. Rounds are interleaved (each runs every variant once,
-in turn), so a drift of the machine meets all alike; printed are the median pictures per second of each variant, the
-median over the rounds of its ratio to its peer, and LRN's share of the step, each with the range.
+torch's own leaves out is done around it: it runs once per tower. torchvision's net is trained as its reference does it,
+and ours of the same shape beside it. Printed are the median pictures per second, the ratios (see ratios.py), LRN's
+share of the step, and the milliseconds of its parts.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as alexnet-train does
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
+import ratios
 import torch
 import torch.nn.functional as F
+import torchvision
 from torch import Tensor, nn
 
-from alexnet_pl import config, lrn, model, optim, provenance
+from alexnet_pl import config, lrn, model, optim
 from alexnet_pl.config import Compile
 
 TORCH, EAGER, COMPILED, WITHOUT = "F.local_response_norm", "ours, eager", "ours, compiled", "without LRN"
 NCHW, LAST, BF16 = "NCHW fp32", "channels-last fp32", "channels-last bf16"
+THEIRS, OURS = "torchvision's AlexNet, NCHW fp32", "the same net by ours, channels-last bf16"
+PAIRS = [  # and the least that the ratio must be, on two cores at batch 64
+    ((NCHW, EAGER), (NCHW, TORCH), 1.2),
+    ((LAST, EAGER), (LAST, TORCH), 1.2),
+    ((LAST, EAGER), (NCHW, TORCH), 1.3),
+    ((LAST, COMPILED), (NCHW, TORCH), 1.3),
+    ((BF16, EAGER), (NCHW, TORCH), 2.5),
+    ((BF16, COMPILED), (NCHW, TORCH), 2.5),
+    ((BF16, OURS), (NCHW, THEIRS), 1.2),
+]
 
 
-class PerTower(nn.Module):
-    """torch's own, with the constants of a layer of ours."""
+class Torchs(nn.Module):
+    """torch's own, with the constants of a layer of ours; it knows no towers."""
 
     def __init__(self, layer: lrn.LocalResponseNorm) -> None:
         super().__init__()
         self.constants = layer.size, layer.alpha * layer.size, layer.beta, layer.k  # it divides alpha by the size
-        self.towers = layer.towers
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([F.local_response_norm(tower, *self.constants) for tower in x.chunk(self.towers, 1)], 1)
+        return F.local_response_norm(x, *self.constants)
 
 
 def compiled(layer: lrn.LocalResponseNorm) -> nn.Module:
@@ -50,70 +61,96 @@ def compiled(layer: lrn.LocalResponseNorm) -> nn.Module:
 
 
 NORMS: dict[str, Callable[[lrn.LocalResponseNorm], nn.Module]] = {
-    TORCH: PerTower,
+    TORCH: Torchs,
     EAGER: lambda layer: layer,
     COMPILED: compiled,
     WITHOUT: lambda layer: nn.Identity(),
 }
-PAIRS = [
-    ((NCHW, EAGER), (NCHW, TORCH)),
-    ((NCHW, COMPILED), (NCHW, TORCH)),
-    ((LAST, EAGER), (LAST, TORCH)),
-    ((LAST, COMPILED), (LAST, TORCH)),
-    ((LAST, EAGER), (NCHW, TORCH)),
-    ((LAST, COMPILED), (NCHW, TORCH)),
-    ((BF16, EAGER), (NCHW, TORCH)),
-    ((BF16, COMPILED), (NCHW, TORCH)),
-]
 
 
 class Steps:
-    """AlexNet in one memory layout, ready to train with any of the normalisations."""
+    """A net in one memory layout, its optimiser and its batch, ready to train."""
 
-    def __init__(self, channels_last: bool, batch_size: int, device: torch.device) -> None:
-        cfg = config.Model(
-            name="alexnet",
-            table=config.Table.alexnet,
-            num_classes=1000,
-            towers=2,
-            lrn=["conv1", "conv2"],
-            lrn_scale=config.LrnScale.paper,
-            dropout=config.Dropout.mask,
-            channels_last=channels_last,
-            compile=Compile.never,
-        )
-        self.device = device
-        self.net = model.build(cfg, 224, seed=1).to(device)
-        self.optimizer = optim.build(self.net, config.Optim(lr=1e-5, weight_decay=5e-4))  # noise is not to be learned
-        layers = {name: layer for name, layer in self.net.named_children() if isinstance(layer, lrn.LocalResponseNorm)}
+    def __init__(
+        self, net: nn.Module, optimizer: torch.optim.Optimizer, batch_size: int, device: torch.device, last: bool
+    ) -> None:
+        self.net, self.optimizer, self.device = net, optimizer, device
+        layers = {name: layer for name, layer in net.named_children() if isinstance(layer, lrn.LocalResponseNorm)}
         self.norms = {norm: {name: make(layer) for name, layer in layers.items()} for norm, make in NORMS.items()}
-        layout = torch.channels_last if channels_last else torch.contiguous_format
         generator = torch.Generator().manual_seed(1)
         images = torch.randint(256, (batch_size, 3, 224, 224), generator=generator).float()
+        layout = torch.channels_last if last else torch.contiguous_format
         self.images = (images - images.mean(0)).to(device).contiguous(memory_format=layout)
         self.labels = torch.randint(1000, (batch_size,), generator=generator).to(device)
 
-    def per_second(self, norm: str, steps: int, precision: AbstractContextManager[object]) -> float:
-        """Pictures per second of so many steps."""
-        for name, layer in self.norms[norm].items():
+    def per_second(self, norm: str, steps: int, bf16: bool, parts: Counter[str]) -> float:
+        """Pictures per second of so many steps; the seconds of their parts are added up."""
+        for name, layer in self.norms.get(norm, {}).items():
             setattr(self.net, name, layer)
-        self.wait()
-        start = time.perf_counter()
+        began = self.now()
         for _ in range(steps):
-            with precision:
+            start = self.now()
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
                 loss = F.cross_entropy(self.net(self.images), self.labels)
+            forward = self.now()
             self.optimizer.zero_grad()
             loss.backward()
+            backward = self.now()
             self.optimizer.step()
-        self.wait()
-        seconds = time.perf_counter() - start
+            parts.update(forward=forward - start, backward=backward - forward, update=self.now() - backward)
+        seconds = self.now() - began
         assert loss.isfinite()
         return steps * len(self.images) / seconds
 
-    def wait(self) -> None:
-        """Until the device is done with what it was given."""
+    def now(self) -> float:
+        """When the device is done with what it was given."""
         if self.device.type == "cuda":
             torch.cuda.synchronize()
+        return time.perf_counter()
+
+
+def ours(channels_last: bool, batch_size: int, device: torch.device) -> Steps:
+    """The paper's net and rule."""
+    cfg = config.Model(
+        name="alexnet",
+        table=config.Table.alexnet,
+        num_classes=1000,
+        towers=2,
+        lrn=["conv1", "conv2"],
+        lrn_scale=config.LrnScale.paper,
+        dropout=config.Dropout.mask,
+        channels_last=channels_last,
+        compile=Compile.never,
+    )
+    return _ours(cfg, batch_size, device)
+
+
+def ours_of_torchvision(batch_size: int, device: torch.device) -> Steps:
+    """model=torchvision: the shape of torchvision's net, by our parts."""
+    cfg = config.Model(
+        name="torchvision",
+        table=config.Table.alexnet,
+        num_classes=1000,
+        conv1_padding=config.Conv1Padding.symmetric,
+        widths={"conv1": 64, "conv2": 192, "conv4": 256},
+        dropout=config.Dropout.inverted,
+        dropout_at=config.DropoutAt.inputs,
+        init=config.Init.torch,
+    )
+    return _ours(cfg, batch_size, device)
+
+
+def _ours(cfg: config.Model, batch_size: int, device: torch.device) -> Steps:
+    net = model.build(cfg, 224, seed=1).to(device)
+    optimizer = optim.build(net, config.Optim(lr=1e-5, weight_decay=5e-4))  # noise is not to be learned
+    return Steps(net, optimizer, batch_size, device, cfg.channels_last)
+
+
+def theirs(batch_size: int, device: torch.device) -> Steps:
+    """As torchvision's reference trains it."""
+    net = torchvision.models.alexnet().to(device)
+    optimizer = torch.optim.SGD(net.parameters(), lr=1e-5, momentum=0.9, weight_decay=1e-4)
+    return Steps(net, optimizer, batch_size, device, last=False)
 
 
 def variants(device: torch.device) -> list[tuple[str, str]]:
@@ -122,45 +159,46 @@ def variants(device: torch.device) -> list[tuple[str, str]]:
     if not lrn.compiles(Compile.always, device):
         print(f"{COMPILED}: left out, as this machine has no compiler for it")
         norms.remove(COMPILED)
-    every = [(how, norm) for how in (NCHW, LAST, BF16) for norm in norms]
+    every = [(how, norm) for how in (NCHW, LAST, BF16) for norm in norms] + [(NCHW, THEIRS), (BF16, OURS)]
     return [pair for pair in every if pair != (BF16, TORCH) or device.type == "cuda"]  # it has no bf16 on CPUs
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds that count, after one to warm up")
-    parser.add_argument("--steps", type=int, default=2, help="steps of each variant in a round (one to warm up)")
-    parser.add_argument("--batch_size", type=int, default=32)
+    parser = ratios.arguments(__doc__, rounds=5, steps=1)
+    parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    rounds, steps, batch_size, name = vars(parser.parse_args()).values()
-    device = torch.device(name)
-    nets = {last: Steps(last, batch_size, device) for last in (False, True)}
-    speeds: dict[tuple[str, str], list[float]] = {pair: [] for pair in variants(device)}
-    for i in range(rounds + 1):
-        for (how, norm), values in speeds.items():
-            precision = torch.autocast(name, torch.bfloat16) if how == BF16 else nullcontext()
-            speed = nets[how != NCHW].per_second(norm, steps if i else 1, precision)
-            if i:
-                values.append(speed)
-    where = torch.cuda.get_device_name() if name == "cuda" else provenance.processor()
-    print(
-        f"\n{where}, {torch.get_num_threads()} threads, torch {torch.__version__}, batches of {batch_size}, "
-        f"{rounds} rounds"
+    given = parser.parse_args()
+    device, size = torch.device(given.device), given.batch_size
+    nets = {
+        NCHW: ours(False, size, device),
+        LAST: ours(True, size, device),
+        THEIRS: theirs(size, device),
+        OURS: ours_of_torchvision(size, device),
+    }
+    nets[BF16] = nets[LAST]
+    parts: dict[tuple[str, str], Counter[str]] = {pair: Counter() for pair in variants(device)}
+    ways = {
+        (how, norm): partial(nets.get(norm, nets[how]).per_second, norm, given.steps, how == BF16, parts[how, norm])
+        for how, norm in parts
+    }
+    speeds = ratios.interleaved(ways, given.rounds)
+    print(f"\n{ratios.machine(given.device)}, batches of {size}, {given.rounds} rounds")
+    for (how, norm), values in speeds.items():
+        total = sum(parts[how, norm].values())
+        shares = ", ".join(f"{part} {seconds / total:.0%}" for part, seconds in parts[how, norm].items())
+        print(f"{statistics.median(values):8,.1f} images/s  {how}, {norm} ({shares})")
+    for (how, norm), values in speeds.items():
+        if norm in (TORCH, EAGER, COMPILED):
+            shares_of = [1 - a / b for a, b in zip(values, speeds[how, WITHOUT], strict=True)]
+            print(ratios.row(f"{how}, {norm}", shares_of, "of the step is LRN"))
+    compare = [(ours, peer, bar) for ours, peer, bar in PAIRS if ours in speeds]
+    ratios.tell(
+        [
+            ratios.ratio(speeds[ours], speeds[peer], f"AlexNet's step: {', '.join(ours)} / {', '.join(peer)}", bar)
+            for ours, peer, bar in compare
+        ],
+        given.json,
     )
-    for (how, norm), values in speeds.items():
-        print(f"{statistics.median(values):8,.1f} images/s  {how}, {norm}")
-    for ours, peer in PAIRS:
-        if ours in speeds:
-            ratios = [a / b for a, b in zip(speeds[ours], speeds[peer], strict=True)]
-            print(f"{spread(ratios)}  {', '.join(ours)} / {', '.join(peer)}")
-    for (how, norm), values in speeds.items():
-        if norm != WITHOUT:
-            shares = [1 - a / b for a, b in zip(values, speeds[how, WITHOUT], strict=True)]
-            print(f"{spread(shares)}  of the step is LRN: {how}, {norm}")
-
-
-def spread(values: list[float]) -> str:
-    return f"{statistics.median(values):6.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
 if __name__ == "__main__":

@@ -134,6 +134,7 @@ def _run(words: list[str], env: dict[str, str]) -> NoReturn:
             runpy.run_module(module, run_name="__main__", alter_sys=True)
         else:
             sys.argv = words
+            sys.path.insert(0, str(Path(words[0]).parent))  # as the interpreter does for a script
             runpy.run_path(words[0], run_name="__main__")
     except SystemExit as end:
         code = end.code

@@ -1,0 +1,86 @@
+"""What the scripts here share: interleaved rounds, medians with their range, and the bars that ratios must hold.
+
+Rounds are interleaved (each runs every way once, in turn), so that a drift of the machine meets all alike. A ratio is
+taken within each round; told are the median over the rounds and the range.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from alexnet_pl import provenance
+
+Way = TypeVar("Way", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A measured figure: a ratio of two speeds, or seconds."""
+
+    what: str
+    median: float
+    low: float
+    high: float
+    unit: str = "times as fast"
+    bar: float | None = None  # the least it must be; of seconds, the most
+
+    @property
+    def holds(self) -> bool:
+        if self.bar is None:
+            return True
+        return self.median <= self.bar if self.unit == "s" else self.median >= self.bar
+
+    def __str__(self) -> str:
+        bar = "" if self.bar is None else f"  [bar {self.bar:g}: {'holds' if self.holds else 'FAILS'}]"
+        return f"{self.median:6.2f} ({self.low:.2f} to {self.high:.2f}) {self.unit}: {self.what}{bar}"
+
+
+def arguments(doc: str | None, rounds: int, steps: int) -> argparse.ArgumentParser:
+    """The options that every script has."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=rounds, help="rounds that count (%(default)s), after a first")
+    parser.add_argument("--steps", type=int, default=steps, help="what each way does in a round (%(default)s times)")
+    parser.add_argument("--json", type=Path, help="write the rows there, for bench/all.py")
+    return parser
+
+
+def interleaved(ways: Mapping[Way, Callable[[], float]], rounds: int) -> dict[Way, list[float]]:
+    """What each way returns in each round; the first round warms up and does not count."""
+    values: dict[Way, list[float]] = {way: [] for way in ways}
+    for number in range(rounds + 1):
+        for way, run in ways.items():
+            value = run()
+            if number:
+                values[way].append(value)
+    return values
+
+
+def row(what: str, values: Sequence[float], unit: str = "times as fast", bar: float | None = None) -> Row:
+    return Row(what, statistics.median(values), min(values), max(values), unit, bar)
+
+
+def ratio(ours: Sequence[float], peer: Sequence[float], what: str, bar: float | None = None) -> Row:
+    """Of two ways' speeds, round by round."""
+    return row(what, [a / b for a, b in zip(ours, peer, strict=True)], bar=bar)
+
+
+def machine(device: str = "cpu") -> str:
+    """Where a figure was measured."""
+    where = torch.cuda.get_device_name() if device == "cuda" else provenance.processor()
+    return f"{where}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+def tell(rows: list[Row], file: Path | None) -> None:
+    """Print them, and keep them where asked to."""
+    for each in rows:
+        print(each)
+    if file:
+        file.write_text(json.dumps([asdict(each) for each in rows]))
