@@ -19,7 +19,7 @@ from alexnet_pl import launch, runs
 from alexnet_pl.errors import ConfigError
 from alexnet_pl.files import lock
 from alexnet_pl.layouts import Layout
-from tests.conftest import environment, start
+from tests.conftest import environment
 from tests.forked import Process
 
 TWO, FOUR = Layout("ddp", 2), Layout("towers_ddp", 4, 1, 2)
@@ -235,12 +235,12 @@ def test_a_sweep_mixes_layouts_and_a_job_that_fails_stops_no_other(tmp_path: Pat
 def test_a_killed_process_fails_its_own_job_only(tmp_path: Path):
     """ddp, towers, ddp: the third is the first one, and done already."""
     over = ["trainer.max_epochs=12", "trainer.limit_train_batches=8"]
-    sweep = start(tmp_path, "-m", *NET, *over, "trainer=ddp,towers,ddp", "name=killed")
+    sweep = Process(tmp_path, "alexnet_pl.train", "-m", *NET, *over, "trainer=ddp,towers,ddp", "name=killed")
     try:
         wait_for(tmp_path, "runs/killed/sweep.json")
         found = jobs(tmp_path / "runs" / "killed")
         wait_for(found["trainer=towers"].folder, "train.log")
-        victim = rank_of(tmp_path, 1)
+        _, victim = children(sweep.pid, tmp_path)
         os.kill(victim, signal.SIGKILL)
         killed = time.monotonic()
         out, err = sweep.communicate(timeout=100)
@@ -266,13 +266,14 @@ def wait_for(folder: Path, pattern: str) -> Path:
     raise AssertionError(f"{pattern} did not appear")
 
 
-def rank_of(folder: Path, rank: int) -> int:
-    """The process with a rank."""
+def children(parent: int, folder: Path) -> list[int]:
+    """The processes of a job that a sweep has started, in the order of their ranks."""
+    ages = {}
     for number in alive(folder):
-        names = Path(f"/proc/{number}/environ").read_bytes().split(b"\0")
-        if f"RANK={rank}".encode() in names and b"alexnet_pl.train" in Path(f"/proc/{number}/cmdline").read_bytes():
-            return number
-    raise AssertionError(f"no process has rank {rank}")
+        _, _, fields = Path(f"/proc/{number}/stat").read_text().rpartition(") ")
+        if int(fields.split()[1]) == parent:
+            ages[number] = int(fields.split()[19])
+    return sorted(ages, key=ages.__getitem__)
 
 
 def test_torchrun_starts_a_run_too(tmp_path: Path):
