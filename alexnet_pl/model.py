@@ -64,6 +64,23 @@ class TowerLinear(nn.Module):
         return torch.einsum("ntc,tuc->ntu", x.unflatten(1, (self.towers, -1)), weights).flatten(1) + self.bias
 
 
+class Flatten(nn.Flatten):
+    """As torch's; but the gradient comes back in the memory layout of the maps.
+
+    Else it comes as NCHW, and an average pool of channels-last maps takes six times as long over it on a processor.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, channels, height, width) -> (N, channels * height * width), row by row within each channel."""
+        if x.requires_grad and x.is_contiguous(memory_format=torch.channels_last):
+            x.register_hook(_channels_last)
+        return super().forward(x)
+
+
+def _channels_last(gradient: Tensor) -> Tensor:
+    return gradient.contiguous(memory_format=torch.channels_last)
+
+
 class MaskDropout(nn.Module):
     """Dropout as in 2012: a mask in training, and in evaluation everything times 1 - rate (paper, section 4.2).
 
@@ -116,7 +133,7 @@ def build(cfg: config.Model, image_size: int, seed: int) -> nn.Sequential:
     generator = torch.Generator().manual_seed(seed)
     for step in steps(cfg, image_size):
         if step.kind == "full" and "flatten" not in modules:
-            modules["flatten"] = nn.Flatten()
+            modules["flatten"] = Flatten()
         module = _module(step, cfg)
         if step.parameters:
             _start(module, step, cfg, generator)

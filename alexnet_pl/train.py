@@ -30,7 +30,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from alexnet_pl import ROOT, checks, config, describe, keys, launch, layouts, runs, sweep
+from alexnet_pl import ROOT, checks, config, describe, keys, launch, layouts, processor, runs, sweep
 from alexnet_pl.errors import ConfigError, Interrupted, InUse, TrainingError, UserError
 
 OmegaConf.register_new_resolver("folder_name", runs.folder_name, replace=True)
@@ -180,6 +180,7 @@ def train(cfg: DictConfig) -> None:
             run.start(plain, overrides)
         except ConfigError as error:  # the folder is not ours: nothing is written there
             _end(error, aloud=True)
+    processor.choose_waiting(run_config.trainer.precision)
     try:
         fit(run_config, run)
         _leave_together()
@@ -250,6 +251,7 @@ def _look(words: list[str]) -> None:
             raise ValueError
     except ValueError as error:
         raise ConfigError(f"{LINK}{links[-1]} is not a rate: give gigabytes per second, {LINK}300") from error
+    processor.choose_waiting(cfg.trainer.precision)
     from alexnet_pl import estimate
 
     _quieten()
@@ -261,11 +263,7 @@ def main() -> None:
     # What the user asked for; the processes of a run hear of it too.
     full = os.environ.setdefault(FULL_ERROR, os.environ.get("HYDRA_FULL_ERROR", "")) == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors through to here, where they become one sentence
-    # Torch's threads spin while they wait. Where another program shares the processor they starve each other (seen:
-    # 300 instead of 2,600 pictures/s); sleeping costs a tenth at most on a machine of one's own.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    # Large pages for large tensors: without them a batch of pictures takes longer to allocate than to compute.
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    processor.keep_memory()
     # Hydra's parser wants its flags before the overrides; people type them anywhere. And quotes around what holds = or
     # commas, as the names of run folders do.
     sys.argv[1:] = sorted(map(_quoted, sys.argv[1:]), key=lambda word: word not in ("-m", "--multirun"))

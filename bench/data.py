@@ -23,7 +23,6 @@ from functools import partial
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as alexnet-train does
 
 import photographs
 import ratios
@@ -32,7 +31,7 @@ from PIL import Image
 from rich.console import Console
 from torchvision.transforms import v2
 
-from alexnet_pl import config, data, pictures
+from alexnet_pl import config, data, pictures, processor
 from alexnet_pl.loader import Batches
 from alexnet_pl.prepare import Options, prepare
 from alexnet_pl.prepare.packing import encode
@@ -143,6 +142,7 @@ def main() -> None:
     parser.add_argument("--source", type=Path, help="an image folder; without one, photographs are drawn")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(%(default)s)")
     given = parser.parse_args()
+    processor.keep_memory()  # as the command does
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:

@@ -4,14 +4,14 @@
     python bench/loop.py --rounds 9
 
 Every variant takes the same steps of the convnet on the generated pictures: gather, centre, forward, backward, update.
-The plain loop is what one would write first: NCHW, fp32, torch's SGD. Printed are the median pictures per second of
-each variant, and its ratio to its peer (see ratios.py).
+The plain loop is what one would write first: a DataLoader over tensors centred beforehand, NCHW, fp32, each activation
+right after its convolution, torch's SGD. Each way has a process of its own, ours with the settings of the command.
+Printed are the median pictures per second of each variant, and its ratio to its peer (see ratios.py).
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import statistics
 import tempfile
 import time
@@ -19,15 +19,14 @@ import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
+from itertools import islice
 from pathlib import Path
-
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as alexnet-train does
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 import pytorch_lightning as pl
 import ratios
 import torch
 import torch.nn.functional as F
+from torch.utils.data import DataLoader, TensorDataset
 
 from alexnet_pl import config, data, logger, model, optim, runs
 from alexnet_pl.module import Classifier
@@ -44,31 +43,27 @@ PAIRS = [  # and the least that the ratio must be
 ]
 
 
-def configuration(channels_last: bool) -> config.Config:
-    cfg = config.Config(name="bench", seed=1, window=2500, subset=0)
-    cfg.model = config.Model(
-        name="convnet", table=config.Table.convnet, num_classes=10, image_size=32, channels_last=channels_last
-    )
-    cfg.data = config.Data(name=config.DataSet.shapes, num_classes=10)
-    cfg.optim = config.Optim(lr=0.002)
-    cfg.logger = config.Logger(name=config.LoggerName.csv)
-    return cfg
+def configuration(channels_last: bool, *more: str) -> config.Config:
+    """One of Figure 1's curves, without what a run does beside its steps."""
+    layout = f"model.channels_last={str(channels_last).lower()}"
+    return ratios.composed("experiment=figure1", "logger=csv", "window=2500", "subset=0", layout, *more)
 
 
 def plain(pictures: data.Pictures, steps: int) -> float:
     """Pictures per second of what one would write first."""
-    cfg = configuration(channels_last=False)
+    cfg = configuration(False, "model.order={conv1: act_lrn_pool}")
     net = model.build(cfg.model, 32, seed=1)
     optimizer = torch.optim.SGD(net.parameters(), lr=cfg.optim.lr, momentum=0.9)
-    images = pictures.train.images.permute(0, 3, 1, 2).contiguous()  # uint8 (N, 3, 32, 32)
-    labels, mean = pictures.train.labels, pictures.mean.permute(2, 0, 1).contiguous()
-    batches = torch.randperm(len(images)).split(cfg.data.batch_size)[:steps]
+    images = (pictures.train.images - pictures.mean).permute(0, 3, 1, 2).contiguous()  # float (N, 3, 32, 32)
+    batches = DataLoader(TensorDataset(images, pictures.train.labels), cfg.data.batch_size, shuffle=True)
+    running_loss = 0.0
     start = time.perf_counter()
-    for rows in batches:
-        loss = F.cross_entropy(net(images[rows].float() - mean), labels[rows])
+    for inputs, labels in islice(batches, steps):
         optimizer.zero_grad()
+        loss = F.cross_entropy(net(inputs), labels)
         loss.backward()
         optimizer.step()
+        running_loss += loss.item()
     return steps * cfg.data.batch_size / (time.perf_counter() - start)
 
 
@@ -122,23 +117,29 @@ def lightning(pictures: data.Pictures, steps: int, channels_last: bool, precisio
     return steps * cfg.data.batch_size / clock.seconds
 
 
-WAYS: dict[str, Callable[[data.Pictures, int], float]] = {
-    PLAIN: plain,
-    BARE: partial(bare, bf16=False),
-    LIGHTNING: partial(lightning, channels_last=True, precision="32-true"),
-    LIGHTNING_NCHW: partial(lightning, channels_last=False, precision="32-true"),
-    BARE_BF16: partial(bare, bf16=True),
-    LIGHTNING_BF16: partial(lightning, channels_last=True, precision="bf16-mixed"),
+WAYS: dict[str, tuple[Callable[[data.Pictures, int], float], str | None]] = {  # and the precision of ours
+    PLAIN: (plain, None),
+    BARE: (partial(bare, bf16=False), "32-true"),
+    LIGHTNING: (partial(lightning, channels_last=True, precision="32-true"), "32-true"),
+    LIGHTNING_NCHW: (partial(lightning, channels_last=False, precision="32-true"), "32-true"),
+    BARE_BF16: (partial(bare, bf16=True), "bf16-mixed"),
+    LIGHTNING_BF16: (partial(lightning, channels_last=True, precision="bf16-mixed"), "bf16-mixed"),
 }
 
 
-def main() -> None:
-    given = ratios.arguments(__doc__, rounds=5, steps=60).parse_args()
+def prepare(way: str, steps: int) -> Callable[[], float]:
+    """In the process of one way."""
     warnings.filterwarnings("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     pictures = data.Pictures(configuration(True))
     pictures.setup("fit")
-    speeds = ratios.interleaved({way: partial(run, pictures, given.steps) for way, run in WAYS.items()}, given.rounds)
+    return partial(WAYS[way][0], pictures, steps)
+
+
+def main() -> None:
+    given = ratios.arguments(__doc__, rounds=7, steps=78).parse_args()
+    ways = {way: ratios.Apart(partial(prepare, way, given.steps), precision) for way, (_, precision) in WAYS.items()}
+    speeds = ratios.interleaved(ways, given.rounds)
     print(f"\n{ratios.machine()}, {given.rounds} rounds")
     for way, values in speeds.items():
         print(f"{statistics.median(values):8,.0f} images/s  {way}")

@@ -10,20 +10,17 @@ the backward over those of the input, and how many times as fast as torch it is 
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from collections.abc import Callable
 from functools import partial
-
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as alexnet-train does
 
 import ratios
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alexnet_pl import lrn
+from alexnet_pl import lrn, processor
 from alexnet_pl.config import Compile
 
 SIZE, ALPHA, BETA, K = 5, 1e-4, 0.75, 2.0
@@ -95,6 +92,7 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")
     given = parser.parse_args()
+    processor.keep_memory()  # as the command does
     device, dtype = torch.device(given.device), getattr(torch, given.dtype)
     norms = variants(device, dtype)
     cases = {}

@@ -8,15 +8,23 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
+import os
 import statistics
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TypeVar
+from unittest.mock import patch
 
 import torch
+from hydra import compose, initialize_config_dir
 
-from alexnet_pl import provenance
+import alexnet_pl.train  # noqa: F401 (tells Hydra the schema)
+from alexnet_pl import ROOT, checks, processor, provenance
+from alexnet_pl.config import Config
 
 Way = TypeVar("Way", bound=Hashable)
 
@@ -50,6 +58,43 @@ def arguments(doc: str | None, rounds: int, steps: int) -> argparse.ArgumentPars
     parser.add_argument("--steps", type=int, default=steps, help="what each way does in a round (%(default)s times)")
     parser.add_argument("--json", type=Path, help="write the rows there, for bench/all.py")
     return parser
+
+
+def composed(*overrides: str) -> Config:
+    """The configuration of a run with these overrides."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return checks.check(compose("config", list(overrides)))
+
+
+class Apart:
+    """A way in a process of its own, with the memory and the threads that its program would have.
+
+    Args:
+        prepare: run in that process, gives what is called there each time.
+        precision: of one of our runs, which `processor.py` makes ready for it; None for a peer.
+    """
+
+    def __init__(self, prepare: Callable[[], Callable[[], float]], precision: str | None) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, other = context.Pipe()
+        with patch.dict(os.environ):
+            if precision:
+                processor.choose_waiting(precision)
+            context.Process(target=_serve, args=(other, prepare, precision is not None), daemon=True).start()
+        other.close()
+
+    def __call__(self) -> float:
+        self.pipe.send("again")
+        return float(self.pipe.recv())
+
+
+def _serve(pipe: Connection, prepare: Callable[[], Callable[[], float]], ours: bool) -> None:
+    if ours:
+        processor.keep_memory()
+    run = prepare()
+    with suppress(EOFError):  # the script has ended
+        while pipe.recv():
+            pipe.send(run())
 
 
 def interleaved(ways: Mapping[Way, Callable[[], float]], rounds: int) -> dict[Way, list[float]]:

@@ -12,15 +12,11 @@ share of the step, and the milliseconds of its parts.
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
-
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as alexnet-train does
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 import ratios
 import torch
@@ -28,7 +24,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-from alexnet_pl import config, lrn, model, optim
+from alexnet_pl import config, lrn, model, optim, processor
 from alexnet_pl.config import Compile
 
 TORCH, EAGER, COMPILED, WITHOUT = "F.local_response_norm", "ours, eager", "ours, compiled", "without LRN"
@@ -168,6 +164,7 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     given = parser.parse_args()
+    processor.keep_memory()  # as the command does
     device, size = torch.device(given.device), given.batch_size
     nets = {
         NCHW: ours(False, size, device),

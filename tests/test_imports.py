@@ -13,6 +13,7 @@ from alexnet_pl import ROOT
 
 ORDER = [
     "errors",
+    "processor",
     "files",
     "choices",
     "store",

@@ -177,6 +177,22 @@ def test_one_constant_changed_is_another_net(change: dict[str, Any]):
     assert max(found.values()) > 0.5
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_flatten_is_torchs_and_gives_the_gradient_the_layout_of_the_maps(layout: torch.memory_format):
+    maps = torch.randn(4, 6, 5, 3, generator=torch.Generator().manual_seed(1))
+    down = torch.randn(4, 90, generator=torch.Generator().manual_seed(2))
+    flattened: list[Tensor] = []
+    gradients: list[Tensor] = []
+    for flatten in (model.Flatten(), nn.Flatten()):
+        x = maps.contiguous(memory_format=layout).requires_grad_() * 1
+        flattened.append(flatten(x))
+        x.register_hook(gradients.append)  # as the layer below gets it
+        flattened[-1].backward(down)
+    assert flattened[0].equal(flattened[1])
+    assert gradients[0].equal(gradients[1])
+    assert gradients[0].is_contiguous(memory_format=layout)
+
+
 def test_channels_last_changes_the_layout_not_the_numbers():
     fast, plain = (lively(model.build(*narrow("released_2012", channels_last=last), seed=3)) for last in (True, False))
     assert fast.get_submodule("conv2").weight.is_contiguous(memory_format=torch.channels_last)
