@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import functional
 
 from alexnet_pl.choices import ColorNoise
 from alexnet_pl.statistics import Colors
@@ -32,6 +31,8 @@ def resize(images: Tensor, size: int) -> Tensor:
     """Scale pictures (N, H, W, C), any dtype, to squares of `size` pixels: bilinear, smoothed where they shrink."""
     if images.shape[1:3] == (size, size):
         return images
+    from torchvision.transforms.v2 import functional  # a second of a job's start, and most sets need no scaling
+
     return functional.resize(images.permute(0, 3, 1, 2), [size, size]).permute(0, 2, 3, 1)
 
 

@@ -30,7 +30,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from alexnet_pl import ROOT, checks, config, describe, keys, launch, layouts, processor, runs, sweep
+from alexnet_pl import ROOT, checks, config, describe, keys, launch, layouts, lean, processor, runs, sweep
 from alexnet_pl.errors import ConfigError, Interrupted, InUse, TrainingError, UserError
 
 OmegaConf.register_new_resolver("folder_name", runs.folder_name, replace=True)
@@ -58,9 +58,10 @@ def fit(cfg: config.Config, run: runs.Run) -> None:
     # Looking for garbage takes a fifth of the imports' time and finds little; at the end all goes with the process.
     gc.disable()
     atexit.register(gc.disable)
-    import pytorch_lightning as pl
-    from pytorch_lightning.callbacks import EarlyStopping
-    from pytorch_lightning.utilities.exceptions import MisconfigurationException
+    with lean.imports():
+        import pytorch_lightning as pl
+        from pytorch_lightning.callbacks import EarlyStopping
+        from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
     from alexnet_pl import checkpoints, data, logger, module, progress, strategies, trained, trial, watchdog
 

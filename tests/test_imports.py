@@ -14,6 +14,7 @@ from alexnet_pl import ROOT
 ORDER = [
     "errors",
     "processor",
+    "lean",
     "files",
     "choices",
     "store",
