@@ -10,8 +10,9 @@ three measured batches gives. On several devices each has its share of both,
     towers       half (it has half of the weights)    half, of its part of the batch
     owt          its share of the weights             of its part of the batch
 
-and to that comes what it sends (`layouts.sent`) at the rate of its link; nothing is assumed to overlap. Validation,
-start-up and checkpoints are left out. `bench/scale.py` compares the model with runs of two processes.
+and to that comes what it sends (`layouts.sent`) at the rate of its link, and for each time that it sends
+(`layouts.exchanges`) a delay; nothing is assumed to overlap. Validation, start-up and checkpoints are left out.
+`bench/scale.py` compares the model with runs of two processes.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ IMAGENET = 1_281_167
 """Training pictures of ILSVRC-2012, where no store says how many there are"""
 LINKS = {"cpu": 2.0, "cuda": 50.0}
 """Gigabytes per second that a device sends, unless --link says otherwise: through memory by gloo, about PCIe 5"""
+DELAYS = {"cpu": 2.5e-3, "cuda": 30e-6}
+"""Seconds until all have met: fitted to runs of two gloo processes; NCCL's usual order of size, not measured here"""
 ENOUGH = 2.0
 """Seconds of measuring steps, or reading a store, after which there is no further round"""
 
@@ -56,11 +59,14 @@ class Measured:
     batches: dict[int, float]  # pictures -> seconds of a step, as they were measured
     peak: int = 0  # bytes of GPU memory at the largest batch
 
-    def step(self, where: Layout, plan: list[Step], batch_size: int, link: float, precision: str) -> float:
+    def step(
+        self, where: Layout, plan: list[Step], batch_size: int, link: float, delay: float, precision: str
+    ) -> float:
         """Seconds of a step in a layout, by the model above.
 
         Args:
             link: bytes per second that a device sends.
+            delay: seconds that sending takes beside its bytes.
         """
         parameters = sum(step.parameters for step in plan)
         full = sum(step.parameters for step in plan if step.kind == "full")
@@ -68,7 +74,7 @@ class Measured:
         if where.name == "owt":
             share = 1 - full / parameters * (1 - 1 / where.processes)
         pictures = batch_size / (where.processes if where.name == "owt" else where.data) / where.towers
-        sending = layouts.sent(where, plan, batch_size, precision) / link
+        sending = layouts.sent(where, plan, batch_size, precision) / link + layouts.exchanges(where, plan) * delay
         return self.fixed * share + self.per_picture * pictures + sending
 
 
@@ -170,7 +176,7 @@ def show(cfg: Config, link: float | None = None, console: Console | None = None)
         measured = measure(cfg, pictures, fabric)
     rate = gives(pictures, size)
     kind = fabric.device.type
-    link = link or LINKS.get(kind, LINKS["cuda"])
+    link, delay = link or LINKS.get(kind, LINKS["cuda"]), DELAYS.get(kind, DELAYS["cuda"])
     name = torch.cuda.get_device_name(fabric.device) if kind == "cuda" else provenance.processor()
     console.print(
         f"measured on one device ({name}, {precision}): "
@@ -185,7 +191,7 @@ def show(cfg: Config, link: float | None = None, console: Console | None = None)
     for title in ("devices", "layout", "pictures/s", "time", "sends, MB a step", "keeps, GB in fp32", *reads):
         out.add_column(title, justify="left" if title == "layout" else "right", no_wrap=True)
     for where in layouts_for(cfg, plan):
-        seconds = measured.step(where, plan, size, link * 1e9, precision)
+        seconds = measured.step(where, plan, size, link * 1e9, delay, precision)
         speed = size / seconds
         keeps = sum(layouts.memory(where, cfg.model, plan, size)) / 1e9
         sends = layouts.sent(where, plan, size, precision) / 1e6
@@ -198,7 +204,10 @@ def show(cfg: Config, link: float | None = None, console: Console | None = None)
     natural = Measurement.get(console, console.options.update(max_width=1000), out).maximum
     console.width = max(console.width, natural)
     console.print(out)
-    lines = [f"links of {link:g} GB/s (--link=GB_PER_S); batches of {size} over all devices; nothing overlaps"]
+    lines = [
+        f"links of {link:g} GB/s (--link=GB_PER_S) and {1e3 * delay:g} ms each time; nothing overlaps; "
+        f"batches of {size} over all devices"
+    ]
     if to_see:
         lines.append(f"{to_see:,} pictures to see; validation, checkpoints and start-up are left out")
     if cfg.data.packed and not hasattr(pictures, "train"):

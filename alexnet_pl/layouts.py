@@ -176,6 +176,20 @@ def sent(where: Layout, plan: list[Step], batch_size: int, precision: str = "32-
     return 0
 
 
+def exchanges(where: Layout, plan: list[Step]) -> int:
+    """How often each process sends in a training step; DDP puts gradients together, the first MB and then each 25."""
+    if where.name == "ddp":
+        return 1 + math.ceil(max(0, 4 * sum(step.parameters for step in plan) - 2**20) / (25 * 2**20))
+    # else each weight and each bias that several processes have is a sum of its own
+    shared = [step for step in plan if step.parameters and where.data > 1]
+    if where.towers == 2:
+        return 2 * sum(step.crossing > 0 for step in plan) + 1 + 2 * len(shared)
+    if where.name == "owt":
+        full = sum(step.kind == "full" for step in plan)
+        return 2 * full + 2 + 2 * (len([step for step in plan if step.parameters]) - full)
+    return 0
+
+
 def memory(where: Layout, m: Model, plan: list[Step], batch_size: int) -> tuple[int, int]:
     """Bytes each process needs in fp32: for weights, gradients and velocities; and for what the backward pass needs."""
     weights, picture_keeps = 0.0, float(kept(m, plan))

@@ -7,16 +7,18 @@ taken within each round; told are the median over the rounds and the range.
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
 import multiprocessing
 import os
 import statistics
+import subprocess
+import sys
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from unittest.mock import patch
 
 import torch
@@ -42,6 +44,7 @@ class Row:
 
     @property
     def holds(self) -> bool:
+        """Whether it keeps to its bar, if it has one."""
         if self.bar is None:
             return True
         return self.median <= self.bar if self.unit == "s" else self.median >= self.bar
@@ -66,6 +69,13 @@ def composed(*overrides: str) -> Config:
         return checks.check(compose("config", list(overrides)))
 
 
+def train(folder: Path, threads: int, *words: str) -> None:
+    """Our command, in a folder, to its end."""
+    command = [sys.executable, "-m", "alexnet_pl.train", *words]
+    env = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    subprocess.run(command, cwd=folder, env=env, check=True, capture_output=True)
+
+
 class Apart:
     """A way in a process of its own, with the memory and the threads that its program would have.
 
@@ -74,27 +84,32 @@ class Apart:
         precision: of one of our runs, which `processor.py` makes ready for it; None for a peer.
     """
 
-    def __init__(self, prepare: Callable[[], Callable[[], float]], precision: str | None) -> None:
+    def __init__(self, prepare: Callable[[], Callable[..., Any]], precision: str | None) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, other = context.Pipe()
         with patch.dict(os.environ):
             if precision:
                 processor.choose_waiting(precision)
-            context.Process(target=_serve, args=(other, prepare, precision is not None), daemon=True).start()
+            context.Process(target=_serve, args=(other, prepare, precision is not None)).start()
         other.close()
+        atexit.register(self.pipe.close)  # upon which the process ends
 
-    def __call__(self) -> float:
-        self.pipe.send("again")
-        return float(self.pipe.recv())
+    def __call__(self, *arguments: Any) -> Any:
+        self.pipe.send(arguments)
+        return self.pipe.recv()
 
 
-def _serve(pipe: Connection, prepare: Callable[[], Callable[[], float]], ours: bool) -> None:
+def _serve(pipe: Connection, prepare: Callable[[], Callable[..., Any]], ours: bool) -> None:
+    multiprocessing.set_start_method(None, force=True)  # a loader there starts its own as it would anywhere
     if ours:
         processor.keep_memory()
     run = prepare()
-    with suppress(EOFError):  # the script has ended
-        while pipe.recv():
-            pipe.send(run())
+    while True:
+        try:
+            arguments = pipe.recv()
+        except EOFError:  # the script has ended
+            return
+        pipe.send(run(*arguments))
 
 
 def interleaved(ways: Mapping[Way, Callable[[], float]], rounds: int) -> dict[Way, list[float]]:

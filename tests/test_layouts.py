@@ -61,14 +61,15 @@ def test_bytes_sent(group: str, devices: int, small: float, large: float):
 
 
 class Sent(TorchDispatchMode):
-    """Adds up what ring algorithms send for every exchange that happens inside."""
+    """Counts every exchange that happens inside, and adds up what ring algorithms send for it."""
 
-    total = 0.0
+    total, exchanges = 0.0, 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         name, n = str(func), dist.get_world_size()
         if "c10d" in name and "wait" not in name:
+            self.exchanges += "wrap_tensor" not in name
             size = args[0].numel() * args[0].element_size()
             if "all_gather" in name:
                 self.total += size * (n - 1)
@@ -79,8 +80,8 @@ class Sent(TorchDispatchMode):
         return out
 
 
-def counted(overrides: list[str], batch_size: int) -> tuple[float, int]:
-    """Bytes of a forward and backward pass, and bytes of the parameters that are here."""
+def counted(overrides: list[str], batch_size: int) -> tuple[float, int, int]:
+    """Bytes and exchanges of a forward and backward pass, and bytes of the parameters that are here."""
     cfg, plan = alexnet(*overrides)
     where = layouts.layout(cfg.trainer)
     net = model.build(cfg.model, cfg.data.image_size, 1)
@@ -90,7 +91,7 @@ def counted(overrides: list[str], batch_size: int) -> tuple[float, int]:
     batch.begin(batch_size)
     with Sent() as sent:
         net(torch.randn(batch_size // where.data, 3, 224, 224)).sum().backward()
-    return sent.total, sum(p.to_local().numel() * 4 for p in net.parameters())  # type: ignore[attr-defined]
+    return sent.total, sent.exchanges, sum(p.to_local().numel() * 4 for p in net.parameters())  # type: ignore[attr-defined]
 
 
 NARROW = "model.widths={conv1: 16, conv2: 16, conv3: 32, conv4: 16, conv5: 16, fc6: 64, fc7: 64}"
@@ -99,10 +100,11 @@ NARROW = "model.widths={conv1: 16, conv2: 16, conv3: 32, conv4: 16, conv5: 16, f
 @pytest.mark.parametrize("group", ["towers", "owt"])
 def test_the_estimate_is_what_a_step_sends_and_a_process_holds(group: str):
     overrides = [f"trainer={group}", NARROW, "data.batch_size=4"]
-    (sent, held), (_, other) = ranks.run(2, counted, overrides, 4)
+    (sent, exchanges, held), (*_, other) = ranks.run(2, counted, overrides, 4)
     cfg, plan = alexnet(*overrides)
     where = layouts.layout(cfg.trainer)
     assert layouts.sent(where, plan, 4) == pytest.approx(sent, rel=1e-6)
+    assert layouts.exchanges(where, plan) == exchanges
     assert layouts.memory(where, cfg.model, plan, 4)[0] == 3 * held == 3 * other
 
 
