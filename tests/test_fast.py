@@ -1,0 +1,91 @@
+"""What makes a run fast changes no curve: 200 steps of the command against a plain loop by torch's own functions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from alexnet_pl import data, model, runs
+from alexnet_pl.lrn import LocalResponseNorm
+from tests.conftest import composed, trains
+
+STEPS, SEEDS = 200, (1, 2, 3)
+RUN = (
+    "model.lrn=[conv1,conv2]", "model.width=0.5", "model.init=fan_in", "data.scale=64", "data.batch_size=16",
+    "optim.weight_decay=0.001", "trainer.max_epochs=1", f"trainer.limit_train_batches={STEPS}", "trainer=cpu",
+    "trainer.limit_val_batches=0", "subset=0", "window=16", "logger=csv",
+)  # fmt: skip
+
+
+class Torchs(nn.Module):
+    """torch's normalisation, with the constants of a layer of ours."""
+
+    def __init__(self, layer: LocalResponseNorm) -> None:
+        super().__init__()
+        self.constants = layer.size, layer.alpha * layer.size, layer.beta, layer.k  # torch divides alpha by the size
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.local_response_norm(x, *self.constants)
+
+
+def plain(*overrides: str, seed: int = 1) -> Tensor:
+    """Losses of the steps: NCHW, fp32, torch's LRN, and the paper's rule written out."""
+    cfg = composed(*RUN, *overrides, f"seed={seed}", "model.channels_last=false")
+    pictures = data.Pictures(cfg)
+    pictures.setup("fit")
+    net = model.build(cfg.model, 32, seed)
+    for name, layer in list(net.named_children()):
+        if isinstance(layer, LocalResponseNorm):
+            setattr(net, name, Torchs(layer))
+    velocity = {name: torch.zeros_like(w) for name, w in net.named_parameters()}
+    losses = []
+    for _, (images, labels, _) in zip(range(STEPS), pictures.train_dataloader(), strict=False):
+        loss = F.cross_entropy(net(images.contiguous()), labels)
+        net.zero_grad()
+        loss.backward()
+        losses.append(loss.detach())
+        with torch.no_grad():
+            for name, w in net.named_parameters():
+                assert w.grad is not None
+                decay, rate = (cfg.optim.weight_decay, 1) if name.endswith("weight") else (0, cfg.optim.bias_lr_factor)
+                velocity[name] = cfg.optim.momentum * velocity[name] - rate * cfg.optim.lr * (decay * w + w.grad)
+                w += velocity[name]
+    return torch.stack(losses)
+
+
+def fast(folder: Path, precision: str, *overrides: str, seed: int = 1) -> Tensor:
+    """Losses of the steps as the command trains: channels-last, our LRN, the fused update, through Lightning."""
+    with pytest.MonkeyPatch.context() as patch:
+        result = trains(folder, patch)(*RUN, *overrides, f"seed={seed}", f"trainer.precision={precision}")
+    assert result.returncode == 0, result.stderr
+    (run,) = (runs.Run(log.parent) for log in folder.glob("runs/*/*/metrics.csv"))
+    return torch.tensor([row["train/loss"] for row in run.metrics if "train/loss" in row])
+
+
+SLOW = "optim.lr=0.0005"  # at which fp32's rounding has no chance to grow: maxima and ReLUs have kinks
+USUAL = "optim.lr=0.005"
+
+
+def test_each_step_is_the_plain_loops(tmp_path: Path):
+    losses = fast(tmp_path, "32-true", SLOW)
+    assert len(losses) == STEPS
+    assert losses[-20:].mean() < 0.97 * losses[:20].mean(), "it learns"
+    torch.testing.assert_close(losses, plain(SLOW), rtol=1e-5, atol=0)
+
+
+def test_bf16_stays_within_the_spread_of_seeds(tmp_path_factory: pytest.TempPathFactory):
+    """Between two curves, the root mean square of the difference of their means over 20 steps each."""
+
+    def apart(a: Tensor, b: Tensor) -> float:
+        return (a.unfold(0, 20, 20).mean(1) - b.unfold(0, 20, 20).mean(1)).square().mean().sqrt().item()
+
+    plains = {seed: plain(USUAL, seed=seed) for seed in SEEDS}
+    seeds = min(apart(plains[a], plains[b]) for a in SEEDS for b in SEEDS if a < b)
+    for seed in SEEDS:
+        losses = fast(tmp_path_factory.mktemp("run"), "bf16-mixed", USUAL, seed=seed)
+        assert not torch.equal(losses, plains[seed])
+        assert apart(losses, plains[seed]) < seeds
