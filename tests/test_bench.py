@@ -1,28 +1,96 @@
-"""Every script in bench/ is named in the README, runs, and prints a ratio."""
+"""Every script in bench/ is named in the README, runs, and prints figures with their range."""
 
 from __future__ import annotations
 
+import json
 import re
 import sys
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from alexnet_pl import ROOT
+from alexnet_pl import ROOT, estimate, lrn
+from tests.conftest import trains
 from tests.forked import Process
 
-SHARED = ("ratios.py", "photographs.py")  # by the scripts
-SCRIPTS = [file for file in sorted((ROOT / "bench").glob("*.py")) if file.name not in SHARED]
-FEW = {"step.py": ["--batch_size", "2"]}
+sys.path.insert(0, str(ROOT / "bench"))  # the scripts import each other as scripts do
+every, ratios = import_module("all"), import_module("ratios")
+
+NO_SCRIPTS = ("ratios.py", "photographs.py")
+SCRIPTS = [file for file in sorted((ROOT / "bench").glob("*.py")) if file.name not in NO_SCRIPTS]
+FEW = ["--rounds", "1", "--steps", "1"]
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
-def test_a_bench_prints_a_ratio_with_its_range(script: Path, tmp_path: Path):
-    assert f"python bench/{script.name}\n" in (ROOT / "README.md").read_text()
+def told(out: str, rows: Path) -> None:
+    """That what was printed is what bench/all.py gets, and has bars."""
+    printed = re.findall(r"^ *\d+\.\d\d \(\d+\.\d\d to \d+\.\d\d\) .*: .*\[bar \d.*$", out, re.MULTILINE)
+    assert printed
+    assert printed == [str(ratios.Row(**row)) for row in json.loads(rows.read_text()) if row["bar"]]
+
+
+@pytest.mark.parametrize("name", ["data", "lrn"])
+def test_a_script_prints_figures_with_their_range(name: str, tmp_path: Path):
     # Without a compiler on the path: it would take most of the time, and tests/test_lrn.py has what is compiled.
     without = {"PATH": str(Path(sys.executable).parent), "CXX": ""}
-    bench = Process(tmp_path, script, "--rounds", "1", "--steps", "1", *FEW.get(script.name, []), **without)
-    out, err = bench.communicate(timeout=200)
-    assert bench.returncode == 0, err
-    assert re.search(r"\d\.\d\d \(\d+\.\d\d to \d+\.\d\d\) times as fast: .* / .*\[bar \d", out)
-    assert not list(tmp_path.glob("runs")), "a bench leaves no run behind"
+    rows = tmp_path / "rows.json"
+    process = Process(tmp_path, ROOT / "bench" / f"{name}.py", *FEW, "--json", str(rows), **without)
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    told(out, rows)
+
+
+@pytest.mark.parametrize("name", ["epoch", "loop", "scale", "start", "step"])
+def test_a_script_of_several_processes_prints_figures_with_their_range(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """In this process, which has imported all that each of theirs would."""
+
+    def here(prepare: Callable[[], Callable[..., Any]], precision: str | None) -> Callable[..., Any]:
+        return prepare()
+
+    def train(folder: Path, threads: int, *words: str) -> None:
+        result = trains(folder, monkeypatch)(*words)
+        assert result.returncode == 0, result.stderr
+
+    def once(ways: dict[Any, Callable[[], float]], rounds: int) -> dict[Any, list[float]]:
+        return {way: [run()] for way, run in ways.items()}
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    script = import_module(name)
+    monkeypatch.setattr(ratios, "Apart", here)
+    monkeypatch.setattr(ratios, "train", train)
+    monkeypatch.setattr(ratios, "interleaved", once)
+    monkeypatch.setattr(estimate, "ENOUGH", 0.0)
+    monkeypatch.setattr(lrn, "compiles", lambda *_: False)
+    monkeypatch.setattr(script, "LIGHTNING", "pass", raising=name == "start")
+    rows = tmp_path / "rows.json"
+    few = [*FEW, *(["--batch_size", "2"] if name in ("epoch", "step") else [])]
+    monkeypatch.setattr(sys, "argv", [name, *few, "--json", str(rows)])
+    script.main()
+    told(capsys.readouterr().out, rows)
+
+
+def test_the_readme_names_every_script():
+    text = (ROOT / "README.md").read_text()
+    assert [file.name for file in SCRIPTS if f"python bench/{file.name}\n" not in text] == []
+
+
+@pytest.mark.parametrize(
+    ("median", "unit", "bar", "holds"),
+    [(2.0, "times as fast", 2, True), (1.99, "times as fast", 2, False), (5.0, "s", 5, True), (5.1, "s", 5, False)],
+)
+def test_a_figure_below_its_bar_ends_the_whole_with_an_error(
+    median: float, unit: str, bar: float, holds: bool, monkeypatch: pytest.MonkeyPatch, capsys: Any
+):
+    rows = [ratios.Row("ours / theirs", median, 1.0, 9.0, unit, bar), ratios.Row("without a bar", 0.0, 0.0, 0.0)]
+    monkeypatch.setattr(every, "run", lambda script, device: rows)
+    monkeypatch.setattr(sys, "argv", ["all.py", "--only", "lrn"])
+    if holds:
+        every.main()
+    else:
+        with pytest.raises(SystemExit, match=r"below the bar:\n.*FAILS"):
+            every.main()
+    assert f"| ours / theirs | {median:.2f}" in capsys.readouterr().out
