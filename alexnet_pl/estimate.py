@@ -11,8 +11,9 @@ three measured batches gives. On several devices each has its share of both,
     owt          its share of the weights             of its part of the batch
 
 and to that comes what it sends (`layouts.sent`) at the rate of its link, and for each time that it sends
-(`layouts.exchanges`) a delay; nothing is assumed to overlap. Validation, start-up and checkpoints are left out.
-`bench/scale.py` compares the model with runs of two processes.
+(`layouts.exchanges`) a delay; nothing is assumed to overlap. Validation, start-up and checkpoints are left out, and a
+processor's trial of bf16 (trainer.precision=auto) is not made. `bench/scale.py` compares the model with runs of two
+processes.
 """
 
 from __future__ import annotations
@@ -114,8 +115,8 @@ def measure(cfg: Config, pictures: data.Pictures, fabric: Fabric) -> Measured:
 
 def _now(device: torch.device) -> float:
     """When the device is done with what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
     return time.perf_counter()
 
 
@@ -172,7 +173,7 @@ def show(cfg: Config, link: float | None = None, console: Console | None = None)
     pictures, count = opened(cfg)
     pictures.mean = pictures.mean.to(fabric.device)
     plan = table.steps(cfg.model, cfg.data.image_size)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else []):
         measured = measure(cfg, pictures, fabric)
     rate = gives(pictures, size)
     kind = fabric.device.type

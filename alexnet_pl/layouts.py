@@ -77,7 +77,7 @@ def precision(t: Trainer) -> str:
         import torch
 
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
-    return "32-true" if t.precision in (None, "auto") else str(t.precision)
+    return "32-true" if str(t.precision) in ("None", "auto", "32") else str(t.precision)
 
 
 def gpus() -> int:
@@ -177,9 +177,9 @@ def sent(where: Layout, plan: list[Step], batch_size: int, precision: str = "32-
 
 
 def exchanges(where: Layout, plan: list[Step]) -> int:
-    """How often each process sends in a training step; DDP puts gradients together, the first MB and then each 25."""
+    """How often each process sends in a training step."""
     if where.name == "ddp":
-        return 1 + math.ceil(max(0, 4 * sum(step.parameters for step in plan) - 2**20) / (25 * 2**20))
+        return _buckets(plan)
     # else each weight and each bias that several processes have is a sum of its own
     shared = [step for step in plan if step.parameters and where.data > 1]
     if where.towers == 2:
@@ -188,6 +188,16 @@ def exchanges(where: Layout, plan: list[Step]) -> int:
         full = sum(step.kind == "full" for step in plan)
         return 2 * full + 2 + 2 * (len([step for step in plan if step.parameters]) - full)
     return 0
+
+
+def _buckets(plan: list[Step]) -> int:
+    """DDP sends the gradients of whole layers together, from the last one on: from 1 MB at first, then from 25."""
+    buckets, size, limit = 0, 0, 2**20
+    for step in reversed(plan):
+        size += 4 * step.parameters
+        if size >= limit:
+            buckets, size, limit = buckets + 1, 0, 25 * 2**20
+    return buckets + (size > 0)
 
 
 def memory(where: Layout, m: Model, plan: list[Step], batch_size: int) -> tuple[int, int]:

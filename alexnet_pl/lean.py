@@ -13,12 +13,13 @@ def imports() -> Iterator[None]:
     """While Lightning is imported in here, torchmetrics does not find what it needs only for metrics of other fields.
 
     It comes with Lightning and imports these libraries if they are installed, which takes a fifth of a job's start
-    (`bench/start.py`). Imports by anyone else, and later ones, are as ever.
+    (`bench/start.py`). They can be imported later as ever; but torchmetrics' own plots and its metrics of detection do
+    not work in such a process.
     """
     from lightning_utilities.core import imports as asks
 
     installed, met = asks.package_available, asks.RequirementCache.__bool__
-    asks.package_available = lambda name: name not in UNUSED and installed(name)
+    asks.package_available = lambda package_name: package_name not in UNUSED and installed(package_name)
     asks.RequirementCache.__bool__ = lambda self: self.requirement not in UNUSED and met(self)  # type: ignore[method-assign]
     try:
         yield

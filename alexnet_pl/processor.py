@@ -21,7 +21,7 @@ def keep_memory() -> None:
         mallopt(M_TRIM_THRESHOLD, -1)
 
 
-def choose_waiting(precision: str | None) -> None:
+def choose_waiting(precision: str | int | None) -> None:
     """Let torch's threads sleep while they wait, but for bfloat16; what the user set stays.
 
     Threads that spin starve those of another program; seen with two runs on two cores: 1,000 pictures a second each
@@ -31,5 +31,5 @@ def choose_waiting(precision: str | None) -> None:
     Args:
         precision: as trainer.precision; auto may become bfloat16.
     """
-    if precision in (None, "32-true", "64-true"):
+    if str(precision).removesuffix("-true") in ("None", "32", "64"):
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")

@@ -22,10 +22,10 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from alexnet_pl import checks, config, gpus, launch, layouts, runs
+from alexnet_pl import checks, config, gpus, launch, layouts, processor, runs
 from alexnet_pl.errors import ConfigError, InUse, UserError, nearest
 from alexnet_pl.layouts import Layout
 
@@ -36,6 +36,8 @@ class Checks(Callback):
     # Hydra passes `config` by name.
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         def check() -> None:
+            # first, as torch is loaded where GPUs are counted
+            processor.choose_waiting(OmegaConf.select(config, "trainer.precision"))
             launch.joined(layouts.layout(_check(config, Path(config.hydra.run.dir)).trainer))
 
         _or_exit(check)

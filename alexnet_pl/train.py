@@ -181,7 +181,6 @@ def train(cfg: DictConfig) -> None:
             run.start(plain, overrides)
         except ConfigError as error:  # the folder is not ours: nothing is written there
             _end(error, aloud=True)
-    processor.choose_waiting(run_config.trainer.precision)
     try:
         fit(run_config, run)
         _leave_together()
@@ -241,7 +240,9 @@ def _look(words: list[str]) -> None:
     if any(word.startswith("-") for word in overrides):
         raise ConfigError(f"{option} shows one configuration: give it overrides only, KEY=VALUE")
     with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = checks.check(hydra.compose("config", overrides), to_run=False)
+        composed = hydra.compose("config", overrides)
+    processor.choose_waiting(OmegaConf.select(composed, "trainer.precision"))
+    cfg = checks.check(composed, to_run=False)
     if option == DESCRIBE:
         describe.show(cfg)
         return
@@ -252,7 +253,6 @@ def _look(words: list[str]) -> None:
             raise ValueError
     except ValueError as error:
         raise ConfigError(f"{LINK}{links[-1]} is not a rate: give gigabytes per second, {LINK}300") from error
-    processor.choose_waiting(cfg.trainer.precision)
     from alexnet_pl import estimate
 
     _quieten()

@@ -4,7 +4,7 @@ Which is fastest depends on the processor and on the net. Each candidate takes a
 weights, and what chance draws, stay as they were. The configuration's own way is kept unless another is clearly faster,
 since another order of additions gives other last digits. The choice is kept in the run's folder (speed.json): the run
 takes it again when it is continued, and so do later runs beside it of the same net and batch on the same machine, so
-that what is compared was computed alike.
+that what is compared was computed alike. Jobs that begin at the same moment each make their own.
 """
 
 from __future__ import annotations
@@ -59,17 +59,22 @@ def choose(
         say: takes the line about what was tried.
     """
     way = Way(cfg.model.channels_last, torch.get_num_threads(), layouts.precision(cfg.trainer))
+    if not _alone_on_a_processor(cfg):
+        return way.precision
     kept = read_json(run.folder / "speed.json")
-    found = kept or _beside(cfg, run)
+    anew = cfg.trial and not run.last.is_file()
+    found = kept or (_beside(cfg, run) if anew else {})
     if found:
         way = Way(**found["way"])
-    elif cfg.trial and not run.last.is_file() and _alone_on_a_processor(cfg) and _long(cfg, pictures):
+        if any(found["of"][key] != _of(cfg)[key] for key in ("machine", "threads")):  # it goes on somewhere else
+            way = replace(way, threads=torch.get_num_threads())
+    elif anew and _long(cfg, pictures):
         way, speeds = _try(cfg, way, classifier, pictures)
         found = {"of": _of(cfg), "way": asdict(way), "images_per_second": speeds}
         told = ", ".join(f"{name} {speed:,.0f}" for name, speed in speeds.items())
         say(f"  tried for a moment, images/s: {told}. Goes on with {way} (trial=false tries nothing)")
     else:
-        return layouts.precision(cfg.trainer)
+        return way.precision
     if not kept:
         write(run.folder / "speed.json", json.dumps(found, indent=1))
     torch.set_num_threads(way.threads)
@@ -78,9 +83,9 @@ def choose(
 
 
 def _alone_on_a_processor(cfg: config.Config) -> bool:
-    there = layouts.wants_gpus(cfg.trainer) and layouts.gpus() > 0
+    elsewhere = cfg.trainer.accelerator != "cpu" and torch.accelerator.is_available()
     mixed = layouts.precision(cfg.trainer) in ("32-true", "bf16-mixed")
-    return not there and mixed and cfg.trainer.accelerator != "mps" and layouts.layout(cfg.trainer).processes == 1
+    return not elsewhere and mixed and layouts.layout(cfg.trainer).processes == 1
 
 
 def _long(cfg: config.Config, pictures: data.Pictures) -> bool:
@@ -99,6 +104,7 @@ def _of(cfg: config.Config) -> dict[str, Any]:
         "width": cfg.model.width,
         "image_size": cfg.data.image_size,
         "batch_size": cfg.data.batch_size,
+        "channels_last": cfg.model.channels_last,
         "precision": cfg.trainer.precision,
         "machine": f"{provenance.processor()}, {provenance.processors()} processors",
         "threads": os.environ.get("OMP_NUM_THREADS"),
@@ -107,10 +113,9 @@ def _of(cfg: config.Config) -> dict[str, Any]:
 
 def _beside(cfg: config.Config, run: runs.Run) -> dict[str, Any]:
     """The choice of an earlier run in the same folder of runs, if it fits."""
-    if cfg.trial and not run.last.is_file():
-        for other in sorted(run.folder.parent.glob("*/speed.json")):
-            if (found := read_json(other)).get("of") == _of(cfg):
-                return found
+    for other in sorted(run.folder.parent.glob("*/speed.json")):
+        if (found := read_json(other)).get("of") == _of(cfg):
+            return found
     return {}
 
 
@@ -120,7 +125,7 @@ def _try(
     """The fastest way, and the pictures per second of all that were tried."""
     rows = torch.arange(cfg.data.batch_size) % len(pictures.train)
     labels = pictures.train.labels[rows]
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         images = pictures.train_input(pictures.train.read(rows), 0)
     speeds: dict[Way, float] = {}
 
@@ -147,7 +152,7 @@ def _speed(classifier: module.Classifier, way: Way, images: torch.Tensor, labels
     torch.set_num_threads(way.threads)
     classifier.lay_out(way.channels_last)
     taken = []
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         for _ in range(1 + STEPS):
             began = time.perf_counter()
             with torch.autocast("cpu", torch.bfloat16, enabled=way.precision == "bf16-mixed"):

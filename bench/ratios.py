@@ -90,7 +90,8 @@ class Apart:
         with patch.dict(os.environ):
             if precision:
                 processor.choose_waiting(precision)
-            context.Process(target=_serve, args=(other, prepare, precision is not None)).start()
+            self.process = context.Process(target=_serve, args=(other, prepare, precision is not None))
+            self.process.start()
         other.close()
         atexit.register(self.pipe.close)  # upon which the process ends
 

@@ -23,7 +23,9 @@ import ratios
 
 from alexnet_pl.provenance import processors
 
-TORCH, LIGHTNING, HELP, JOB = "import torch", "import pytorch_lightning", "--help", "a job of one batch"
+TORCH, LIGHTNING = "import torch", "import pytorch_lightning"
+LEAN = "from alexnet_pl import lean\nwith lean.imports():\n    import pytorch_lightning"
+HELP, JOB = "--help", "a job of one batch"
 IN_TURN, AT_ONCE = "two jobs, one after the other", "two jobs at once"
 MOST = 5.0  # seconds that a job of one batch may take
 JOBS = ["logger=csv", "window=1000", "subset=0", "trainer.limit_val_batches=0", "trainer.max_epochs=1", "trial=false"]
@@ -52,6 +54,7 @@ def main() -> None:
     ways: dict[str, Callable[[], float]] = {
         TORCH: partial(python, TORCH),
         LIGHTNING: partial(python, LIGHTNING),
+        "the same as a job does it": partial(python, LEAN),
         HELP: partial(command, cores, HELP),
         JOB: partial(command, cores, *JOBS, "trainer.limit_train_batches=1"),
         IN_TURN: partial(command, cores, *jobs),

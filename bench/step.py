@@ -7,8 +7,8 @@ A step is forward, cross entropy, backward and the update of 2012, with dropout,
 of 0..255 minus their mean. The variants differ in the two layers of LRN alone, and share weights and optimiser; what
 torch's own leaves out is done around it: it runs once per tower. torchvision's net is trained as its reference does it,
 and ours of the same shape beside it. The peers have a process with memory and threads as any torch program, ours one
-with the settings of the command. Printed are the median pictures per second and the shares of the step's parts, the
-ratios (see ratios.py), and LRN's share of the step.
+with the settings of a run in bf16 (one in fp32 lets threads sleep, and is a tenth slower at most). Printed are the
+median pictures per second and the shares of the step's parts, the ratios (see ratios.py), and LRN's share of the step.
 """
 
 from __future__ import annotations
@@ -201,7 +201,12 @@ def main() -> None:
             shares_of = [1 - a / b for a, b in zip(values, speeds[how, WITHOUT], strict=True)]
             print(ratios.row(f"{how}, {norm}", shares_of, "of the step is LRN"))
     rows = [
-        ratios.ratio(speeds[ours], speeds[peer], f"AlexNet's step: {', '.join(ours)} / {', '.join(peer)}", bar)
+        ratios.ratio(
+            speeds[ours],
+            speeds[peer],
+            f"AlexNet's step: {', '.join(ours)} / {', '.join(peer)}",
+            bar if given.device == "cpu" else None,
+        )
         for ours, peer, bar in PAIRS
         if ours in speeds and peer in speeds
     ]

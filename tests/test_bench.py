@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -69,6 +71,7 @@ def test_a_script_of_several_processes_prints_figures_with_their_range(
     monkeypatch.setattr(lrn, "compiles", lambda *_: False)
     if name == "start":
         monkeypatch.setattr(script, "LIGHTNING", "pass")
+        monkeypatch.setattr(script, "LEAN", "pass")
     if name == "scale":
         monkeypatch.delitem(script.RUNS, "a quarter of AlexNet, towers")
     rows = tmp_path / "rows.json"
@@ -76,6 +79,16 @@ def test_a_script_of_several_processes_prints_figures_with_their_range(
     monkeypatch.setattr(sys, "argv", [name, *few, "--json", str(rows)])
     script.main()
     told(capsys.readouterr().out, rows)
+
+
+def test_a_way_apart_has_the_threads_of_its_program_and_ends_with_the_script(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    way = ratios.Apart(partial(partial, os.getenv, "OMP_WAIT_POLICY"), "32-true")
+    assert way() == "passive"
+    assert "OMP_WAIT_POLICY" not in os.environ
+    way.pipe.close()
+    way.process.join(30)
+    assert way.process.exitcode == 0
 
 
 def test_the_readme_names_every_script():

@@ -108,6 +108,15 @@ def test_the_estimate_is_what_a_step_sends_and_a_process_holds(group: str):
     assert layouts.memory(where, cfg.model, plan, 4)[0] == 3 * held == 3 * other
 
 
+@pytest.mark.parametrize("name", ["alexnet", "one_gpu", "convnet", "cuda_convnet2"])
+def test_ddps_buckets_are_torchs(name: str):
+    cfg = composed(f"model={name}", "data.resize=300")
+    net = model.build(cfg.model, cfg.data.image_size, 1)
+    buckets, _ = dist._compute_bucket_assignment_by_size(list(net.parameters())[::-1], [2**20, 25 * 2**20])
+    plan = table.steps(cfg.model, cfg.data.image_size)
+    assert layouts.exchanges(layouts.Layout("ddp", 2), plan) == len(buckets)
+
+
 def test_a_run_on_several_devices_says_what_it_costs(train: Any, tmp_path: Path):
     result = train(
         "experiment=alexnet", "trainer=towers", "trainer.accelerator=cpu", "--describe", "trainer.max_epochs=3"

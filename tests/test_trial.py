@@ -112,14 +112,53 @@ def test_a_choice_lasts_for_the_run_and_those_beside_it(tmp_path: Path, monkeypa
 def test_no_trial(overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Where it is not wanted, for a short run, and on several devices."""
     cfg, classifier, pictures = parts("trainer.precision=auto", *overrides)
-    assert not pretend(monkeypatch, {})
+    asked = pretend(monkeypatch, {})
     run = run_in(tmp_path / "a")
     assert trial.choose(cfg, run, classifier, pictures, print) == "32-true"
+    assert not asked
     assert not (run.folder / "speed.json").exists()
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [["trainer=ddp", "trainer.accelerator=cpu"], ["trainer=single"], ["model.channels_last=false"], ["trial=false"]],
+)
+def test_a_choice_is_for_runs_that_compute_as_its_own_did(
+    overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Not on several devices, on a GPU, where another layout is asked for, or without a trial."""
+    cfg, classifier, pictures = parts("trainer.precision=auto")
+    pretend(monkeypatch, {"channels-last, bf16-mixed, 1 thread": 200.0})
+    assert trial.choose(cfg, run_in(tmp_path / "a"), classifier, pictures, print) == "bf16-mixed"
+    cfg, classifier, pictures = parts("trainer.precision=auto", *overrides)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    pretend(monkeypatch, {})
+    assert trial.choose(cfg, run_in(tmp_path / "b"), classifier, pictures, print) == "32-true"
+
+
+def test_a_continued_run_keeps_its_way_but_not_the_threads_of_another_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    cfg, classifier, pictures = parts("trainer.precision=auto")
+    pretend(monkeypatch, {"NCHW, bf16-mixed, 1 thread": 200.0})
+    run = run_in(tmp_path / "a")
+    trial.choose(cfg, run, classifier, pictures, print)
+    run.last.parent.mkdir(exist_ok=True)
+    run.last.touch()
+    monkeypatch.setattr(trial.provenance, "processors", lambda: 64)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    threads: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    asked = pretend(monkeypatch, {})
+    cfg, classifier, pictures = parts("trainer.precision=auto")
+    assert trial.choose(cfg, run, classifier, pictures, print) == "bf16-mixed"
+    assert classifier.layout is torch.contiguous_format
+    assert threads == [4]
+    assert not asked
+
+
 def test_a_run_trains_by_what_was_chosen(train: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """The whole command; the trial is told in its log, and the run goes on by it when it is continued."""
+    """The whole command; the trial is told in its log, and what it chose is what Lightning trains in."""
     asked = pretend(monkeypatch, {"channels-last, bf16-mixed, 1 thread": 200.0})
     trained_in: list[str] = []
     monkeypatch.setattr(trial, "_long", lambda cfg, pictures: pictures.setup("fit") is None)
