@@ -99,12 +99,19 @@ def alone(tmp_path_factory: pytest.TempPathFactory):
 STEPS = ["trainer.max_epochs=null", "trainer.max_steps=5"]
 
 
-@pytest.mark.parametrize("dropout", ["mask", "none"])
+MASK, NONE, SPLIT = "model.dropout=mask", "model.dropout=none", "model.towers_meet=[]"
+
+
 @pytest.mark.parametrize(
-    ("trainer", "processes"), [("towers", 2), ("towers_ddp", 4), ("ddp", 2), ("ddp", 4), ("owt", 2), ("owt", 4)]
+    ("trainer", "processes", "net"),
+    [
+        *(("towers", 2, net) for net in (MASK, NONE, SPLIT)),
+        *((trainer, 2, net) for trainer in ("ddp", "owt") for net in (MASK, NONE)),
+        *((trainer, 4, MASK) for trainer in ("towers_ddp", "ddp", "owt")),
+    ],
 )
-def test_every_layout_trains_the_same_net(trainer: str, processes: int, dropout: str, alone: Any, tmp_path: Path):
-    over = [*STEPS, f"model.dropout={dropout}"]
+def test_every_layout_trains_the_same_net(trainer: str, processes: int, net: str, alone: Any, tmp_path: Path):
+    over = [*STEPS, net]
     one, checkpoint = alone(*over)
     many, *_ = ranks.run(processes, fit, tmp_path, [f"trainer={trainer}", f"trainer.devices={processes}", *over])
     assert len(one["losses"]) == 5
