@@ -6,7 +6,7 @@ into a `Config`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -395,9 +395,17 @@ OmegaConf.register_new_resolver("packed", packed, replace=True)
 
 def as_dict(cfg: Config) -> dict[str, Any]:
     """Plain dicts, lists, numbers and strings: what run folders, checkpoints and W&B store."""
-    plain = OmegaConf.to_container(OmegaConf.structured(cfg), resolve=True, enum_to_str=True)
+    plain = _plain(asdict(cfg))
     assert isinstance(plain, dict)
-    return {str(k): v for k, v in plain.items()}
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return value.name if isinstance(value, Enum) else value
 
 
 def from_dict(plain: dict[str, Any]) -> Config:
