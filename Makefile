@@ -10,7 +10,7 @@ figure1: $(VENV)/.ok  ## train Figure 1's four nets on generated pictures and dr
 test: $(VENV)/.ok  ## lint, and every test that needs neither GPU nor network
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(RUN) -m pytest -n auto --dist loadfile --no-loadscope-reorder  # a worker per core and one more, the longest files first
+	$(RUN) -m pytest -n auto --dist loadfile --no-loadscope-reorder  # a worker per core, the longest files first
 
 # uv installs the whole stack in seconds; without compiled bytecode every process would start slowly.
 $(VENV)/.ok: pyproject.toml constraints.txt

@@ -29,6 +29,7 @@ data.shapes = functools.cache(data.shapes)  # drawn once for all runs of a worke
 
 TINY = (
     "logger=csv",
+    "model.width=0.5",
     "subset=200",
     "data.batch_size=64",
     "window=64",
@@ -39,13 +40,11 @@ TINY = (
 """Overrides under which a run takes a second besides its start."""
 
 
-LONGEST = ("parallel", "launch", "readme", "sweeps", "train", "logger", "prepare", "agent", "export", "config", "bench")
+LONGEST = [
+    "launch", "parallel", "readme", "sweeps", "logger", "prepare", "agent", "train", "export", "bench", "axes",
+    "config",
+]  # fmt: skip
 """Files that take longest, the longest first: a worker has a whole file, and one at the end would leave others idle"""
-
-
-def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores, as some tests wait most of their time: for a server, or for a run to be told."""
-    return (os.cpu_count() or 1) + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

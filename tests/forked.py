@@ -31,8 +31,8 @@ from tests.conftest import environment
 PRELOAD = [
     "torch", "torch._dynamo", "torch.distributed.tensor", "pytorch_lightning", "alexnet_pl.train", "alexnet_pl.module",
     "alexnet_pl.checkpoints", "alexnet_pl.report", "alexnet_pl.prepare", "pyarrow.parquet", "plotly.graph_objects",
-    "plotly.subplots", "matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg",
-    "tests.ranks", "tests.warm",
+    "plotly.subplots", "wandb", "matplotlib.figure", "matplotlib.backends.backend_agg",
+    "matplotlib.backends.backend_svg", "tests.ranks", "tests.warm",
 ]  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from alexnet_pl import gpus, runs
-from tests.conftest import Command
+from tests.forked import Process
 from tests.test_launch import NET
 
 
@@ -63,11 +63,12 @@ def test_a_claim_ends_with_its_process(machine: pytest.MonkeyPatch):
     other.wait()
 
 
-def test_a_sweep_runs_several_jobs_at_once(process: Command, tmp_path: Path):
+def test_a_sweep_runs_several_jobs_at_once(tmp_path: Path):
     over = ["trainer.max_epochs=1", "trainer.limit_train_batches=8", "logger=csv", "name=at_once", "seed=1,2"]
-    result = process("-m", *NET, *over, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
-    assert result.returncode == 0, result.stderr
-    assert "2 of 2 jobs done" in result.stdout
+    sweep = Process(tmp_path, "alexnet_pl.train", "-m", *NET, *over, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    out, err = sweep.communicate(timeout=200)
+    assert sweep.returncode == 0, err
+    assert "2 of 2 jobs done" in out
     first, second = (run.metrics for run in runs.find(tmp_path / "runs" / "at_once"))
     assert [row["images_seen"] for row in first] == [row["images_seen"] for row in second]
     assert first != second

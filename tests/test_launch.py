@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -19,7 +18,6 @@ from alexnet_pl import launch, runs
 from alexnet_pl.errors import ConfigError
 from alexnet_pl.files import lock
 from alexnet_pl.layouts import Layout
-from tests.conftest import environment
 from tests.forked import Process
 
 TWO, FOUR = Layout("ddp", 2), Layout("towers_ddp", 4, 1, 2)
@@ -278,13 +276,11 @@ def children(parent: int, folder: Path) -> list[int]:
 
 def test_torchrun_starts_a_run_too(tmp_path: Path):
     over = [*NET, "trainer=ddp", "trainer.limit_train_batches=8", "trainer.max_epochs=1", "name=by_hand"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"]
-    run = subprocess.run(
-        [*torchrun, "alexnet_pl.train", *over], cwd=tmp_path, env=environment(tmp_path), capture_output=True,
-        text=True, timeout=100,
-    )  # fmt: skip
-    assert run.returncode == 0, run.stderr
+    torchrun = ["torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "alexnet_pl.train"]
+    run = Process(tmp_path, *torchrun, *over)
+    out, err = run.communicate(timeout=100)
+    assert run.returncode == 0, err
     (found,) = runs.find(tmp_path / "runs" / "by_hand")
     check(found, 2)
-    assert run.stdout.count("done: ") == 1, "the first process speaks"
+    assert out.count("done: ") == 1, "the first process speaks"
     none_is_left(tmp_path)

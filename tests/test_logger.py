@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -24,49 +22,18 @@ from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
 from alexnet_pl import checks, config, runs, sync
 from alexnet_pl.errors import Interrupted, NotFinite
 from tests.conftest import environment
+from tests.forked import Process
 from tests.test_resume import fit
 from tests.wandb_server import KEY, Received, Server
 
-SMALL = ("window=100", "subset=100", "trainer.limit_train_batches=12", "trainer.limit_val_batches=1")
+SMALL = ("model.width=0.5", "window=100", "subset=100", "trainer.limit_train_batches=12", "trainer.limit_val_batches=1")
 TINY = (*SMALL, "trainer.max_epochs=2")
 ONE_EPOCH = (*SMALL, "trainer.max_epochs=1")
 ONLINE = "logger.mode=online"
 
 
-class Process:
-    """A program that runs in the background, with a folder as its working and home folder."""
-
-    def __init__(self, folder: Path, *command: str | Path, **variables: str) -> None:
-        self.out, self.err = folder / f"{time.monotonic_ns()}.out", folder / f"{time.monotonic_ns()}.err"
-        with self.out.open("w") as out, self.err.open("w") as err:
-            self.popen = subprocess.Popen(
-                list(map(str, command)),
-                cwd=folder,
-                env=environment(folder) | variables,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-            )
-        self.started = time.monotonic()
-
-    def wait(self, timeout: float = 150) -> Process:
-        try:
-            self.code = self.popen.wait(timeout)
-        finally:
-            self.end()
-        self.seconds = time.monotonic() - self.started
-        self.errors = self.err.read_text()
-        return self
-
-    def end(self) -> None:
-        """W&B's process ends by itself when the one that started it has gone."""
-        if self.popen.poll() is None:
-            self.popen.kill()
-            self.popen.wait()
-
-
 def train(folder: Path, *args: str, **variables: str) -> Process:
-    return Process(folder, sys.executable, "-m", "alexnet_pl.train", *args, **variables)
+    return Process(folder, "alexnet_pl.train", *args, **variables)
 
 
 def until(condition: Callable[[], Any], seconds: float = 60) -> None:
@@ -143,12 +110,12 @@ def waiting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Waiting]:
 
         def start(name: str, *args: str, **variables: str) -> Process:
             process = train(folders[name], *args, ONLINE, **variables)
-            ends.callback(process.end)
+            ends.callback(process.kill)  # W&B's process ends by itself when the one that started it has gone
             return process
 
         online = start("online", *TINY, **server.environment)
         until(lambda: rows(folders["online"]) > 3)
-        online.popen.send_signal(signal.SIGSTOP)
+        online.send_signal(signal.SIGSTOP)
         never = start("never", *ONE_EPOCH, **nobody)
         with Server() as leaving:
             gone = start("gone", *ONE_EPOCH, **leaving.environment)
@@ -254,15 +221,15 @@ def test_curves_are_drawn_over_epochs(synced: Synced):
 
 def test_an_online_run_arrives_while_it_trains(waiting: Waiting):
     run, server, process = only_run(waiting.folders["online"]), waiting.server, waiting.online
-    assert process.popen.poll() is None
+    assert process.returncode is None
     until(lambda: run.identity["id"] in server.runs and server.runs[run.identity["id"]].history)
     (received,) = server.runs.values()
     assert received.exit_code is None
     assert sent(received.history) == run.metrics[: len(received.history)]
     before = len(received.history)
-    process.popen.send_signal(signal.SIGCONT)
-    process.wait()
-    assert process.code == 0, process.errors
+    process.send_signal(signal.SIGCONT)
+    _, errors = process.communicate(timeout=150)
+    assert process.returncode == 0, errors
     assert 0 < before < len(run.metrics) == 2 * (12 + 1)
     assert sent(received.history) == run.metrics
     assert own(received) == whole(run.config)
@@ -286,10 +253,10 @@ def test_a_failed_run_is_failed_on_the_server(tmp_path: Path, monkeypatch: pytes
 
 
 def test_online_without_a_key_is_refused_at_once(tmp_path: Path):
-    process = train(tmp_path, *TINY, ONLINE).wait(timeout=30)
-    assert process.code == 1
-    assert process.seconds < 10
-    (sentence,) = process.errors.splitlines()
+    process = train(tmp_path, *TINY, ONLINE)
+    _, errors = process.communicate(timeout=10)
+    assert process.returncode == 1
+    (sentence,) = errors.splitlines()
     assert sentence.startswith("error: logger.mode=online needs a W&B key and none was found")
     assert not (tmp_path / "runs").exists()
 
@@ -383,10 +350,11 @@ def test_when_the_process_of_wandb_dies_the_run_goes_on(
 
 @pytest.mark.parametrize(("case", "says"), [("never", "W&B did not start ("), ("gone", "Timed out finishing run")])
 def test_a_server_that_does_not_answer_does_not_stop_a_run(waiting: Waiting, case: str, says: str):
-    process: Process = getattr(waiting, case).wait()
-    assert process.code == 0, process.errors
-    assert sum(says in line for line in process.errors.splitlines()) == 1, process.errors
-    assert "Traceback" not in process.errors
+    process: Process = getattr(waiting, case)
+    _, errors = process.communicate(timeout=150)
+    assert process.returncode == 0, errors
+    assert sum(says in line for line in errors.splitlines()) == 1, errors
+    assert "Traceback" not in errors
     run = only_run(waiting.folders[case])
     assert run.done
     assert len(run.metrics) == 12 + 1

@@ -16,7 +16,6 @@ from tests.conftest import TINY, environment
 FAULTS = """
 import resource, sys
 from alexnet_pl import processor
-from tests.conftest import TINY, environment
 if sys.argv[1] == "kept":
     processor.keep_memory()
 for _ in range(21):
@@ -58,7 +57,7 @@ def test_the_command_settles_it_before_torch_is_loaded(tmp_path: Path):
     """Also where it counts GPUs first, and asks torch for it."""
     env = environment(tmp_path) | {"OMP_DISPLAY_ENV": "verbose"}
     env.pop("OMP_WAIT_POLICY", None)
-    command = [sys.executable, "-m", "alexnet_pl.train", *TINY, "trainer=single"]
+    command = [sys.executable, "-m", "alexnet_pl.train", *TINY, "trainer=single", "trainer.max_epochs=1"]
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "GOMP_SPINCOUNT = '0'" in done.stderr

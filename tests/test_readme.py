@@ -27,7 +27,10 @@ ONE = {
     "seed=1,2,3": ["seed=1"],
     "sweep=figure1": ["experiment=figure1", "model.activation=relu"],
     "sweep=figure1_lr": ["experiment=figure1", "model.activation=relu", "optim.lr=0.001"],
-    "experiment=alexnet": ["data.batch_size=4", "model.widths={fc6: 64, fc7: 64}"],
+    "experiment=alexnet": [
+        "data.batch_size=4",
+        "model.widths={conv1: 16, conv2: 16, conv3: 16, conv5: 16, fc6: 64, fc7: 64}",
+    ],
     "trainer=towers": ["trainer.accelerator=cpu"],
     "trainer=ddp": ["trainer.accelerator=cpu"],
 }

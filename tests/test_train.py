@@ -253,7 +253,7 @@ def test_a_sweep_survives_its_jobs(whole: runs.Run, tmp_path: Path):
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_a_sweep_stops_it_with_a_checkpoint(tmp_path: Path, signum: int):
-    process = start(tmp_path, "-m", *TINY, "seed=1,2", "name=two")
+    process = Process(tmp_path, "alexnet_pl.train", "-m", *TINY, "seed=1,2", "name=two")
     folder = tmp_path / "runs" / "two"
     wait_for(lambda: (folder / "sweep.json").is_file())
     first, second = (runs.Run(folder / name) for name in json.loads((folder / "sweep.json").read_text()))

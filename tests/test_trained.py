@@ -67,9 +67,9 @@ def test_a_net_begins_with_the_convolutions_of_another(run: runs.Run, train: Com
     )
     for name in ("conv1", "conv2", "conv3"):
         torch.testing.assert_close(second[f"net.{name}.weight"], first[f"net.{name}.weight"], rtol=0, atol=1e-8)
-    narrow = train(*TINY, "name=c", "model.width=0.5", f"pretrained={run.folder}")
+    narrow = train(*TINY, "name=c", "model.width=0.25", f"pretrained={run.folder}")
     assert narrow.returncode == 1
-    assert "conv1.weight of (32, 3, 5, 5), and here it is of (16, 3, 5, 5)" in narrow.stderr
+    assert "conv1.weight of (16, 3, 5, 5), and here it is of (8, 3, 5, 5)" in narrow.stderr
     assert "neither a checkpoint nor the folder of a run" in train(*TINY, "name=d", "pretrained=/nowhere").stderr
 
 
