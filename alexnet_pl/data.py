@@ -76,6 +76,7 @@ class Pictures(pl.LightningDataModule):
         """
         d = self.cfg.data
         root = Path(d.root or ".").expanduser()
+        pictures: InMemory | Stored
         if d.packed:
             pictures = Stored(store.need(root), split, pinned=self.device.type == "cuda", workers=d.workers)
             labels = pictures.labels

@@ -82,11 +82,12 @@ def length(cfg: Config, pictures: int | None) -> str:
 def to_see(cfg: Config, pictures: int | None) -> int | None:
     """How many pictures a run is going to see, of so many in its set; None where that is open."""
     t, batch_size = cfg.trainer, cfg.data.batch_size
-    ends = [t.max_steps * (t.accumulate_grad_batches or 1) * batch_size] if (t.max_steps or -1) > 0 else []
-    if (t.max_epochs or -1) > 0 and pictures:
+    steps, epochs = t.max_steps or -1, t.max_epochs or -1
+    ends = [steps * (t.accumulate_grad_batches or 1) * batch_size] if steps > 0 else []
+    if epochs > 0 and pictures:
         limit = 1.0 if t.limit_train_batches is None else t.limit_train_batches
         share = limit * pictures if isinstance(limit, float) else limit * batch_size
-        ends.append(t.max_epochs * min(pictures, round(share)))
+        ends.append(epochs * min(pictures, round(share)))
     return min(ends) if ends else None
 
 

@@ -19,7 +19,7 @@ def imports() -> Iterator[None]:
     from lightning_utilities.core import imports as asks
 
     installed, met = asks.package_available, asks.RequirementCache.__bool__
-    asks.package_available = lambda package_name: package_name not in UNUSED and installed(package_name)
+    asks.package_available = lambda package_name: package_name not in UNUSED and installed(package_name)  # type: ignore[assignment]
     asks.RequirementCache.__bool__ = lambda self: self.requirement not in UNUSED and met(self)  # type: ignore[method-assign]
     try:
         yield

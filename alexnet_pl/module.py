@@ -229,7 +229,7 @@ class Classifier(pl.LightningModule):
 
     def _evaluated(self) -> dict[str, float]:
         """Errors and losses of the sets that were counted, over all processes; the counts begin anew."""
-        results = {}
+        results: dict[str, float] = {}
         for which, counts in self._counts.items():
             wrong, not_five, loss, count = self._sum(counts).tolist()
             results |= {f"{which}/error": wrong / count, f"{which}/loss": loss / count}

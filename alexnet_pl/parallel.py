@@ -12,6 +12,8 @@ does the *same* work (the loss, over all classes), each has the whole gradient a
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,7 +24,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard, distribute_tensor
 
 from alexnet_pl.layouts import Layout
-from alexnet_pl.model import LocalConv2d, MaskDropout, TowerLinear
+from alexnet_pl.model import LocalConv2d, TowerLinear
 from alexnet_pl.table import Step
 
 
@@ -115,6 +117,10 @@ class Spread(nn.Module):
         meets: what puts the processes' inputs together first.
     """
 
+    weight: DTensor
+    bias: DTensor
+    compute: Callable[[Tensor, Tensor, Tensor], Tensor]
+
     def __init__(
         self,
         layer: nn.Conv2d | nn.Linear | TowerLinear | LocalConv2d,
@@ -133,8 +139,9 @@ class Spread(nn.Module):
                 name, nn.Parameter(distribute_tensor(whole, mesh, placements, src_data_rank=None), p.requires_grad)
             )
         if isinstance(layer, nn.Conv2d):
-            options = layer.stride, layer.padding, layer.dilation, groups
-            self.compute = lambda x, weight, bias: F.conv2d(x, weight, bias, *options)
+            self.compute = partial(
+                F.conv2d, stride=layer.stride, padding=layer.padding, dilation=layer.dilation, groups=groups
+            )
         elif isinstance(layer, nn.Linear | TowerLinear):  # of towers, one is here
             self.compute = F.linear
         else:
@@ -159,9 +166,7 @@ class SharedDropout(nn.Module):
     its part: the masks do not depend on the layout.
     """
 
-    def __init__(
-        self, dropout: nn.Dropout | MaskDropout, batch: Batch, rows: bool = False, columns: DeviceMesh | None = None
-    ) -> None:
+    def __init__(self, dropout: nn.Module, batch: Batch, rows: bool = False, columns: DeviceMesh | None = None) -> None:
         super().__init__()
         self.dropout, self.batch, self.rows, self.columns = dropout, batch, rows, columns
 

@@ -66,10 +66,10 @@ class Checks(Callback):
         elif any((t.num_nodes or 1) > 1 for t in trainers):
             raise ConfigError("a sweep of jobs on several machines needs hydra/launcher=submitit_slurm")
         runs.record_sweep(self.folder, self.jobs)
-        for name, checked in configs.items():  # how finished runs are drawn may change
+        for name, plain in configs.items():  # how finished runs are drawn may change
             run = runs.Run(self.folder / name)
             if run.done:
-                run.record(checked)
+                run.record(plain)
         os.environ[runs.JOBS] = str(len(jobs))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
