@@ -395,9 +395,7 @@ OmegaConf.register_new_resolver("packed", packed, replace=True)
 
 def as_dict(cfg: Config) -> dict[str, Any]:
     """Plain dicts, lists, numbers and strings: what run folders, checkpoints and W&B store."""
-    plain = _plain(asdict(cfg))
-    assert isinstance(plain, dict)
-    return plain
+    return {key: _plain(value) for key, value in asdict(cfg).items()}
 
 
 def _plain(value: Any) -> Any:

@@ -93,8 +93,7 @@ class EpochLines(ProgressBar):
         names = {"test/error": "error", "test/top5_error": "top-5"}
         metrics = trainer.callback_metrics
         shown = "  ".join(f"{name} {metrics[key]:.3f}" for key, name in names.items() if key in metrics)
-        views = pl_module.cfg.test_views  # type: ignore[union-attr]
-        self.say(f"  test, {views} views averaged: {shown}")
+        self.say(f"  test, {pl_module.cfg.test_views} views averaged: {shown}")  # type: ignore[union-attr]
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         self.teardown(trainer, pl_module, "fit")

@@ -30,10 +30,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TextIO
 
-from omegaconf import OmegaConf
+from omegaconf import MISSING, OmegaConf
 
 from alexnet_pl import provenance
-from alexnet_pl.config import Config
+from alexnet_pl.config import Config, as_dict
 from alexnet_pl.errors import ConfigError, InUse
 from alexnet_pl.files import lock, read_json, write
 
@@ -116,9 +116,7 @@ def differences(a: dict[str, Any], b: dict[str, Any]) -> dict[str, tuple[Any, An
 
 @cache
 def _defaults() -> dict[str, Any]:
-    plain = OmegaConf.to_container(OmegaConf.structured(Config), enum_to_str=True)
-    assert isinstance(plain, dict)
-    return {key: value for key, value in flatten({str(k): v for k, v in plain.items()}).items() if value != "???"}
+    return {key: value for key, value in flatten(as_dict(Config())).items() if value != MISSING}
 
 
 def flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:

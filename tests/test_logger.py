@@ -32,10 +32,6 @@ ONE_EPOCH = (*SMALL, "trainer.max_epochs=1")
 ONLINE = "logger.mode=online"
 
 
-def train(folder: Path, *args: str, **variables: str) -> Process:
-    return Process(folder, "alexnet_pl.train", *args, **variables)
-
-
 def until(condition: Callable[[], Any], seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not condition():
@@ -109,7 +105,7 @@ def waiting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Waiting]:
     with Server() as server, ExitStack() as ends:
 
         def start(name: str, *args: str, **variables: str) -> Process:
-            process = train(folders[name], *args, ONLINE, **variables)
+            process = Process(folders[name], "alexnet_pl.train", *args, ONLINE, **variables)
             ends.callback(process.kill)  # W&B's process ends by itself when the one that started it has gone
             return process
 
@@ -253,7 +249,7 @@ def test_a_failed_run_is_failed_on_the_server(tmp_path: Path, monkeypatch: pytes
 
 
 def test_online_without_a_key_is_refused_at_once(tmp_path: Path):
-    process = train(tmp_path, *TINY, ONLINE)
+    process = Process(tmp_path, "alexnet_pl.train", *TINY, ONLINE)
     _, errors = process.communicate(timeout=10)
     assert process.returncode == 1
     (sentence,) = errors.splitlines()
