@@ -14,7 +14,7 @@ def keep_memory() -> None:
     """Let memory that tensors gave back stay with the process, where the C library is glibc.
 
     By default it takes each large block from the system and returns it, and every page of a fresh block costs a fault:
-    of a float batch more than its arithmetic (see ARCHITECTURE.md). Kept, the pages are there already.
+    of a float batch more than its arithmetic (see docs/architecture.md). Kept, the pages are there already.
     """
     if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
         mallopt(M_MMAP_MAX, 0)
