@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -59,10 +60,17 @@ def lock(folder: Path) -> TextIO | None:
 
     Raises:
         BlockingIOError: another process has the lock.
+        ConfigError: `.lock` there is a link: nothing is opened that lies somewhere else.
     """
     if fcntl is None:
         return None
-    file = (folder / ".lock").open("w")
+    path = folder / ".lock"
+    try:
+        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644), "r+")
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise ConfigError(f"{path} is a link, and must be a file: remove it") from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

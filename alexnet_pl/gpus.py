@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from alexnet_pl.errors import ConfigError
 from alexnet_pl.files import lock
 from alexnet_pl.layouts import gpus
 
@@ -31,13 +32,14 @@ def claimed(count: int) -> Iterator[dict[str, str]]:
         yield {}
         return
     seen = os.environ[VISIBLE].split(",") if os.environ.get(VISIBLE) else [str(number) for number in range(gpus())]
+    claims = _claims()
     said = False
     while True:
         with ExitStack() as locks:
             free: list[str] = []
             for name in seen:
-                folder = Path(tempfile.gettempdir()) / f"alexnet_pl-{os.getuid()}" / f"gpu-{name}"
-                folder.mkdir(parents=True, exist_ok=True)
+                folder = claims / f"gpu-{name}"
+                folder.mkdir(exist_ok=True)
                 try:
                     if len(free) < count and (claim := lock(folder)):
                         locks.enter_context(claim)
@@ -51,3 +53,16 @@ def claimed(count: int) -> Iterator[dict[str, str]]:
             print(f"waiting for {count} free GPU{'s' * (count > 1)}", flush=True)
             said = True
         time.sleep(ASK_EVERY)
+
+
+def _claims() -> Path:
+    """This user's folder for claims.
+
+    Raises:
+        ConfigError: somebody else made it first: a folder of temporary files is everybody's.
+    """
+    folder = Path(tempfile.gettempdir()) / f"alexnet_pl-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        raise ConfigError(f"{folder} is not this user's own folder: remove it, or set TMPDIR to another place")
+    return folder

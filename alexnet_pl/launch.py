@@ -60,6 +60,9 @@ def joined(where: Layout) -> bool:
         return True
     tasks = slurm_tasks()
     given, by = (tasks, "Slurm") if tasks > 1 else (int(os.environ.get("WORLD_SIZE", 1)), "torchrun")
+    if given == 1:  # left from something else, a number would make this process one that writes nothing
+        for name in ("RANK", "LOCAL_RANK", "NODE_RANK"):
+            os.environ.pop(name, None)
     if given == where.processes:
         if tasks > 1:
             own = slurm(where)

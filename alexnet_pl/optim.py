@@ -50,14 +50,16 @@ class SGD2012(torch.optim.Optimizer):
                 elif _here(velocity).stride() != _here(w).stride():  # from a checkpoint of another memory layout
                     self.state[w]["velocity"] = torch.empty_like(w).copy_(velocity)
             here = [_here(w) for w in weights]
+            # The kernel has no velocity at momentum 0, and ignores dampening: there the rate is an ordinary one.
+            outside, dampening = (-1.0, 1 + group["lr"]) if group["momentum"] else (group["lr"], 0.0)
             sgd(
                 here,
                 [_laid_out(_here(w.grad), like) for w, like in zip(weights, here, strict=True) if w.grad is not None],
                 [_here(self.state[w]["velocity"]) for w in weights],
                 weight_decay=group["weight_decay"],
                 momentum=group["momentum"],
-                lr=-1.0,
-                dampening=1 + group["lr"],
+                lr=outside,
+                dampening=dampening,
                 nesterov=False,
                 maximize=False,
                 fused=True,

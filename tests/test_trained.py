@@ -70,7 +70,7 @@ def test_a_net_begins_with_the_convolutions_of_another(run: runs.Run, train: Com
     narrow = train(*TINY, "name=c", "model.width=0.25", f"pretrained={run.folder}")
     assert narrow.returncode == 1
     assert "conv1.weight of (16, 3, 5, 5), and here it is of (8, 3, 5, 5)" in narrow.stderr
-    assert "neither a checkpoint nor the folder of a run" in train(*TINY, "name=d", "pretrained=/nowhere").stderr
+    assert "neither a checkpoint nor the folder of a run" in train(*TINY, "name=d", "pretrained=nowhere").stderr
 
 
 def test_what_is_no_checkpoint_is_told(run: runs.Run, tmp_path: Path):
