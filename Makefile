@@ -7,10 +7,17 @@ figure1: $(VENV)/.ok  ## train Figure 1's four nets on generated pictures and dr
 	$(RUN) -m alexnet_pl.train sweep=figure1
 	$(RUN) -m alexnet_pl.report runs/figure1
 
-test: $(VENV)/.ok  ## lint, and every test that needs neither GPU nor network
+# One worker per core, the longest files first.
+PYTEST := $(RUN) -m pytest -n auto --dist loadfile --no-loadscope-reorder
+
+test: $(VENV)/.ok  ## what a contributor runs: lint, and the tests that take minutes; no GPU, no network
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(RUN) -m pytest -n auto --dist loadfile --no-loadscope-reorder  # a worker per core, the longest files first
+	$(PYTEST) -m "not slow and not gpu and not slurm and not browser"
+
+test-all: test  ## everything but what needs a GPU or Slurm: types, the slow tests, and the pages in Chromium if it is installed
+	$(VENV)/bin/mypy
+	$(PYTEST) -m "slow or browser"
 
 # uv installs the whole stack in seconds; without compiled bytecode every process would start slowly.
 $(VENV)/.ok: pyproject.toml constraints.txt
@@ -26,4 +33,4 @@ pins: ## move every pin to the newest release that fits
 clean:
 	rm -rf $(VENV)
 
-.PHONY: figure1 test pins clean
+.PHONY: figure1 test test-all pins clean

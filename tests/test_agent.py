@@ -14,6 +14,8 @@ from alexnet_pl import ROOT, runs
 from tests.conftest import composed, environment
 from tests.wandb_server import SWEEP, Server
 
+pytestmark = pytest.mark.slow
+
 SWEEPS = sorted((ROOT / "sweeps" / "wandb").glob("*.yaml"))
 TINY = ["scale=smoke", "trainer.max_epochs=1", "data=shapes"]
 

@@ -16,6 +16,7 @@ from tests.forked import Process
 SMALL = "model.widths={conv1: 4, conv2: 4, conv3: 4, conv4: 4, conv5: 4, fc6: 8, fc7: 8}"
 
 
+@pytest.mark.slow
 def test_the_papers_net_trains_end_to_end(tmp_path: Path):
     """All 57 million parameters (10 classes), on generated pictures enlarged to 256 and cropped to 224."""
     process = Process(

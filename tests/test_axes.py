@@ -103,6 +103,7 @@ def walk(nets: Iterable[Model]) -> None:
 # ------------------------------------------------------------------------------------------------ what runs
 
 
+@pytest.mark.slow
 def test_all_orders_normalisations_poolings_and_towers():
     """Order after conv1 x order after conv2 x LRN x normalisation over space x pooling x towers: 864 nets."""
     lrn, spatial = [[], ["conv1"], ["conv1", "conv2"]], [[], ["conv2"]]
@@ -112,6 +113,7 @@ def test_all_orders_normalisations_poolings_and_towers():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", TWO_TOWERS, ids=str)
 def test_all_dropped_layers_towers_poolings_and_dropouts(kind: Table):
     """580 nets of five convolutions, 740 of six."""
@@ -123,6 +125,7 @@ def test_all_dropped_layers_towers_poolings_and_dropouts(kind: Table):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", TWO_TOWERS, ids=str)
 def test_all_layers_but_the_last_can_go(kind: Table):
     """What is left is a linear classifier of the pooled picture."""

@@ -18,6 +18,8 @@ from alexnet_pl import ROOT, estimate, lrn
 from tests.conftest import trains
 from tests.forked import Process
 
+pytestmark = pytest.mark.slow
+
 sys.path.insert(0, str(ROOT / "bench"))  # the scripts import each other as scripts do
 every, ratios = import_module("all"), import_module("ratios")
 

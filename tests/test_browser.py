@@ -22,15 +22,15 @@ from alexnet_pl.report.claims import write_claims
 from tests.test_ablation import one
 from tests.test_report import _checkout, make, rows, settings  # noqa: F401
 
-pytestmark = pytest.mark.browser
+PROGRAM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = [pytest.mark.browser, pytest.mark.skipif(not PROGRAM, reason="Chromium is not installed")]
 
 
 class Browser:
     """Headless Chromium with one empty page."""
 
     def __init__(self, profile: Path) -> None:
-        program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-        assert program, "these tests need Chromium: apt-get install -y --no-install-recommends chromium"
+        assert PROGRAM
         to_it, self.out = os.pipe()
         self.into, from_it = os.pipe()
         # It reads what it is told from descriptor 3 and answers on 4.
@@ -39,7 +39,7 @@ class Browser:
             "--remote-debugging-pipe", f"--user-data-dir={profile}",
             "--host-resolver-rules=MAP * ~NOTFOUND", "--disable-background-networking", "--disable-component-update",
         ]  # fmt: skip
-        command = ["bash", "-c", f'exec "$@" 3<&{to_it} 4>&{from_it}', "-", program, *flags]
+        command = ["bash", "-c", f'exec "$@" 3<&{to_it} 4>&{from_it}', "-", PROGRAM, *flags]
         self.process = subprocess.Popen(
             command, pass_fds=(to_it, from_it), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )

@@ -34,6 +34,7 @@ def drawn(size: int) -> Tensor:
     return v2.functional.resize(shapes(3, 1)[0].permute(0, 3, 1, 2), [size, size]).permute(0, 2, 3, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETS)
 def test_onnx_of_every_net(name: str, tmp_path: Path):
     net = untrained(name)

@@ -13,6 +13,8 @@ from alexnet_pl import data, model, runs
 from alexnet_pl.lrn import LocalResponseNorm
 from tests.conftest import composed, trains
 
+pytestmark = pytest.mark.slow
+
 STEPS, SEEDS = 200, (1, 2, 3)
 RUN = (
     "model.lrn=[conv1,conv2]", "model.width=0.5", "model.init=fan_in", "data.scale=64", "data.batch_size=16",

@@ -63,6 +63,7 @@ def test_a_claim_ends_with_its_process(machine: pytest.MonkeyPatch):
     other.wait()
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_several_jobs_at_once(tmp_path: Path):
     over = ["trainer.max_epochs=1", "trainer.limit_train_batches=8", "logger=csv", "name=at_once", "seed=1,2"]
     sweep = Process(tmp_path, "alexnet_pl.train", "-m", *NET, *over, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")

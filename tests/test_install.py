@@ -30,6 +30,7 @@ def call(cwd: Path, *args: str, path: Path | None = None, **variables: str) -> s
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.slow
 def test_the_wheel_trains_from_any_folder_as_the_checkout_does(wheel: Path, tmp_path: Path):
     site = tmp_path / "site"
     with zipfile.ZipFile(wheel) as archive:

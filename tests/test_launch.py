@@ -206,6 +206,7 @@ def check(run: runs.Run, processes: int, epochs: int = 1) -> None:
     assert run.done["metrics"]["images_seen"] == 400 * epochs
 
 
+@pytest.mark.slow
 def test_a_sweep_mixes_layouts_and_a_job_that_fails_stops_no_other(tmp_path: Path):
     """The job in the middle finds its folder in use."""
     over = ["trainer.max_epochs=1", "trainer.limit_train_batches=8", "trainer=single,ddp,towers", "name=mixed"]
@@ -230,6 +231,7 @@ def test_a_sweep_mixes_layouts_and_a_job_that_fails_stops_no_other(tmp_path: Pat
     none_is_left(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_killed_process_fails_its_own_job_only(tmp_path: Path):
     """ddp, towers, ddp: the third is the first one, and done already."""
     over = ["trainer.max_epochs=12", "trainer.limit_train_batches=8"]
@@ -274,6 +276,7 @@ def children(parent: int, folder: Path) -> list[int]:
     return sorted(ages, key=ages.__getitem__)
 
 
+@pytest.mark.slow
 def test_torchrun_starts_a_run_too(tmp_path: Path):
     over = [*NET, "trainer=ddp", "trainer.limit_train_batches=8", "trainer.max_epochs=1", "name=by_hand"]
     torchrun = ["torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "alexnet_pl.train"]

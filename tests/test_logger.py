@@ -215,6 +215,7 @@ def test_curves_are_drawn_over_epochs(synced: Synced):
 # ------------------------------------------------------------------------------------------------ online
 
 
+@pytest.mark.slow
 def test_an_online_run_arrives_while_it_trains(waiting: Waiting):
     run, server, process = only_run(waiting.folders["online"]), waiting.server, waiting.online
     assert process.returncode is None
@@ -344,6 +345,7 @@ def test_when_the_process_of_wandb_dies_the_run_goes_on(
     assert "W&B did not finish (Connection lost)" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("case", "says"), [("never", "W&B did not start ("), ("gone", "Timed out finishing run")])
 def test_a_server_that_does_not_answer_does_not_stop_a_run(waiting: Waiting, case: str, says: str):
     process: Process = getattr(waiting, case)

@@ -126,6 +126,7 @@ def test_every_layout_trains_the_same_net(trainer: str, processes: int, net: str
     assert many["metrics"] == pytest.approx(one["metrics"], rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("trainer", "processes"), [("towers", 2), ("towers_ddp", 4), ("ddp", 2), ("owt", 2)])
 def test_clipped_and_accumulated_gradients_are_the_same(trainer: str, processes: int, alone: Any, tmp_path: Path):
     over = [
@@ -170,6 +171,7 @@ def test_wrong_gathers_are_found_out(wrong: type, conv1: float | None, fc8: floa
             assert difference(ours, right) > 0.1, "which the test of equality would see"
 
 
+@pytest.mark.slow
 def test_a_run_moves_between_layouts(alone: Any, tmp_path: Path):
     """One device, two towers, four copies, one weird trick, one device again: as if it had never moved."""
     plateau = ["optim=paper", "optim.plateau_patience=2"]
@@ -200,6 +202,7 @@ def test_a_run_moves_between_layouts(alone: Any, tmp_path: Path):
     assert [row["images_seen"] for row in rows if "train/epoch_error" in row] == [27, 54, 81, 108, 135]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("trainer", "then"), [("towers", "ddp"), ("ddp", "towers")])
 def test_a_signal_to_one_process_stops_all_and_the_run_goes_on(trainer: str, then: str, alone: Any, tmp_path: Path):
     """In mid-epoch and between two points of the running error, of which the checkpoint has the sum of all processes.

@@ -243,6 +243,7 @@ def test_the_number_of_threads_changes_no_byte(tmp_path: Path, source: Path, for
     assert contents(tmp_path / "one") == contents(tmp_path / "other")
 
 
+@pytest.mark.slow
 def test_names_of_all_kinds(tmp_path: Path, commands: Commands):
     """A comma, quotes, a line break, letters of other scripts, brackets that rich would take for markup."""
     names = ["a,b.png", 'say "a".png', "two\nlines.png", "ümlaut и 猫.png", "[red]x[/].png"]
@@ -423,6 +424,7 @@ def wait_for(condition: Callable[[], object]) -> None:
         time.sleep(0.002)
 
 
+@pytest.mark.slow
 def test_killed_before_each_thing_it_does_to_files(tmp_path: Path, commands: Commands):
     """From the first folder to the last clearing up; then the same command makes what one that ran through made."""
     source, options = put(tmp_path / "source", made(9, 5)), ["--size", 16, "--form", "jpeg", "--workers", 1]
@@ -439,6 +441,7 @@ def test_killed_before_each_thing_it_does_to_files(tmp_path: Path, commands: Com
     assert len(codes) > 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 def test_killed_at_random_moments(tmp_path: Path, commands: Commands, seed: int):
     """Twice each: some time after it began to pack, and some time after a part more was finished."""
@@ -554,6 +557,7 @@ PARTS: dict[str, Callable[[Path], Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["raw", "jpeg"])
 @pytest.mark.parametrize("damage", PARTS.values(), ids=PARTS)
 @pytest.mark.parametrize("split", ["train", "val"])

@@ -14,6 +14,8 @@ from alexnet_pl import ROOT, config, paper, report, runs
 from alexnet_pl.report.ablation import judge
 from tests.conftest import Command, composed
 
+pytestmark = pytest.mark.slow
+
 FACTS = ROOT.parent / "shared" / "alexnet-2012-facts.md"
 TOPICS = {
     "Data", "Input", "Size", "Figure 2", "ReLU", "Two GPUs", "LRN", "Pooling", "Translations + flips", "Colour PCA",

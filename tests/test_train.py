@@ -122,6 +122,7 @@ def test_ctrl_c_in_mid_epoch_saves_and_the_same_command_continues(whole: runs.Ru
     assert_same_training(run, whole)
 
 
+@pytest.mark.slow
 def test_a_run_killed_before_its_first_checkpoint_starts_anew(whole: runs.Run, tmp_path: Path, train: Command):
     run = runs.Run(tmp_path / "runs" / "train" / whole.folder.name)
     process = Process(tmp_path, "alexnet_pl.train", *TINY)
@@ -162,6 +163,7 @@ def test_an_epoch_cut_short_and_one_without_validation_leave_true_rows(tmp_path:
     assert "nan" not in result.stdout
 
 
+@pytest.mark.slow
 def test_how_finished_runs_are_drawn_may_change(tmp_path: Path, train: Command):
     one = (*TINY, "trainer.max_epochs=1", "trainer.limit_train_batches=2", "name=b")
     for momentum in (0.5, 0.9):
@@ -216,6 +218,7 @@ def test_a_full_disk_is_one_sentence(whole: runs.Run, tmp_path: Path, train: Com
     assert not list(folder.rglob("*.tmp"))
 
 
+@pytest.mark.slow
 def test_a_sweep_survives_its_jobs(whole: runs.Run, tmp_path: Path):
     """Of three jobs one raises and one is killed in mid-epoch: the last finishes; the second call runs only those two,
     the killed one from its checkpoint to the same end as the uninterrupted run."""
@@ -264,3 +267,16 @@ def test_a_signal_to_a_sweep_stops_it_with_a_checkpoint(tmp_path: Path, signum: 
     assert "sweep stopped at job 1 of 2: the same command continues it" in err
     assert first.last.is_file()
     assert second.status == "missing"
+
+
+def test_a_rank_left_in_the_environment_changes_nothing(
+    tmp_path: Path, train: Command, monkeypatch: pytest.MonkeyPatch
+):
+    """One process is the first of its run, whatever an earlier program has left."""
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    result = train(*TINY, "trainer.max_epochs=1", "trainer.limit_train_batches=1")
+    assert result.returncode == 0, result.stderr
+    (run,) = runs.find(tmp_path / "runs" / "train")
+    assert run.status == "done"
+    assert run.metrics
