@@ -13,6 +13,7 @@ PYTEST := $(RUN) -m pytest -n auto --dist loadfile --no-loadscope-reorder
 test: $(VENV)/.ok  ## what a contributor runs: lint, and the tests that take minutes; no GPU, no network
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/lint-imports
 	$(PYTEST) -m "not slow and not gpu and not slurm and not browser"
 
 test-all: test  ## everything but what needs a GPU or Slurm: types, the slow tests, and the pages in Chromium if it is installed

@@ -5,23 +5,23 @@ python -m alexnet_pl.train model=released_2012 model.num_classes=1000 --describe
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from rich import box
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from alexnet_pl import store
-from alexnet_pl.config import Config, Data, DataSet, Dropout, Init, LrnScale, Model
-from alexnet_pl.layouts import layout, memory, precision, sent
-from alexnet_pl.table import Conv, Step, kept, steps
+from alexnet_pl.config.choices import Dropout, Init, LrnAlphaConvention
+from alexnet_pl.config.schema import Config, Model
+from alexnet_pl.data.length import length_summary, training_images
+from alexnet_pl.model.specs import LayerSpec, activation_bytes, layer_specs
+from alexnet_pl.model.tables import Conv
+from alexnet_pl.parallel.costs import sharing_summary
 
 
 def show(cfg: Config, console: Console | None = None) -> None:
     """Print shapes, parameters, multiply-adds, what crosses the towers, initial weights, memory, and what is sent."""
     m, size = cfg.model, cfg.data.image_size
-    plan = steps(m, size)
+    plan = layer_specs(m, size)
     two = m.towers == 2
     table = Table(title=f"{m.name}: {'two towers' if two else 'one tower'}, pictures 3x{size}x{size}", box=box.SIMPLE)
     for title in ("layer", "what it does", "output"):
@@ -43,15 +43,15 @@ def show(cfg: Config, console: Console | None = None) -> None:
     natural = Measurement.get(console, console.options.update(max_width=1000), table).maximum
     console.width = max(console.width, natural)  # a line that the terminal wraps is better than squeezed columns
     console.print(table)
-    for line in (shared(cfg) or alone(cfg), length(cfg, training_pictures(cfg.data))):
+    for line in (sharing_summary(cfg) or alone(cfg), length_summary(cfg, training_images(cfg.data))):
         if line:
             console.print(line, soft_wrap=True)
 
 
 def alone(cfg: Config) -> str:
     """What a run on one device keeps."""
-    plan, batch_size = steps(cfg.model, cfg.data.image_size), cfg.data.batch_size
-    picture = kept(cfg.model, plan)
+    plan, batch_size = layer_specs(cfg.model, cfg.data.image_size), cfg.data.batch_size
+    picture = activation_bytes(cfg.model, plan)
     return (
         f"memory in fp32: {3 * 4 * sum(s.parameters for s in plan) / 1e6:,.0f} MB for weights, gradients and "
         f"velocities; {picture / 1e6:,.2f} MB kept per picture for the backward pass, "
@@ -59,47 +59,7 @@ def alone(cfg: Config) -> str:
     )
 
 
-def shared(cfg: Config) -> str:
-    """What each device of a run on several keeps and sends; nothing for one device."""
-    where, plan = layout(cfg.trainer), steps(cfg.model, cfg.data.image_size)
-    if where.processes == 1:
-        return ""
-    weights, activations = memory(where, cfg.model, plan, cfg.data.batch_size)
-    sends = sent(where, plan, cfg.data.batch_size, precision(cfg.trainer))
-    return (
-        f"{where.name} on {where.processes} devices: each keeps {weights / 1e6:,.0f} MB for weights, gradients and "
-        f"velocities and {activations / 1e6:,.0f} MB for the backward pass (fp32), and sends {sends / 1e6:,.1f} MB "
-        f"in a step of data.batch_size={cfg.data.batch_size}"
-    )
-
-
-def length(cfg: Config, pictures: int | None) -> str:
-    """How many pictures a run is going to see, of so many in its set, in words; nothing where that is open."""
-    seen = to_see(cfg, pictures)
-    return f"{seen:,} pictures to see" if seen else ""
-
-
-def to_see(cfg: Config, pictures: int | None) -> int | None:
-    """How many pictures a run is going to see, of so many in its set; None where that is open."""
-    t, batch_size = cfg.trainer, cfg.data.batch_size
-    steps, epochs = t.max_steps or -1, t.max_epochs or -1
-    ends = [steps * (t.accumulate_grad_batches or 1) * batch_size] if steps > 0 else []
-    if epochs > 0 and pictures:
-        limit = 1.0 if t.limit_train_batches is None else t.limit_train_batches
-        share = limit * pictures if isinstance(limit, float) else limit * batch_size
-        ends.append(epochs * min(pictures, round(share)))
-    return min(ends) if ends else None
-
-
-def training_pictures(d: Data) -> int | None:
-    """Of a data set, as far as that is known before it is opened."""
-    if d.packed:
-        found = store.read(Path(d.root or "").expanduser())
-        return found.pictures["train"] if found else None
-    return {DataSet.shapes: 10_000, DataSet.cifar10: 50_000}[d.name]
-
-
-def what(m: Model, step: Step) -> str:
+def what(m: Model, step: LayerSpec) -> str:
     """One step in the field's words."""
     match step.kind:
         case "pad":
@@ -119,7 +79,7 @@ def what(m: Model, step: Step) -> str:
         case "act":
             return str(m.activation)
         case "lrn":
-            by = f"/{m.lrn_size}" if m.lrn_scale is LrnScale.code else ""
+            by = f"/{m.lrn_size}" if m.lrn_scale is LrnAlphaConvention.code else ""
             where = "" if m.towers == 1 else ", within a tower" if step.groups == 2 else ", across the towers"
             return f"LRN n={m.lrn_size} k={m.lrn_k:g} alpha={m.lrn_alpha:g}{by} beta={m.lrn_beta:g}{where}"
         case "spatial":
@@ -131,7 +91,7 @@ def what(m: Model, step: Step) -> str:
             return f"dropout {m.dropout_rate:g}, " + ("mask only" if m.dropout is Dropout.mask else "inverted")
 
 
-def start(m: Model, step: Step) -> str:
+def start(m: Model, step: LayerSpec) -> str:
     """How a layer's weights start."""
     match m.init:
         case Init.gaussian:

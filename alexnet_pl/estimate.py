@@ -34,12 +34,20 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from alexnet_pl import augment, data, describe, layouts, model, optim, provenance, store, table
-from alexnet_pl.config import Config, DataSet
-from alexnet_pl.layouts import Layout
-from alexnet_pl.loader import Batches, Stored
-from alexnet_pl.statistics import Colors
-from alexnet_pl.table import Step
+from alexnet_pl import cpu
+from alexnet_pl.config.choices import DataSet
+from alexnet_pl.config.schema import Config
+from alexnet_pl.data import augment, store
+from alexnet_pl.data.datamodule import ImageDataModule
+from alexnet_pl.data.length import images_in_run
+from alexnet_pl.data.loader import BatchLoader, PackedDataset
+from alexnet_pl.data.pixel_stats import ColorPCA
+from alexnet_pl.model.build import build_net
+from alexnet_pl.model.specs import LayerSpec, layer_specs
+from alexnet_pl.parallel import layouts
+from alexnet_pl.parallel.costs import bytes_per_step, collectives_per_step, memory_bytes
+from alexnet_pl.parallel.layouts import Layout
+from alexnet_pl.training import optim
 
 IMAGENET = 1_281_167
 """Training pictures of ILSVRC-2012, where no store says how many there are"""
@@ -61,7 +69,7 @@ class Measured:
     peak: int = 0  # bytes of GPU memory at the largest batch
 
     def step(
-        self, where: Layout, plan: list[Step], batch_size: int, link: float, delay: float, precision: str
+        self, where: Layout, plan: list[LayerSpec], batch_size: int, link: float, delay: float, precision: str
     ) -> float:
         """Seconds of a step in a layout, by the model above.
 
@@ -75,16 +83,16 @@ class Measured:
         if where.name == "owt":
             share = 1 - full / parameters * (1 - 1 / where.processes)
         pictures = batch_size / (where.processes if where.name == "owt" else where.data) / where.towers
-        sending = layouts.sent(where, plan, batch_size, precision) / link + layouts.exchanges(where, plan) * delay
+        sending = bytes_per_step(where, plan, batch_size, precision) / link + collectives_per_step(where, plan) * delay
         return self.fixed * share + self.per_picture * pictures + sending
 
 
-def measure(cfg: Config, pictures: data.Pictures, fabric: Fabric) -> Measured:
+def measure(cfg: Config, pictures: ImageDataModule, fabric: Fabric) -> Measured:
     """Steps of a run at its batch size, a half and a quarter of it: augmentation, forward, backward, update."""
     device, size = fabric.device, cfg.data.batch_size
     layout = torch.channels_last if cfg.model.channels_last else torch.contiguous_format
-    plain = model.build(cfg.model, cfg.data.image_size, cfg.seed)
-    net, optimizer = fabric.setup(plain, optim.build(plain, cfg.optim), _reapply_compile=False)
+    plain = build_net(cfg.model, cfg.data.image_size, cfg.seed)
+    net, optimizer = fabric.setup(plain, optim.build_optimizer(plain, cfg.optim), _reapply_compile=False)
     shape = size, cfg.data.size, cfg.data.size, 3
     images = torch.randint(256, shape, dtype=torch.uint8, generator=augment.stream(1)).to(device)
     labels = torch.zeros(size, dtype=torch.int64, device=device)
@@ -120,13 +128,13 @@ def _now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def gives(pictures: data.Pictures, batch_size: int) -> float | None:
+def loading_rate(pictures: ImageDataModule, batch_size: int) -> float | None:
     """Pictures per second that a store's reading threads give; nothing where pictures lie on the device."""
     stored = getattr(pictures, "train", None)
-    if not isinstance(stored, Stored):
+    if not isinstance(stored, PackedDataset):
         return None
     order = torch.randperm(len(stored), generator=augment.stream(2))
-    batches = Batches(stored, lambda: order, len(order), batch_size, lambda images, *_: images, torch.device("cpu"))
+    batches = BatchLoader(stored, lambda: order, len(order), batch_size, lambda images, *_: images, torch.device("cpu"))
     began, count = time.perf_counter(), 0
     for images, *_ in batches:
         count += len(images)
@@ -135,24 +143,24 @@ def gives(pictures: data.Pictures, batch_size: int) -> float | None:
     return count / (time.perf_counter() - began)
 
 
-def layouts_for(cfg: Config, plan: list[Step]) -> Iterator[Layout]:
+def layouts_for(cfg: Config, plan: list[LayerSpec]) -> Iterator[Layout]:
     """Those on 1 to 64 devices that net and batch allow."""
     for devices in (1, 2, 4, 8, 16, 32, 64):
         for strategy in ("ddp", "towers", "owt"):
             asked = deepcopy(cfg)
             asked.trainer.devices, asked.trainer.num_nodes, asked.trainer.strategy = devices, 1, strategy
-            if not list(layouts.rules(asked, plan)):
+            if not list(layouts.layout_rules(asked, plan)):
                 yield layouts.layout(asked.trainer)
             if devices == 1:
                 break
 
 
-def opened(cfg: Config) -> tuple[data.Pictures, int]:
+def open_images(cfg: Config) -> tuple[ImageDataModule, int]:
     """The run's pictures and how many there are to train on; where there is no store yet, as many as ImageNet has."""
-    pictures = data.Pictures(cfg)
+    pictures = ImageDataModule(cfg)
     if cfg.data.name is DataSet.imagenet and not store.read(Path(cfg.data.root or ".").expanduser()):
         pictures.mean = torch.zeros(cfg.data.image_size, cfg.data.image_size, 3)
-        pictures.colors = Colors(torch.eye(3, dtype=torch.float64), torch.ones(3, dtype=torch.float64))
+        pictures.colors = ColorPCA(torch.eye(3, dtype=torch.float64), torch.ones(3, dtype=torch.float64))
         return pictures, IMAGENET
     pictures.setup("fit")
     return pictures, len(pictures.train)
@@ -168,17 +176,17 @@ def show(cfg: Config, link: float | None = None, console: Console | None = None)
     """
     console = console or Console(highlight=False)
     t, size = cfg.trainer, cfg.data.batch_size
-    precision = layouts.precision(t)
+    precision = layouts.resolve_precision(t)
     fabric = Fabric(accelerator=t.accelerator or "auto", devices=1, precision=precision)  # type: ignore[arg-type]
-    pictures, count = opened(cfg)
+    pictures, count = open_images(cfg)
     pictures.mean = pictures.mean.to(fabric.device)
-    plan = table.steps(cfg.model, cfg.data.image_size)
+    plan = layer_specs(cfg.model, cfg.data.image_size)
     with torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else []):
         measured = measure(cfg, pictures, fabric)
-    rate = gives(pictures, size)
+    rate = loading_rate(pictures, size)
     kind = fabric.device.type
     link, delay = link or LINKS.get(kind, LINKS["cuda"]), DELAYS.get(kind, DELAYS["cuda"])
-    name = torch.cuda.get_device_name(fabric.device) if kind == "cuda" else provenance.processor()
+    name = torch.cuda.get_device_name(fabric.device) if kind == "cuda" else cpu.name()
     console.print(
         f"measured on one device ({name}, {precision}): "
         + ", ".join(f"{n} pictures {1000 * s:,.1f} ms" for n, s in measured.batches.items())
@@ -186,7 +194,7 @@ def show(cfg: Config, link: float | None = None, console: Console | None = None)
         + (f"; GPU memory at most {measured.peak / 1e9:,.1f} GB" if measured.peak else ""),
         soft_wrap=True,
     )
-    to_see = describe.to_see(cfg, count)
+    to_see = images_in_run(cfg, count)
     out = Table(box=box.SIMPLE)
     reads = ["reads, MB/s"] if cfg.data.packed else []
     for title in ("devices", "layout", "pictures/s", "time", "sends, MB a step", "keeps, GB in fp32", *reads):
@@ -194,8 +202,8 @@ def show(cfg: Config, link: float | None = None, console: Console | None = None)
     for where in layouts_for(cfg, plan):
         seconds = measured.step(where, plan, size, link * 1e9, delay, precision)
         speed = size / seconds
-        keeps = sum(layouts.memory(where, cfg.model, plan, size)) / 1e9
-        sends = layouts.sent(where, plan, size, precision) / 1e6
+        keeps = sum(memory_bytes(where, cfg.model, plan, size)) / 1e9
+        sends = bytes_per_step(where, plan, size, precision) / 1e6
         row = [str(where.processes), where.name, f"{speed:,.0f}", _long(to_see / speed) if to_see else "open"]
         row += [f"{sends:,.1f}", f"{keeps:,.2f}"]
         if reads:
@@ -227,9 +235,9 @@ def _long(seconds: float) -> str:
     return f"{seconds:,.0f} s"
 
 
-def _bytes(pictures: data.Pictures, cfg: Config) -> float:
+def _bytes(pictures: ImageDataModule, cfg: Config) -> float:
     """Bytes of a picture in its store; without one, those of a raw square."""
     stored = getattr(pictures, "train", None)
-    if isinstance(stored, Stored):
+    if isinstance(stored, PackedDataset):
         return float(stored.places[:, 2].mean())
     return 3.0 * cfg.data.size**2

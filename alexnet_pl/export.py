@@ -29,10 +29,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from alexnet_pl import augment, config, files, model
+from alexnet_pl import files
+from alexnet_pl.config.schema import as_dict
+from alexnet_pl.data import augment
+from alexnet_pl.data.image_files import ImageFiles, find_images
 from alexnet_pl.errors import ConfigError, UserError
-from alexnet_pl.predict.gallery import Files, find
-from alexnet_pl.trained import Trained, load, torchvision_net
+from alexnet_pl.model.build import build_net
+from alexnet_pl.runs.trained import TrainedModel, load, torchvision_net
 
 OPSET = 20
 """Of ONNX; from 19 on, pools that round up divide by the pixels that are there, as in torch"""
@@ -46,7 +49,7 @@ class Centred(nn.Module):
 
     mean: Tensor
 
-    def __init__(self, net: Trained) -> None:
+    def __init__(self, net: TrainedModel) -> None:
         super().__init__()
         self.net, self.scale, self.classes = net.net, net.cfg.data.scale, len(net.classes)
         self.register_buffer("mean", net.mean.permute(2, 0, 1).contiguous())
@@ -56,7 +59,7 @@ class Centred(nn.Module):
         return self.net((pixels - self.mean) / self.scale)[:, : self.classes]
 
 
-def export(net: Trained, folder: Path, form: str = "onnx", pictures: Sequence[Tensor] = ()) -> float:
+def export(net: TrainedModel, folder: Path, form: str = "onnx", pictures: Sequence[Tensor] = ()) -> float:
     """Write a net and its preprocessing into a folder, once it is certain that both give the same logits.
 
     Args:
@@ -97,7 +100,7 @@ def export(net: Trained, folder: Path, form: str = "onnx", pictures: Sequence[Te
     return apart
 
 
-def centre(net: Trained, squares: Tensor) -> np.ndarray:
+def centre(net: TrainedModel, squares: Tensor) -> np.ndarray:
     """Squares, uint8 (n, S, S, 3), as the ONNX net takes them: their centres, float32 (n, 3, H, W) of 0..255."""
     return augment.centre_crop(squares, net.cfg.data.image_size).permute(0, 3, 1, 2).float().contiguous().numpy()
 
@@ -111,7 +114,7 @@ def run_onnx(file: Path, pixels: np.ndarray) -> np.ndarray:
     return np.asarray(logits)
 
 
-def preprocessing(net: Trained) -> dict[str, Any]:
+def preprocessing(net: TrainedModel) -> dict[str, Any]:
     """What preprocessing.json says: how a picture becomes the input of either file, and what comes out."""
     d = net.cfg.data
     said = "net.onnx does it; net.pt expects (pixels - mean) / scale"
@@ -126,11 +129,11 @@ def preprocessing(net: Trained) -> dict[str, Any]:
         "square, its centre, and their mirror images",
         "output": {"what": "logits, one for each class; softmax makes them probabilities"},
         "classes": net.classes,
-        "model": config.as_dict(net.cfg)["model"],
+        "model": as_dict(net.cfg)["model"],
     }
 
 
-def _plain(net: Trained) -> Trained:
+def _plain(net: TrainedModel) -> TrainedModel:
     """A copy on the processor, of float32, its numbers in memory as they are numbered."""
     layers = copy.deepcopy(net.net).cpu().float().to(memory_format=torch.contiguous_format)
     return replace(net, net=layers.eval(), mean=net.mean.cpu())
@@ -144,7 +147,7 @@ def _need_onnx() -> None:
         raise UserError(f"{error.name} is not installed, which ONNX needs: pip install 'alexnet_pl[export]'") from error
 
 
-def _write_onnx(net: Trained, file: Path, told: str) -> None:
+def _write_onnx(net: TrainedModel, file: Path, told: str) -> None:
     example = torch.zeros(2, 3, net.cfg.data.image_size, net.cfg.data.image_size)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), torch.no_grad():
@@ -158,9 +161,9 @@ def _write_onnx(net: Trained, file: Path, told: str) -> None:
     program.save(file, external_data=False)
 
 
-def _run_torch(net: Trained, file: Path, squares: Tensor) -> np.ndarray:
+def _run_torch(net: TrainedModel, file: Path, squares: Tensor) -> np.ndarray:
     """The logits of a net that is built anew with the weights of a file."""
-    fresh = model.build(net.cfg.model, net.cfg.data.image_size, seed=0).eval()
+    fresh = build_net(net.cfg.model, net.cfg.data.image_size, seed=0).eval()
     fresh.load_state_dict(torch.load(file, weights_only=True))
     return replace(net, net=fresh).logits(squares)[:, 0].numpy()
 
@@ -186,8 +189,8 @@ def main() -> None:
         folder = arguments.out or (net.run.folder / "export" if net.run else None)
         if folder is None:
             raise ConfigError(f"{net.name} is not the net of a run: say with --out where to write it")
-        names = find(arguments.pictures, said.append)[:64]
-        squares = [square for _, square in Files(names, net.picture_size, said.append).read(range(len(names)))]
+        names = find_images(arguments.pictures, said.append)[:64]
+        squares = [square for _, square in ImageFiles(names, net.picture_size, said.append).read(range(len(names)))]
         if said:
             raise ConfigError(said[0])
         apart = export(net, folder, arguments.format, squares)

@@ -27,8 +27,10 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from alexnet_pl import checks, files, runs
+from alexnet_pl import files
 from alexnet_pl.errors import ConfigError, UserError
+from alexnet_pl.jobs import checks
+from alexnet_pl.runs.run import Run, find_runs
 
 SENT, BEFORE, FAILED, LATER, NONE = "sent", "sent before", "failed", "later", "none"
 CUT = "the file ends with an incomplete record"
@@ -42,7 +44,7 @@ class Outcome(NamedTuple):
     said: str
 
 
-def parts(run: runs.Run) -> list[Path]:
+def parts(run: Run) -> list[Path]:
     """The files of a run's offline W&B run, one for each start, the oldest first."""
     return sorted(file for file in run.folder.glob("wandb/offline-run-*/*.wandb") if file.stat().st_size)
 
@@ -56,7 +58,7 @@ def synced(part: Path) -> bool:
     return mark(part).exists()
 
 
-def outcome(run: runs.Run) -> Outcome | None:
+def outcome(run: Run) -> Outcome | None:
     """What can be said of a run without sending anything; None where there is something to send."""
     known = parts(run)
     if not run.identity:
@@ -74,7 +76,7 @@ def outcome(run: runs.Run) -> Outcome | None:
     return None
 
 
-def send(run: runs.Run) -> Outcome:
+def send(run: Run) -> Outcome:
     """Send what is not sent of a run, one start after the other, and stop where one cannot be sent."""
     cut, address = "", ""
     for part in parts(run):
@@ -106,13 +108,13 @@ def _client(part: Path, folder: Path) -> str:
     ).stdout
 
 
-def sync(folders: list[Path], jobs: int) -> Iterator[tuple[runs.Run, Outcome]]:
+def sync(folders: list[Path], jobs: int) -> Iterator[tuple[Run, Outcome]]:
     """Send the runs of folders, `jobs` at a time; yields each as soon as it is through.
 
     Raises:
         UserError: no run, none with a W&B run, no key, or no answer from the server; nothing is sent then.
     """
-    found = {run.folder.resolve(): run for folder in folders for run in runs.find(folder)}
+    found = {run.folder.resolve(): run for folder in folders for run in find_runs(folder)}
     known = [(run, outcome(run)) for run in found.values()]
     if all(said and said.word == NONE for _, said in known):
         raise ConfigError(
@@ -164,7 +166,7 @@ def main() -> None:
     counts: Counter[str] = Counter()
     try:
         with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
-            total = sum(len(runs.find(folder)) for folder in args.folders)
+            total = sum(len(find_runs(folder)) for folder in args.folders)
             task = bar.add_task("sync", total=total)
             for run, (word, said) in sync(args.folders, args.jobs):
                 counts[word] += 1

@@ -11,8 +11,6 @@ Only this file and sweep.py know Hydra; torch is imported when a run starts, so 
 
 from __future__ import annotations
 
-import atexit
-import gc
 import logging
 import os
 import signal
@@ -25,47 +23,39 @@ from pathlib import Path
 from typing import NoReturn
 
 import hydra
-from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from alexnet_pl import ROOT, checks, config, describe, keys, launch, layouts, lean, processor, runs, sweep
+from alexnet_pl import ROOT, cpu, describe
+from alexnet_pl.config.schema import Config, as_dict
 from alexnet_pl.errors import ConfigError, Interrupted, InUse, TrainingError, UserError
-
-OmegaConf.register_new_resolver("folder_name", runs.folder_name, replace=True)
-OmegaConf.register_new_resolver("describe_keys", keys.describe, replace=True)
-OmegaConf.register_new_resolver("describe_groups", lambda: _choices(), replace=True)
-ConfigStore.instance().store(name="schema", node=config.schema(), provider="alexnet_pl/config.py")
-for file in sorted((ROOT / "sweeps").glob("*.yaml")):  # a flat folder as a config group, without a search path
-    ConfigStore.instance().store(
-        group="sweep", name=file.stem, node=OmegaConf.load(file), package="_global_", provider=f"sweeps/{file.name}"
-    )
-
+from alexnet_pl.jobs import checks, compose, launch, sweep  # noqa: F401
+from alexnet_pl.parallel import layouts
+from alexnet_pl.runs.run import Run, find_checkpoint
 
 DESCRIBE, ESTIMATE, LINK = "--describe", "--estimate", "--link="
 FULL_ERROR = "ALEXNET_PL_FULL_ERROR"
 """Environment variable: 1 where the user set Hydra's HYDRA_FULL_ERROR=1, for tracebacks"""
 
 
-def fit(cfg: config.Config, run: runs.Run) -> None:
+def fit(cfg: Config, run: Run) -> None:
     """Train one started run in its folder, from its last checkpoint if there is one, and set the done mark.
 
     Raises:
         ConfigError, TrainingError: a mistake or a failure, told in one sentence.
         Interrupted: a signal asked for the end; the checkpoint is written.
     """
-    # Looking for garbage takes a fifth of the imports' time and finds little; at the end all goes with the process.
-    gc.disable()
-    atexit.register(gc.disable)
-    with lean.imports():
-        import pytorch_lightning as pl
-        from pytorch_lightning.callbacks import EarlyStopping
-        from pytorch_lightning.utilities.exceptions import MisconfigurationException
+    import pytorch_lightning as pl
+    from pytorch_lightning.callbacks import EarlyStopping
+    from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-    from alexnet_pl import checkpoints, data, logger, module, progress, strategies, trained, trial, watchdog
+    from alexnet_pl.data.datamodule import ImageDataModule
+    from alexnet_pl.parallel import strategies
+    from alexnet_pl.runs import trained
+    from alexnet_pl.training import checkpoints, loggers, progress, watchdog
+    from alexnet_pl.training.module import ImageClassifier
 
-    gc.enable()
     started = time.perf_counter()
     if cfg.trainer.profiler is None:  # a profiler reports through Lightning's log
         _quieten()
@@ -73,16 +63,16 @@ def fit(cfg: config.Config, run: runs.Run) -> None:
     resume = run.last if run.last.is_file() else None
     origin = run
     if resume is None and cfg.ckpt_path:
-        resume = runs.checkpoint(cfg.ckpt_path)
+        resume = find_checkpoint(cfg.ckpt_path)
         checkpoints.check_origin(resume, cfg)
-        origin = runs.Run(resume.parent.parent)
+        origin = Run(resume.parent.parent)
     if first:
         run.rewind(checkpoints.images_seen(resume) if resume else 0, origin)
-    loggers = logger.build(cfg, run) if first else []
-    datamodule = data.Pictures(cfg)
-    classifier = module.Classifier(cfg, datamodule.image_size)
+    run_loggers = loggers.build_loggers(cfg, run) if first else []
+    datamodule = ImageDataModule(cfg)
+    classifier = ImageClassifier(cfg, datamodule.image_size)
     if cfg.pretrained and resume is None:
-        trained.begin_with(classifier.net, cfg.pretrained)
+        trained.load_pretrained(classifier.net, cfg.pretrained)
     validates = cfg.trainer.limit_val_batches != 0
     stop = checkpoints.StopOnSignal(run)
     lines = progress.EpochLines(run.folder / "train.log" if first else None, run.folder.name)
@@ -90,7 +80,7 @@ def fit(cfg: config.Config, run: runs.Run) -> None:
     if cfg.trainer.enable_progress_bar is not False:
         callbacks.append(lines)
     if cfg.trainer.enable_checkpointing is not False:
-        callbacks += checkpoints.every_epoch(run, validates)
+        callbacks += checkpoints.epoch_checkpoints(run, validates)
     if cfg.stop_error is not None:
         callbacks.append(
             EarlyStopping(
@@ -100,25 +90,24 @@ def fit(cfg: config.Config, run: runs.Run) -> None:
                 check_on_train_epoch_end=True,
             )
         )
-    precision = trial.choose(cfg, run, classifier, datamodule, lines.say)
-    options = strategies.options(cfg.trainer, where, precision)
-    options["plugins"].append(checkpoints.WholeFiles())
+    options = strategies.trainer_options(cfg.trainer, where, layouts.resolve_precision(cfg.trainer))
+    options["plugins"].append(checkpoints.AtomicCheckpointIO())
     if options.get("max_steps", -1) > 0:
         callbacks.append(checkpoints.StopAfter(options.pop("max_steps")))
         options.setdefault("max_epochs", -1)
     try:
         with _refused(ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException):
-            trainer = pl.Trainer(**options, logger=loggers, callbacks=callbacks)
+            trainer = pl.Trainer(**options, logger=run_loggers, callbacks=callbacks)
         with _refused(MisconfigurationException), stop.listening():
             trainer.fit(classifier, datamodule, ckpt_path=resume)
             if cfg.test_views:
                 trainer.test(classifier, datamodule, verbose=False)
     except BaseException as error:
-        logger.finish(exit_code=1)
-        if where.processes > 1 and strategies.lost(error):
+        loggers.finish_wandb(exit_code=1)
+        if where.processes > 1 and strategies.is_connection_error(error):
             raise TrainingError("another process of the run ended before its time") from error
         raise
-    logger.finish(exit_code=0)
+    loggers.finish_wandb(exit_code=0)
     if first:
         run.finish(classifier.results | {"images_seen": classifier.images_seen}, time.perf_counter() - started)
 
@@ -139,32 +128,23 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
 
 
-def _choices() -> str:
-    """The groups and their choices, for --help."""
-    files = [*(ROOT / "conf").glob("*/*.yaml"), *(ROOT / "sweeps").glob("*.yaml")]
-    groups: dict[str, list[str]] = {}
-    for file in sorted(files):
-        groups.setdefault("sweep" if file.parent.name == "sweeps" else file.parent.name, []).append(file.stem)
-    return "\n".join(f"{group:11} {', '.join(names)}" for group, names in groups.items())
-
-
 # ------------------------------------------------------------------------------------------------ one job
 
 
 def train(cfg: DictConfig) -> None:
     """What Hydra calls for each job: in a sweep, the same job again in its own process; else the run itself."""
     this = HydraConfig.get()
-    run = runs.Run(Path(this.runtime.output_dir))
+    run = Run(Path(this.runtime.output_dir))
     overrides = list(this.overrides.task)
     run_config = checks.check(cfg)
     where = layouts.layout(run_config.trainer)
     if this.mode is RunMode.MULTIRUN:
         at_once = str(this.launcher._target_).endswith("JoblibLauncher")
-        share_gpus = at_once and layouts.wants_gpus(run_config.trainer) and layouts.gpus() > 0
+        share_gpus = at_once and layouts.wants_gpus(run_config.trainer) and layouts.gpu_count() > 0
         sweep.run_job(run, overrides, this.job.num, where, share_gpus)
         return
-    plain = config.as_dict(run_config)
-    joined, first = launch.joined(where), launch.rank() == 0
+    plain = as_dict(run_config)
+    joined, first = launch.in_process_group(where), launch.rank() == 0
     if run.done:
         if first:
             run.record(plain)
@@ -185,7 +165,7 @@ def train(cfg: DictConfig) -> None:
         fit(run_config, run)
         _leave_together()
     except BaseException as error:
-        reason = sweep.told(error)
+        reason = sweep.user_error(error)
         if isinstance(reason, Interrupted):
             _leave_together()
         if not run.failure:  # of several processes, the first to fail knows why
@@ -199,17 +179,17 @@ def train(cfg: DictConfig) -> None:
 
 def _leave_together() -> None:
     """See `strategies.leave`; torch is imported by the time this is called."""
-    from alexnet_pl import strategies
+    from alexnet_pl.parallel import strategies
 
-    strategies.leave()
+    strategies.shutdown_process_group()
 
 
-def _leave(ending: launch.Ending, run: runs.Run, before: int) -> None:
+def _leave(ending: launch.Ending, run: Run, before: int) -> None:
     """End as the run's processes did; the reason is told once."""
     if not ending.code:
         return
     if not ending.stopped:
-        reason = sweep.tell(ending, run, before)
+        reason = sweep.failure_reason(ending, run, before)
         if ending.code != InUse.exit_code:
             print(f"error: {reason}", file=sys.stderr)
     elif run.failed_at not in (0, before):
@@ -220,7 +200,7 @@ def _leave(ending: launch.Ending, run: runs.Run, before: int) -> None:
 
 def _end(reason: UserError, aloud: bool = False) -> NoReturn:
     """Say why and exit; where `launch.run` watches several processes it will say so, unless this is to be `aloud`."""
-    if aloud or not launch.watched():
+    if aloud or not launch.is_watched():
         print(f"error: {reason}", file=sys.stderr)
     sys.exit(reason.exit_code)
 
@@ -241,7 +221,7 @@ def _look(words: list[str]) -> None:
         raise ConfigError(f"{option} shows one configuration: give it overrides only, KEY=VALUE")
     with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         composed = hydra.compose("config", overrides)
-    processor.choose_waiting(OmegaConf.select(composed, "trainer.precision"))
+    os.environ.update(cpu.thread_environment(str(OmegaConf.select(composed, "trainer.precision") or "32-true")))
     cfg = checks.check(composed, to_run=False)
     if option == DESCRIBE:
         describe.show(cfg)
@@ -264,7 +244,6 @@ def main() -> None:
     # What the user asked for; the processes of a run hear of it too.
     full = os.environ.setdefault(FULL_ERROR, os.environ.get("HYDRA_FULL_ERROR", "")) == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors through to here, where they become one sentence
-    processor.keep_memory()
     # Hydra's parser wants its flags before the overrides; people type them anywhere. And quotes around what holds = or
     # commas, as the names of run folders do.
     sys.argv[1:] = sorted(map(_quoted, sys.argv[1:]), key=lambda word: word not in ("-m", "--multirun"))
@@ -276,7 +255,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     except Exception as error:
-        reason = sweep.told(error)
+        reason = sweep.user_error(error)
         if full or reason is None:
             raise
         _end(reason)

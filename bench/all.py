@@ -19,7 +19,7 @@ from pathlib import Path
 
 import ratios
 
-from alexnet_pl import provenance
+from alexnet_pl.runs import provenance
 
 SCRIPTS = ["lrn", "step", "data", "loop", "epoch", "start", "scale"]
 ON_GPUS = ["lrn", "step", "data", "epoch"]

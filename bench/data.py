@@ -31,11 +31,14 @@ from PIL import Image
 from rich.console import Console
 from torchvision.transforms import v2
 
-from alexnet_pl import config, data, pictures, processor
-from alexnet_pl.loader import Batches
-from alexnet_pl.prepare import Options, prepare
+from alexnet_pl.config.choices import ColorNoise, DataSet
+from alexnet_pl.config.schema import Config, Data
+from alexnet_pl.data import decode
+from alexnet_pl.data.datamodule import ImageDataModule
+from alexnet_pl.data.loader import BatchLoader
+from alexnet_pl.data.store import Plan
+from alexnet_pl.prepare.cli import Options, prepare
 from alexnet_pl.prepare.packing import encode
-from alexnet_pl.store import Plan
 
 BATCH = 128
 BICUBIC, PREPARE = "prepare: Pillow bicubic, JPEG", "prepare: ours, JPEG"
@@ -70,40 +73,40 @@ def as_jpeg(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def modules(source: Path, folder: Path) -> dict[str, data.Pictures]:
+def modules(source: Path, folder: Path) -> dict[str, ImageDataModule]:
     """form -> the data of a run from a store of that form, with all of the training's augmentation."""
     made = {}
     for form in ("raw", "jpeg"):
         prepare(source, folder / form, Options(form=form, workers=1), Console(quiet=True))
-        cfg = config.Config(name="bench", seed=1, window=1, subset=0)
-        cfg.data = config.Data(
-            name=config.DataSet.imagenet,
+        cfg = Config(name="bench", seed=1, window=1, subset=0)
+        cfg.data = Data(
+            name=DataSet.imagenet,
             root=str(folder / form),
             num_classes=1000,
             size=256,
             crop_size=224,
             flips=True,
-            color_noise=config.ColorNoise.released_2012,
+            color_noise=ColorNoise.released_2012,
         )
         cfg.trainer.limit_val_batches = 0
-        made[form] = data.Pictures(cfg)
+        made[form] = ImageDataModule(cfg)
         made[form].setup("fit")
     return made
 
 
-def fed(pictures: data.Pictures, device: torch.device, batches: int) -> float:
+def fed(pictures: ImageDataModule, device: torch.device, batches: int) -> float:
     """Pictures per second that reach the device, read ahead by threads."""
     pictures.mean = pictures.mean.to(device)
     pictures.train.pinned = device.type == "cuda"  # type: ignore[union-attr]
     rows = torch.arange(batches * BATCH) % len(pictures.train)
     start = time.perf_counter()
-    for images, *_ in Batches(pictures.train, lambda: rows, len(rows), BATCH, pictures.train_input, device):
+    for images, *_ in BatchLoader(pictures.train, lambda: rows, len(rows), BATCH, pictures.train_input, device):
         last = images
     assert last.isfinite().all()  # and so it has arrived
     return len(rows) / (time.perf_counter() - start)
 
 
-def ways(source: Path, folder: Path, modules: dict[str, data.Pictures]) -> dict[str, Callable[[], int]]:
+def ways(source: Path, folder: Path, modules: dict[str, ImageDataModule]) -> dict[str, Callable[[], int]]:
     """name -> a function that handles some pictures and returns how many."""
     originals = [path.read_bytes() for path in sorted(source.rglob("*.*"))]
     files = []
@@ -127,7 +130,7 @@ def ways(source: Path, folder: Path, modules: dict[str, data.Pictures]) -> dict[
 
     return {
         BICUBIC: lambda: len([as_jpeg(squares(Image.open(io.BytesIO(o)).convert("RGB"))) for o in originals]),
-        PREPARE: lambda: len([encode(pictures.fit(pictures.decode(o), 256), plan) for o in originals]),
+        PREPARE: lambda: len([encode(decode.centre_square(decode.decode_image(o), 256), plan) for o in originals]),
         PIL: lambda: opened([Image.open(file) for file in (files * BATCH)[:BATCH]], crop),
         JPEG: read("jpeg"),
         RAW: read("raw"),
@@ -142,7 +145,6 @@ def main() -> None:
     parser.add_argument("--source", type=Path, help="an image folder; without one, photographs are drawn")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(%(default)s)")
     given = parser.parse_args()
-    processor.keep_memory()  # as the command does
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:

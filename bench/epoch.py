@@ -34,9 +34,11 @@ from rich.console import Console
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
-from alexnet_pl import data, logger, runs
-from alexnet_pl.module import Classifier
-from alexnet_pl.prepare import Options, prepare
+from alexnet_pl.data.datamodule import ImageDataModule
+from alexnet_pl.prepare.cli import Options, prepare
+from alexnet_pl.runs.run import Run
+from alexnet_pl.training import loggers
+from alexnet_pl.training.module import ImageClassifier
 
 OURS = "ours from a packed store, bf16"
 REFERENCE, TIMM = "torchvision's reference, fp32", "torchvision's loop with timm's loader, fp32"
@@ -58,7 +60,7 @@ def ours(folder: Path, device: str, batch_size: int) -> Callable[[], float]:
         "trainer.limit_val_batches=0",
         "test_views=0",
     )
-    pictures = data.Pictures(cfg)
+    pictures = ImageDataModule(cfg)
 
     def epoch() -> float:
         clock = Clock()
@@ -69,13 +71,13 @@ def ours(folder: Path, device: str, batch_size: int) -> Callable[[], float]:
                 precision="bf16-mixed",
                 max_epochs=1,
                 limit_val_batches=0,
-                logger=logger.MetricsCSV(runs.Run(Path(place))),
+                logger=loggers.MetricsCSV(Run(Path(place))),
                 callbacks=[clock],
                 enable_progress_bar=False,
                 enable_model_summary=False,
                 enable_checkpointing=False,
             )
-            trainer.fit(Classifier(cfg, pictures.image_size), pictures)
+            trainer.fit(ImageClassifier(cfg, pictures.image_size), pictures)
         return len(pictures.train) / clock.seconds
 
     return epoch

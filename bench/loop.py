@@ -28,8 +28,12 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from alexnet_pl import config, data, logger, model, optim, runs
-from alexnet_pl.module import Classifier
+from alexnet_pl.config.schema import Config
+from alexnet_pl.data.datamodule import ImageDataModule
+from alexnet_pl.model.build import build_net
+from alexnet_pl.runs.run import Run
+from alexnet_pl.training import loggers, optim
+from alexnet_pl.training.module import ImageClassifier
 
 LIGHTNING, LIGHTNING_BF16 = "through Lightning, channels-last fp32", "through Lightning, channels-last bf16"
 BARE, BARE_BF16 = "bare loop, channels-last fp32", "bare loop, channels-last bf16"
@@ -43,16 +47,16 @@ PAIRS = [  # and the least that the ratio must be
 ]
 
 
-def configuration(channels_last: bool, *more: str) -> config.Config:
+def configuration(channels_last: bool, *more: str) -> Config:
     """One of Figure 1's curves, without what a run does beside its steps."""
     layout = f"model.channels_last={str(channels_last).lower()}"
     return ratios.composed("experiment=figure1", "logger=csv", "window=2500", "subset=0", layout, *more)
 
 
-def plain(pictures: data.Pictures, steps: int) -> float:
+def plain(pictures: ImageDataModule, steps: int) -> float:
     """Pictures per second of what one would write first."""
     cfg = configuration(False, "model.order={conv1: act_lrn_pool}")
-    net = model.build(cfg.model, 32, seed=1)
+    net = build_net(cfg.model, 32, seed=1)
     optimizer = torch.optim.SGD(net.parameters(), lr=cfg.optim.lr, momentum=0.9)
     images = (pictures.train.images - pictures.mean).permute(0, 3, 1, 2).contiguous()  # float (N, 3, 32, 32)
     batches = DataLoader(TensorDataset(images, pictures.train.labels), cfg.data.batch_size, shuffle=True)
@@ -67,11 +71,11 @@ def plain(pictures: data.Pictures, steps: int) -> float:
     return steps * cfg.data.batch_size / (time.perf_counter() - start)
 
 
-def bare(pictures: data.Pictures, steps: int, bf16: bool) -> float:
+def bare(pictures: ImageDataModule, steps: int, bf16: bool) -> float:
     """Pictures per second of our parts without Lightning, counting errors as a run does."""
     cfg = configuration(channels_last=True)
-    net = model.build(cfg.model, 32, seed=1)
-    optimizer = optim.build(net, cfg.optim)
+    net = build_net(cfg.model, 32, seed=1)
+    optimizer = optim.build_optimizer(net, cfg.optim)
     wrong = torch.zeros(())
     start = time.perf_counter()
     for step, (images, labels, _) in enumerate(pictures.train_dataloader()):
@@ -95,29 +99,29 @@ class Clock(pl.Callback):
         self.seconds = time.perf_counter() - self.start
 
 
-def lightning(pictures: data.Pictures, steps: int, channels_last: bool, precision: str) -> float:
+def lightning(pictures: ImageDataModule, steps: int, channels_last: bool, precision: str) -> float:
     """Pictures per second through our module, with its running error and metrics.csv."""
     cfg = configuration(channels_last)
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
-        run = runs.Run(Path(folder))
+        run = Run(Path(folder))
         trainer = pl.Trainer(
             accelerator="cpu",
             precision=precision,  # type: ignore[arg-type]
             max_epochs=1,
             limit_train_batches=steps,
             limit_val_batches=0,
-            logger=logger.MetricsCSV(run),
+            logger=loggers.MetricsCSV(run),
             callbacks=[clock],
             enable_progress_bar=False,
             enable_model_summary=False,
             enable_checkpointing=False,
         )
-        trainer.fit(Classifier(cfg, pictures.image_size), pictures)
+        trainer.fit(ImageClassifier(cfg, pictures.image_size), pictures)
     return steps * cfg.data.batch_size / clock.seconds
 
 
-WAYS: dict[str, tuple[Callable[[data.Pictures, int], float], str | None]] = {  # and the precision of ours
+WAYS: dict[str, tuple[Callable[[ImageDataModule, int], float], str | None]] = {  # and the precision of ours
     PLAIN: (plain, None),
     BARE: (partial(bare, bf16=False), "32-true"),
     LIGHTNING: (partial(lightning, channels_last=True, precision="32-true"), "32-true"),
@@ -131,7 +135,7 @@ def prepare(way: str, steps: int) -> Callable[[], float]:
     """In the process of one way."""
     warnings.filterwarnings("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    pictures = data.Pictures(configuration(True))
+    pictures = ImageDataModule(configuration(True))
     pictures.setup("fit")
     return partial(WAYS[way][0], pictures, steps)
 

@@ -20,8 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alexnet_pl import lrn, processor
-from alexnet_pl.config import Compile
+from alexnet_pl.config.choices import CompileLrn
+from alexnet_pl.model import lrn
 
 SIZE, ALPHA, BETA, K = 5, 1e-4, 0.75, 2.0
 SHAPES = [(32, 96, 55, 55), (32, 256, 27, 27)]
@@ -41,17 +41,17 @@ def by_torch_widened(x: Tensor) -> Tensor:
     return by_torch(x.float()).to(x.dtype)
 
 
-def ours(compiled: Compile) -> Norm:
+def ours(compiled: CompileLrn) -> Norm:
     return lrn.LocalResponseNorm(SIZE, ALPHA, BETA, K, towers=1, compiled=compiled)
 
 
 def variants(device: torch.device, dtype: torch.dtype) -> dict[str, Norm]:
     narrow = device.type == "cpu" and dtype in (torch.bfloat16, torch.float16)
-    norms: dict[str, Norm] = {TORCH: by_torch_widened if narrow else by_torch, EAGER: ours(Compile.never)}
+    norms: dict[str, Norm] = {TORCH: by_torch_widened if narrow else by_torch, EAGER: ours(CompileLrn.never)}
     if narrow:
         print(f"{TORCH} has no {dtype} on CPUs: it goes through fp32")
-    if lrn.compiles(Compile.always, device):
-        norms[COMPILED] = ours(Compile.always)
+    if lrn.compiles(CompileLrn.always, device):
+        norms[COMPILED] = ours(CompileLrn.always)
     else:
         print(f"{COMPILED}: left out, as this machine has no compiler for it")
     return norms
@@ -92,7 +92,6 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")
     given = parser.parse_args()
-    processor.keep_memory()  # as the command does
     device, dtype = torch.device(given.device), getattr(torch, given.dtype)
     norms = variants(device, dtype)
     cases = {}

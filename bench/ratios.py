@@ -25,8 +25,9 @@ import torch
 from hydra import compose, initialize_config_dir
 
 import alexnet_pl.train  # noqa: F401 (tells Hydra the schema)
-from alexnet_pl import ROOT, checks, processor, provenance
-from alexnet_pl.config import Config
+from alexnet_pl import ROOT, cpu
+from alexnet_pl.config.schema import Config
+from alexnet_pl.jobs import checks
 
 Way = TypeVar("Way", bound=Hashable)
 
@@ -81,7 +82,7 @@ class Apart:
 
     Args:
         prepare: run in that process, gives what is called there each time.
-        precision: of one of our runs, which `processor.py` makes ready for it; None for a peer.
+        precision: of one of our runs, with the environment of a job of a sweep; None for a peer.
     """
 
     def __init__(self, prepare: Callable[[], Callable[..., Any]], precision: str | None) -> None:
@@ -89,8 +90,8 @@ class Apart:
         self.pipe, other = context.Pipe()
         with patch.dict(os.environ):
             if precision:
-                processor.choose_waiting(precision)
-            self.process = context.Process(target=_serve, args=(other, prepare, precision is not None))
+                os.environ.update(cpu.process_environment(precision))
+            self.process = context.Process(target=_serve, args=(other, prepare))
             self.process.start()
         other.close()
         atexit.register(self.pipe.close)  # upon which the process ends
@@ -100,10 +101,8 @@ class Apart:
         return self.pipe.recv()
 
 
-def _serve(pipe: Connection, prepare: Callable[[], Callable[..., Any]], ours: bool) -> None:
+def _serve(pipe: Connection, prepare: Callable[[], Callable[..., Any]]) -> None:
     multiprocessing.set_start_method(None, force=True)  # a loader there starts its own as it would anywhere
-    if ours:
-        processor.keep_memory()
     run = prepare()
     while True:
         try:
@@ -135,7 +134,7 @@ def ratio(ours: Sequence[float], peer: Sequence[float], what: str, bar: float | 
 
 def machine(device: str = "cpu") -> str:
     """Where a figure was measured."""
-    where = torch.cuda.get_device_name() if device == "cuda" else provenance.processor()
+    where = torch.cuda.get_device_name() if device == "cuda" else cpu.name()
     return f"{where}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 

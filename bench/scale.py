@@ -23,7 +23,9 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import ratios
 from lightning_fabric import Fabric
 
-from alexnet_pl import estimate, layouts, table
+from alexnet_pl import estimate
+from alexnet_pl.model.specs import layer_specs
+from alexnet_pl.parallel import layouts
 
 RUNS = {
     "the convnet, ddp": ["experiment=figure1", "trainer=ddp"],
@@ -48,11 +50,11 @@ SMALL = ["trainer.accelerator=cpu", "trainer.max_epochs=1", "trainer.limit_val_b
 def estimated(overrides: list[str]) -> float:
     """Pictures per second, from steps of one process."""
     cfg = ratios.composed(*overrides, *SMALL)
-    pictures, _ = estimate.opened(cfg)
-    precision = layouts.precision(cfg.trainer)
+    pictures, _ = estimate.open_images(cfg)
+    precision = layouts.resolve_precision(cfg.trainer)
     fabric = Fabric(accelerator="cpu", devices=1, precision=precision)  # type: ignore[arg-type]
     measured = estimate.measure(cfg, pictures, fabric)
-    plan = table.steps(cfg.model, cfg.data.image_size)
+    plan = layer_specs(cfg.model, cfg.data.image_size)
     where, link, delay = layouts.layout(cfg.trainer), estimate.LINKS["cpu"] * 1e9, estimate.DELAYS["cpu"]
     return cfg.data.batch_size / measured.step(where, plan, cfg.data.batch_size, link, delay, precision)
 

@@ -21,14 +21,13 @@ from pathlib import Path
 
 import ratios
 
-from alexnet_pl.provenance import processors
+from alexnet_pl import cpu
 
 TORCH, LIGHTNING = "import torch", "import pytorch_lightning"
-LEAN = "from alexnet_pl import lean\nwith lean.imports():\n    import pytorch_lightning"
 HELP, JOB = "--help", "a job of one batch"
 IN_TURN, AT_ONCE = "two jobs, one after the other", "two jobs at once"
 MOST = 5.0  # seconds that a job of one batch may take
-JOBS = ["logger=csv", "window=1000", "subset=0", "trainer.limit_val_batches=0", "trainer.max_epochs=1", "trial=false"]
+JOBS = ["logger=csv", "window=1000", "subset=0", "trainer.limit_val_batches=0", "trainer.max_epochs=1"]
 TWO = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
 
 
@@ -49,12 +48,11 @@ def command(threads: int, *words: str) -> float:
 
 def main() -> None:
     given = ratios.arguments(__doc__, rounds=3, steps=40).parse_args()
-    cores = processors()
+    cores = cpu.count()
     jobs = ["-m", *JOBS, f"trainer.limit_train_batches={given.steps}", "seed=1,2"]
     ways: dict[str, Callable[[], float]] = {
         TORCH: partial(python, TORCH),
         LIGHTNING: partial(python, LIGHTNING),
-        "the same as a job does it": partial(python, LEAN),
         HELP: partial(command, cores, HELP),
         JOB: partial(command, cores, *JOBS, "trainer.limit_train_batches=1"),
         IN_TURN: partial(command, cores, *jobs),

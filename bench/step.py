@@ -25,8 +25,11 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-from alexnet_pl import config, lrn, model, optim
-from alexnet_pl.config import Compile
+from alexnet_pl.config.choices import Arch, CompileLrn, Conv1Padding, Dropout, DropoutAt, Init, LrnAlphaConvention
+from alexnet_pl.config.schema import Model, Optim
+from alexnet_pl.model import lrn
+from alexnet_pl.model.build import build_net
+from alexnet_pl.training import optim
 
 TORCH, EAGER, COMPILED, WITHOUT = "F.local_response_norm", "ours, eager", "ours, compiled", "without LRN"
 KEPT = f"{TORCH}, memory kept"  # in the process of ours, where its temporaries cost no page faults
@@ -56,7 +59,7 @@ class Torchs(nn.Module):
 
 
 def compiled(layer: lrn.LocalResponseNorm) -> nn.Module:
-    return lrn.LocalResponseNorm(layer.size, layer.alpha, layer.beta, layer.k, layer.towers, Compile.always)
+    return lrn.LocalResponseNorm(layer.size, layer.alpha, layer.beta, layer.k, layer.towers, CompileLrn.always)
 
 
 NORMS: dict[str, Callable[[lrn.LocalResponseNorm], nn.Module]] = {
@@ -112,38 +115,38 @@ class Steps:
 
 def ours(channels_last: bool, batch_size: int, device: torch.device) -> Steps:
     """The paper's net and rule."""
-    cfg = config.Model(
+    cfg = Model(
         name="alexnet",
-        table=config.Table.alexnet,
+        table=Arch.alexnet,
         num_classes=1000,
         towers=2,
         lrn=["conv1", "conv2"],
-        lrn_scale=config.LrnScale.paper,
-        dropout=config.Dropout.mask,
+        lrn_scale=LrnAlphaConvention.paper,
+        dropout=Dropout.mask,
         channels_last=channels_last,
-        compile=Compile.never,
+        compile=CompileLrn.never,
     )
     return _ours(cfg, batch_size, device)
 
 
 def ours_of_torchvision(batch_size: int, device: torch.device) -> Steps:
     """model=torchvision: the shape of torchvision's net, by our parts."""
-    cfg = config.Model(
+    cfg = Model(
         name="torchvision",
-        table=config.Table.alexnet,
+        table=Arch.alexnet,
         num_classes=1000,
-        conv1_padding=config.Conv1Padding.symmetric,
+        conv1_padding=Conv1Padding.symmetric,
         widths={"conv1": 64, "conv2": 192, "conv4": 256},
-        dropout=config.Dropout.inverted,
-        dropout_at=config.DropoutAt.inputs,
-        init=config.Init.torch,
+        dropout=Dropout.inverted,
+        dropout_at=DropoutAt.inputs,
+        init=Init.torch,
     )
     return _ours(cfg, batch_size, device)
 
 
-def _ours(cfg: config.Model, batch_size: int, device: torch.device) -> Steps:
-    net = model.build(cfg, 224, seed=1).to(device)
-    optimizer = optim.build(net, config.Optim(lr=1e-5, weight_decay=5e-4))  # noise is not to be learned
+def _ours(cfg: Model, batch_size: int, device: torch.device) -> Steps:
+    net = build_net(cfg, 224, seed=1).to(device)
+    optimizer = optim.build_optimizer(net, Optim(lr=1e-5, weight_decay=5e-4))  # noise is not to be learned
     return Steps(net, optimizer, batch_size, device, cfg.channels_last)
 
 
@@ -157,7 +160,7 @@ def theirs(batch_size: int, device: torch.device) -> Steps:
 def variants(device: torch.device) -> list[tuple[str, str]]:
     """(how it runs, its normalisation), as far as this machine can."""
     norms = list(NORMS)
-    if not lrn.compiles(Compile.always, device):
+    if not lrn.compiles(CompileLrn.always, device):
         print(f"{COMPILED}: left out, as this machine has no compiler for it")
         norms.remove(COMPILED)
     every = [(how, norm) for how in (NCHW, LAST, BF16) for norm in norms] + [(NCHW, THEIRS), (BF16, OURS)]

@@ -20,12 +20,17 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from alexnet_pl import ROOT, checks, data, runs
-from alexnet_pl.config import Config
+from alexnet_pl import ROOT
+from alexnet_pl.config.schema import Config
+from alexnet_pl.data import datamodule
+from alexnet_pl.jobs import checks
+from alexnet_pl.runs.run import Run
 from alexnet_pl.train import main
 
 torch.set_num_threads(1)
-data.shapes = functools.cache(data.shapes)  # drawn once for all runs of a worker, and of its forks
+datamodule.draw_shapes = functools.cache(
+    datamodule.draw_shapes
+)  # drawn once for all runs of a worker, and of its forks
 
 TINY = (
     "logger=csv",
@@ -82,17 +87,17 @@ def trains(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
 
     def call(*args: str) -> subprocess.CompletedProcess[str]:
         out, err, code = io.StringIO(), io.StringIO(), None
-        begun: list[runs.Run] = []
-        claim = runs.Run.start
+        begun: list[Run] = []
+        claim = Run.start
 
-        def start(run: runs.Run, config: dict[str, Any], overrides: list[str]) -> None:
+        def start(run: Run, config: dict[str, Any], overrides: list[str]) -> None:
             begun.append(run)
             claim(run, config, overrides)
 
         with monkeypatch.context() as patch, mock.patch.dict(os.environ, environment(folder), clear=True):
             patch.chdir(folder)
             patch.setattr(sys, "argv", ["alexnet-train", *args])
-            patch.setattr(runs.Run, "start", start)
+            patch.setattr(Run, "start", start)
             with redirect_stdout(out), redirect_stderr(err), warnings.catch_warnings():
                 # Python's own choice of warnings, and its way to tell them, instead of pytest's
                 for unseen in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):

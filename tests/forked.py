@@ -25,14 +25,14 @@ from typing import Any, NoReturn
 import torch
 from hydra.core.global_hydra import GlobalHydra
 
-from alexnet_pl import launch
+from alexnet_pl.jobs import launch
 from tests.conftest import environment
 
 PRELOAD = [
-    "torch", "torch._dynamo", "torch.distributed.tensor", "pytorch_lightning", "alexnet_pl.train", "alexnet_pl.module",
-    "alexnet_pl.checkpoints", "alexnet_pl.report", "alexnet_pl.prepare", "pyarrow.parquet", "plotly.graph_objects",
-    "plotly.subplots", "wandb", "matplotlib.figure", "matplotlib.backends.backend_agg",
-    "matplotlib.backends.backend_svg", "tests.ranks", "tests.warm",
+    "torch", "torch._dynamo", "torch.distributed.tensor", "pytorch_lightning", "alexnet_pl.train",
+    "alexnet_pl.training.module", "alexnet_pl.training.checkpoints", "alexnet_pl.report.cli", "alexnet_pl.prepare.cli",
+    "pyarrow.parquet", "plotly.graph_objects", "plotly.subplots", "wandb", "matplotlib.figure",
+    "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "tests.ranks", "tests.warm",
 ]  # fmt: skip
 
 
@@ -91,7 +91,7 @@ class Fork(subprocess.Popen[Any]):
         env = more[5]
         sys.stdout.flush()
         sys.stderr.flush()
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, launch.STOPS)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, launch.STOP_SIGNALS)
         self.pid = os.fork()
         if not self.pid:
             _run(args[1:], env)
@@ -118,9 +118,9 @@ def _threads_anew() -> None:
 def _run(words: list[str], env: dict[str, str]) -> NoReturn:
     """What exec, a new interpreter and its end would do."""
     os.setsid()
-    for signum in launch.STOPS:
+    for signum in launch.STOP_SIGNALS:
         signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, launch.STOPS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, launch.STOP_SIGNALS)
     os.environ.clear()
     os.environ.update(env)
     GlobalHydra.instance().clear()  # that of the sweep whose job this is

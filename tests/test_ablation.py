@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from alexnet_pl import paper, report, runs
 from alexnet_pl.errors import ConfigError
-from alexnet_pl.report import ablation, curves, tables
+from alexnet_pl.report import ablation, cli, curves, paper, tables
 from alexnet_pl.report.ablation import Change
 from alexnet_pl.report.claims import survey, write_claims
 from alexnet_pl.report.compare import collect
+from alexnet_pl.runs.naming import job_folder_name
+from alexnet_pl.runs.run import Run, record_sweep
 from tests.test_report import NASTY, _checkout, make, rows, settings  # noqa: F401
 
 LRN = {"off": [], "on": ["conv1"]}
@@ -38,7 +39,7 @@ def one(
     more: dict[str, float] | None = None,
     views: int = 0,
     done: bool = True,
-) -> runs.Run:
+) -> Run:
     """A run of a sweep over model.lrn that ends with these errors."""
     value = f"[{','.join(LRN[lrn])}]"
     overrides = [f"model.lrn={value}", f"seed={seed}", "sweep=lrn", "data.root=/x"]
@@ -46,7 +47,7 @@ def one(
     plain["figure"] |= {"published": {}, "panel": ""}
     metrics = rows(9, 4)
     metrics[-1] |= {"val/error": val} | (more or {})
-    return make(folder / runs.folder_name(overrides), plain, metrics, done, overrides)
+    return make(folder / job_folder_name(overrides), plain, metrics, done, overrides)
 
 
 @pytest.fixture
@@ -59,7 +60,7 @@ def claimed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def plain_run(folder: Path, *overrides: str, seed: int = 1, **other: Any) -> None:
     plain = settings(seed=seed, figure__compare=[], figure__target=None, **other)
-    make(folder / runs.folder_name([*overrides, f"seed={seed}"]), plain, rows(3, 2), True, [*overrides, f"seed={seed}"])
+    make(folder / job_folder_name([*overrides, f"seed={seed}"]), plain, rows(3, 2), True, [*overrides, f"seed={seed}"])
 
 
 def test_lines_are_what_the_overrides_differ_in(tmp_path: Path) -> None:
@@ -226,7 +227,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make(folder / "n", plain, rows(9, 3), False, ["sweep=lrn"]).fail("<i>no</i>")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(paper, "claims", lambda: (CLAIM,))
-        report.write(folder)
+        cli.write(folder)
     return folder
 
 
@@ -276,7 +277,7 @@ def test_the_json_has_the_verdicts(written: Path) -> None:
 def test_a_mixed_report_has_both_kinds_of_panels(tmp_path: Path) -> None:
     make(tmp_path / "a", settings(), rows(3, 5))
     plain_run(tmp_path, "model.lrn=[conv1]", model__lrn=["conv1"], figure__panel="other")
-    collected, _ = report.write(tmp_path)
+    collected, _ = cli.write(tmp_path)
     assert [panel.target for panel in collected.panels] == [0.25, None]
     page = (tmp_path / "report.html").read_text()
     assert "Epochs to the target" in page
@@ -336,7 +337,7 @@ def test_claims_are_tested_as_far_as_their_sweeps_are(tmp_path: Path) -> None:
 
     assert state() == "not run"
     folder = tmp_path / "any_name"
-    runs.record_sweep(folder, {"x": ["model.lrn=[]", "sweep=lrn"], "y": ["sweep=lrn"]})
+    record_sweep(folder, {"x": ["model.lrn=[]", "sweep=lrn"], "y": ["sweep=lrn"]})
     assert state() == "0 of 2 jobs done"
     (folder / "sweep.json").unlink()
     one(folder, "off", 1, 0.14)
@@ -373,13 +374,13 @@ def test_the_command_lists_claims(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["report", "--claims"])
-    report.main()
+    cli.main()
     out = capsys.readouterr().out
     assert "not run" in out
     assert out.splitlines()[-1] == str(tmp_path / "runs" / "claims.md")
     monkeypatch.setattr(sys, "argv", ["report"])
     with pytest.raises(SystemExit) as exit_:
-        report.main()
+        cli.main()
     assert exit_.value.code == 2
 
 
@@ -387,10 +388,10 @@ def test_the_command_lets_keys_differ(tmp_path: Path, monkeypatch: pytest.Monkey
     for seed, window in ((1, 250), (2, 500)):
         plain_run(tmp_path, seed=seed, window=window)
     drawn: list[Any] = []
-    write: Callable[..., Any] = report.write
-    monkeypatch.setattr(report, "write", lambda *args: drawn.append(args) or write(*args))
+    write: Callable[..., Any] = cli.write
+    monkeypatch.setattr(cli, "write", lambda *args: drawn.append(args) or write(*args))
     monkeypatch.setattr(sys, "argv", ["report", str(tmp_path), "--allow", "window", "--allow", "data.size"])
-    report.main()
+    cli.main()
     assert drawn == [(tmp_path, ["window", "data.size"])]
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from alexnet_pl import ROOT, runs
+from alexnet_pl import ROOT
+from alexnet_pl.runs.run import Run, find_runs
 from tests.conftest import composed, environment
 from tests.wandb_server import SWEEP, Server
 
@@ -60,7 +61,7 @@ def test_an_agent_trains_the_runs_of_its_sweep(tmp_path: Path):
                 timeout=200,
             )
             assert result.returncode == 0, result.stderr
-    found = runs.find(tmp_path / "runs" / f"lr_grid_{SWEEP}_smoke")
+    found = find_runs(tmp_path / "runs" / f"lr_grid_{SWEEP}_smoke")
     assert {run.status for run in found} == {"done"}
     assert {run.identity["id"]: run.config["optim"]["lr"] for run in found} == {"point0": 0.001, "point1": 0.002}
     assert set(server.runs) == {"point0", "point1"}, "no run beside those of the sweep"
@@ -78,7 +79,7 @@ def test_a_run_takes_the_id_of_an_agent_only(tmp_path: Path, monkeypatch: pytest
     """WANDB_RUN_ID alone is some other run's; a run that the agent continues becomes the agent's."""
 
     def start() -> str:
-        run = runs.Run(tmp_path)
+        run = Run(tmp_path)
         run.start({"seed": 1}, [])
         assert run.lock
         run.lock.close()

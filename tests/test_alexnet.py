@@ -8,8 +8,10 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from alexnet_pl import data, runs
-from alexnet_pl.module import Classifier
+from alexnet_pl.data import datamodule
+from alexnet_pl.data.datamodule import ImageDataModule
+from alexnet_pl.runs.run import Run
+from alexnet_pl.training.module import ImageClassifier
 from tests.conftest import composed
 from tests.forked import Process
 
@@ -36,7 +38,7 @@ def test_the_papers_net_trains_end_to_end(tmp_path: Path):
     _, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
     (folder,) = (tmp_path / "runs" / "alexnet").iterdir()
-    run = runs.Run(folder)
+    run = Run(folder)
     assert run.status == "done"
     assert [row["images_seen"] for row in run.metrics] == [8, 16, 24, 24, 24]
     assert 1.5 < run.metrics[0]["train/loss"] < 4, "near ln 10 = 2.3; biases of 1 and dropout add some noise"
@@ -59,7 +61,7 @@ class SaveAt(pl.Callback):
 @pytest.mark.parametrize(("optim", "dropout"), [("released_170", "inverted"), ("paper", "mask"), ("torch_sgd", "mask")])
 def test_resumed_in_mid_epoch_is_bit_equal(optim: str, dropout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Crops, flips, colours, dropout masks, velocities and the schedule all go on where they were."""
-    monkeypatch.setattr(data, "SHAPES", {"train": (1000, 1), "val": (100, 2)})
+    monkeypatch.setattr(datamodule, "SHAPES_SPLITS", {"train": (1000, 1), "val": (100, 2)})
     cfg = composed(
         "model=released_2012", SMALL, f"optim={optim}", f"model.dropout={dropout}",
         "data.resize=72", "data.crop_size=67", "data.flips=true", "data.batch_size=16", "subset=0",
@@ -67,9 +69,9 @@ def test_resumed_in_mid_epoch_is_bit_equal(optim: str, dropout: str, tmp_path: P
     )  # fmt: skip
     cfg.optim.plateau_patience = 1
 
-    def fit(*callbacks: pl.Callback, ckpt_path: Path | None = None) -> tuple[Classifier, list[float]]:
-        datamodule = data.Pictures(cfg)
-        classifier = Classifier(cfg, datamodule.image_size)
+    def fit(*callbacks: pl.Callback, ckpt_path: Path | None = None) -> tuple[ImageClassifier, list[float]]:
+        datamodule = ImageDataModule(cfg)
+        classifier = ImageClassifier(cfg, datamodule.image_size)
         trainer = pl.Trainer(
             accelerator="cpu",
             max_epochs=3,

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from alexnet_pl import augment
-from alexnet_pl.choices import ColorNoise
-from alexnet_pl.statistics import Colors
+from alexnet_pl.config.choices import ColorNoise
+from alexnet_pl.data import augment
+from alexnet_pl.data.pixel_stats import ColorPCA
 
-IMAGENET = Colors(
+IMAGENET = ColorPCA(
     torch.tensor([[0.564, 0.576, 0.592], [-0.713, -0.024, 0.701], [0.418, -0.817, 0.397]], dtype=torch.float64),
     torch.tensor([121.78, 37.09, 19.72], dtype=torch.float64),
 )
@@ -41,7 +41,7 @@ def reference(image: np.ndarray, size: int, top: int, left: int, mirrored: bool)
 def test_each_square_is_cut_out_of_its_own_picture_and_mirrored_where_it_is_said(way):
     """By copying, as on processors, and by gathering, as on GPUs."""
     images, size = numbered(40, 12), 9
-    place = augment.draw(40, 3, flips=True, generator=augment.stream(4))
+    place = augment.draw_crops(40, 3, flips=True, generator=augment.stream(4))
     squares = way(images, size, place)
     assert squares.shape == (40, size, size, 3)
     for image, square, top, left, mirrored in zip(images, squares, *(each.tolist() for each in place), strict=True):
@@ -52,18 +52,18 @@ def test_each_square_is_cut_out_of_its_own_picture_and_mirrored_where_it_is_said
 def test_offsets_are_uniform_over_0_to_32_inclusive_and_half_is_mirrored():
     """33 x 33 places, as in the code of 2012 (the paper counts 32 x 32)."""
     n = 33 * 33 * 100
-    place = augment.draw(n, 256 - 224, flips=True, generator=augment.stream(1, 2, 3))
+    place = augment.draw_crops(n, 256 - 224, flips=True, generator=augment.stream(1, 2, 3))
     counts = np.zeros((33, 33))
     np.add.at(counts, (place.top.numpy(), place.left.numpy()), 1)
     assert counts.sum() == n
     freedom, chi_squared = 33 * 33 - 1, ((counts - 100) ** 2 / 100).sum()
     assert abs(chi_squared - freedom) < 4 * np.sqrt(2 * freedom)
     assert abs(place.mirrored.sum().item() - n / 2) < 4 * np.sqrt(n / 4)
-    assert not augment.draw(n, 32, flips=False, generator=augment.stream(1)).mirrored.any()
+    assert not augment.draw_crops(n, 32, flips=False, generator=augment.stream(1)).mirrored.any()
 
 
 def test_a_chunk_shares_its_place_as_in_2012():
-    place = augment.draw(150, 32, flips=True, generator=augment.stream(7), chunk=32)
+    place = augment.draw_crops(150, 32, flips=True, generator=augment.stream(7), chunk=32)
     for each in place:
         assert len(each) == 150
         assert all(len(set(chunk.tolist())) == 1 for chunk in each.split(32))

@@ -18,49 +18,50 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from alexnet_pl import model, optim, table
-from alexnet_pl.config import (
+from alexnet_pl.config.choices import (
     Activation,
+    Arch,
     Conv1Padding,
     Dropout,
     DropoutAt,
     Init,
-    LrnScale,
-    Model,
-    Optim,
+    LrnAlphaConvention,
     Order,
     ParameterNames,
     Pooling,
-    Table,
 )
+from alexnet_pl.config.schema import Model, Optim
 from alexnet_pl.errors import ConfigError
+from alexnet_pl.model.build import build_net
+from alexnet_pl.model.specs import layer_specs
+from alexnet_pl.training import optim
 from tests.conftest import composed
 
 Axes = dict[str, list[Any]]
 
 LAYERS = {
-    Table.alexnet: ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7"],
-    Table.six_conv: ["conv1", "conv2", "conv3", "conv4", "conv5", "conv6", "fc6", "fc7"],
-    Table.convnet: ["conv1", "conv2", "conv3"],
-    Table.conv_local: ["conv1", "conv2", "local3", "local4"],
+    Arch.alexnet: ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7"],
+    Arch.six_conv: ["conv1", "conv2", "conv3", "conv4", "conv5", "conv6", "fc6", "fc7"],
+    Arch.convnet: ["conv1", "conv2", "conv3"],
+    Arch.conv_local: ["conv1", "conv2", "local3", "local4"],
 }
-TWO_TOWERS = [Table.alexnet, Table.six_conv]
+TWO_TOWERS = [Arch.alexnet, Arch.six_conv]
 
 
-def dropped(kind: Table) -> list[list[str]]:
+def dropped(kind: Arch) -> list[list[str]]:
     """No layer, each one, and every two; but for the last, which is not in the list."""
     return [list(names) for number in range(3) for names in combinations(LAYERS[kind], number)]
 
 
-def smallest(kind: Table, pooling: Pooling, padding: Conv1Padding = Conv1Padding.none) -> int:
+def smallest(kind: Arch, pooling: Pooling, padding: Conv1Padding = Conv1Padding.none) -> int:
     """The side below which some window has too few pixels; worked out from the last pooling down to the picture."""
     if kind not in TWO_TOWERS:
-        return {Table.convnet: (12, 5), Table.conv_local: (6, 3)}[kind][pooling is Pooling.plain]
+        return {Arch.convnet: (12, 5), Arch.conv_local: (6, 3)}[kind][pooling is Pooling.plain]
     zeros = {Conv1Padding.none: 0, Conv1Padding.right_bottom: 3, Conv1Padding.symmetric: 4}[padding]
     return (75 if pooling is Pooling.plain else 55) - zeros
 
 
-def few(kind: Table, orders: Iterable[Order] = (), **axes: Any) -> Model:
+def few(kind: Arch, orders: Iterable[Order] = (), **axes: Any) -> Model:
     """A table with four kernels or units in each layer; `orders` are those of conv1 and conv2."""
     order = dict(zip(("conv1", "conv2"), orders, strict=False))
     widths = dict.fromkeys(LAYERS[kind], 4)
@@ -70,11 +71,11 @@ def few(kind: Table, orders: Iterable[Order] = (), **axes: Any) -> Model:
 def trains(cfg: Model) -> None:
     """One update and one evaluation on random pictures, after which the weights can be kept and read again."""
     side = smallest(cfg.table, cfg.pooling)
-    net = model.build(cfg, side, seed=1)
-    optimiser = optim.build(net, Optim(lr=1e-4, weight_decay=0.1))
+    net = build_net(cfg, side, seed=1)
+    optimiser = optim.build_optimizer(net, Optim(lr=1e-4, weight_decay=0.1))
     x = 60 * torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(2))
     before = [p.detach().clone() for p in net.parameters()]
-    assert sum(p.numel() for p in before) == sum(step.parameters for step in table.steps(cfg, side))
+    assert sum(p.numel() for p in before) == sum(step.parameters for step in layer_specs(cfg, side))
     logits = net.train()(x)
     loss = F.cross_entropy(logits, torch.tensor([0, 1]))
     assert loss.isfinite()
@@ -108,14 +109,14 @@ def test_all_orders_normalisations_poolings_and_towers():
     """Order after conv1 x order after conv2 x LRN x normalisation over space x pooling x towers: 864 nets."""
     lrn, spatial = [[], ["conv1"], ["conv1", "conv2"]], [[], ["conv2"]]
     walk(
-        few(Table.alexnet, (first, second), lrn=names, spatial_norm=space, pooling=pooling, towers=towers)
+        few(Arch.alexnet, (first, second), lrn=names, spatial_norm=space, pooling=pooling, towers=towers)
         for first, second, names, space, pooling, towers in product(Order, Order, lrn, spatial, Pooling, (1, 2))
     )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", TWO_TOWERS, ids=str)
-def test_all_dropped_layers_towers_poolings_and_dropouts(kind: Table):
+def test_all_dropped_layers_towers_poolings_and_dropouts(kind: Arch):
     """580 nets of five convolutions, 740 of six."""
     dropouts = [{"dropout": Dropout.none}]
     dropouts += [{"dropout": d, "dropout_at": at} for d in (Dropout.mask, Dropout.inverted) for at in DropoutAt]
@@ -127,12 +128,12 @@ def test_all_dropped_layers_towers_poolings_and_dropouts(kind: Table):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", TWO_TOWERS, ids=str)
-def test_all_layers_but_the_last_can_go(kind: Table):
+def test_all_layers_but_the_last_can_go(kind: Arch):
     """What is left is a linear classifier of the pooled picture."""
     walk([few(kind, drop_layers=LAYERS[kind], towers=2, lrn=["conv1"], dropout=Dropout.mask)])
 
 
-def axes(kind: Table) -> Axes:
+def axes(kind: Arch) -> Axes:
     """Every axis of a table with its values."""
     names = LAYERS[kind]
     common: Axes = {
@@ -141,7 +142,7 @@ def axes(kind: Table) -> Axes:
         "second": list(Order),
         "lrn": [[], ["conv1"], ["conv1", "conv2"], [name for name in names if not name.startswith("fc")]],
         "lrn_size": [3, 5, 9],
-        "lrn_scale": list(LrnScale),
+        "lrn_scale": list(LrnAlphaConvention),
         "lrn_across_towers": [False, True],
         "spatial_norm": [[], ["conv1"], ["conv2"], ["conv1", "conv2"]],
         "pooling": list(Pooling),
@@ -153,7 +154,7 @@ def axes(kind: Table) -> Axes:
     if kind in TWO_TOWERS:
         common |= {"towers": [1, 2], "dropout": list(Dropout), "dropout_at": list(DropoutAt)}
         common |= {"conv1_padding": list(Conv1Padding)}
-    if kind is Table.alexnet:
+    if kind is Arch.alexnet:
         common |= {"parameter_names": list(ParameterNames)}
     return common
 
@@ -173,8 +174,8 @@ def all_pairs(values: Axes) -> Iterator[dict[str, Any]]:
         yield {axis: values[axis][i] for axis, i in best.items()}
 
 
-@pytest.mark.parametrize("kind", Table, ids=str)
-def test_every_two_values_of_all_axes(kind: Table):
+@pytest.mark.parametrize("kind", Arch, ids=str)
+def test_every_two_values_of_all_axes(kind: Arch):
     walk(few(kind, (row.pop("first"), row.pop("second")), **row) for row in all_pairs(axes(kind)))
 
 
@@ -189,19 +190,19 @@ def test_all_pairs_are_all_pairs():
 # ------------------------------------------------------------------------------------------------ what is refused
 
 
-@pytest.mark.parametrize("kind", Table, ids=str)
+@pytest.mark.parametrize("kind", Arch, ids=str)
 @pytest.mark.parametrize("pooling", Pooling, ids=str)
 @pytest.mark.parametrize("padding", Conv1Padding, ids=str)
-def test_the_smallest_picture(kind: Table, pooling: Pooling, padding: Conv1Padding):
+def test_the_smallest_picture(kind: Arch, pooling: Pooling, padding: Conv1Padding):
     if kind not in TWO_TOWERS:
         padding = Conv1Padding.right_bottom  # their conv1 leaves no choice
     cfg, side = few(kind, pooling=pooling, conv1_padding=padding), smallest(kind, pooling, padding)
-    assert table.steps(cfg, side)
+    assert layer_specs(cfg, side)
     for less in (side - 1, 1):
         with pytest.raises(
             ConfigError, match=rf"pictures of {less} pixels are too small for model={kind}: \d.* for conv"
         ):
-            table.steps(cfg, less)
+            layer_specs(cfg, less)
 
 
 ALEXNET = ["model=alexnet", "model.image_size=64"]
@@ -276,5 +277,5 @@ def test_refused_with_a_reason(overrides: list[str], named: list[str]):
 def test_departures_through_the_command_line(overrides: list[str]):
     cfg = composed(*overrides)
     side, units = cfg.data.image_size, {name: 4 for name in LAYERS[cfg.model.table] if name.startswith("fc")}
-    net = model.build(replace(cfg.model, widths=cfg.model.widths | units), side, cfg.seed)
+    net = build_net(replace(cfg.model, widths=cfg.model.widths | units), side, cfg.seed)
     assert net(torch.zeros(2, 3, side, side)).shape == (2, 10)

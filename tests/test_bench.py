@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from alexnet_pl import ROOT, estimate, lrn
+from alexnet_pl import ROOT, estimate
+from alexnet_pl.model import lrn
 from tests.conftest import trains
 from tests.forked import Process
 
@@ -75,7 +76,6 @@ def test_a_script_of_several_processes_prints_figures_with_their_range(
     monkeypatch.setattr(lrn, "compiles", lambda *_: False)
     if name == "start":
         monkeypatch.setattr(script, "LIGHTNING", "pass")
-        monkeypatch.setattr(script, "LEAN", "pass")
     if name == "scale":
         monkeypatch.delitem(script.RUNS, "a quarter of AlexNet, towers")
     rows = tmp_path / "rows.json"

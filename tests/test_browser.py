@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from alexnet_pl import report
+from alexnet_pl.report import cli
 from alexnet_pl.report.claims import write_claims
 from tests.test_ablation import one
 from tests.test_report import _checkout, make, rows, settings  # noqa: F401
@@ -122,8 +122,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         make(root / "figure1" / f"t{seed}", settings("tanh", seed), rows(9 + seed, 14), overrides=["sweep=figure1"])
         for lrn, val in (("off", 0.14), ("on", 0.12)):
             one(root / "lrn", lrn, seed, val + seed / 1000, {"val/top5_error": val / 2})
-    report.write(root / "figure1")
-    report.write(root / "lrn")
+    cli.write(root / "figure1")
+    cli.write(root / "lrn")
     write_claims(root)
     return root
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from alexnet_pl import cifar10
+from alexnet_pl.data import cifar10
 from alexnet_pl.errors import ConfigError
 from tests.conftest import TINY, Command
 
@@ -135,13 +135,15 @@ DAMAGES = [
 
 @pytest.mark.parametrize(("damage", "said"), DAMAGES, ids=lambda value: getattr(value, "__name__", ""))
 def test_damage_is_told_in_one_sentence(hub: Path, damage, said: str):
-    from alexnet_pl import config, data
+    from alexnet_pl.config.choices import DataSet
+    from alexnet_pl.config.schema import Config, Data
+    from alexnet_pl.data.datamodule import ImageDataModule
 
     damage(hub)
-    cfg = config.Config(name="x", seed=1, window=100, subset=10)
-    cfg.data = config.Data(name=config.DataSet.cifar10, root=str(hub), num_classes=10)
+    cfg = Config(name="x", seed=1, window=100, subset=10)
+    cfg.data = Data(name=DataSet.cifar10, root=str(hub), num_classes=10)
     with pytest.raises(ConfigError) as error:
-        data.Pictures(cfg).setup("fit")
+        ImageDataModule(cfg).setup("fit")
     assert said in str(error.value)
     assert "\n" not in str(error.value)
 

@@ -11,8 +11,13 @@ import pytest
 from omegaconf import OmegaConf
 from pytorch_lightning import Trainer
 
-from alexnet_pl import ROOT, checks, config, keys
+from alexnet_pl import ROOT
+from alexnet_pl.config import keys, schema
+from alexnet_pl.config.choices import Activation
+from alexnet_pl.config.schema import as_dict
 from alexnet_pl.errors import ConfigError
+from alexnet_pl.jobs import checks
+from alexnet_pl.jobs.compose import lookup
 from tests.conftest import Command
 
 MISTAKES = [
@@ -123,7 +128,7 @@ def test_wrong_folder_suggests_its_neighbour(tmp_path: Path, train: Command):
 
 
 def test_trainer_keys_are_lightnings():
-    ours = {key.removeprefix("trainer.") for key in list(keys.keys()) if key.startswith("trainer.")}
+    ours = {key.removeprefix("trainer.") for key in list(keys.key_types()) if key.startswith("trainer.")}
     objects = {"self", "logger", "callbacks", "plugins", "model_registry"}  # not values one can type
     objects |= {"barebones"}  # forbids logging and checkpoints, which make a run
     objects |= {"limit_predict_batches", "use_distributed_sampler"}  # would do nothing here
@@ -132,7 +137,7 @@ def test_trainer_keys_are_lightnings():
 
 def _fields() -> list[tuple[str, str, str | None]]:
     """(class, field, the string below it) of every dataclass in config.py, read from the source."""
-    tree = ast.parse(Path(config.__file__).read_text())
+    tree = ast.parse(Path(schema.__file__).read_text())
     found = []
     for cls in (node for node in tree.body if isinstance(node, ast.ClassDef)):
         for field, below in zip(cls.body, [*cls.body[1:], ast.Pass()], strict=True):
@@ -175,15 +180,15 @@ def test_numbers_keep_their_types():
         "logger": {"name": "csv"},
     }
     run = checks.check(OmegaConf.create(plain))
-    assert run.model.activation is config.Activation.tanh
+    assert run.model.activation is Activation.tanh
     assert run.optim.lr == 1.0
     assert isinstance(run.optim.lr, float)
-    assert config.as_dict(run)["model"]["activation"] == "tanh"
+    assert as_dict(run)["model"]["activation"] == "tanh"
     with pytest.raises(ConfigError, match=r"optim\.lr has no value"):
         checks.check(OmegaConf.create(plain | {"optim": {}}))
 
 
 def test_lookup_names_what_it_knows():
-    assert config.lookup("relu", {"relu": 0.1}) == 0.1
+    assert lookup("relu", {"relu": 0.1}) == 0.1
     with pytest.raises(ConfigError, match="sigmoid, only for relu, tanh"):
-        config.lookup("sigmoid", {"relu": 1, "tanh": 2})
+        lookup("sigmoid", {"relu": 1, "tanh": 2})

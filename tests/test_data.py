@@ -6,30 +6,32 @@ import numpy as np
 import pytest
 import torch
 
-from alexnet_pl import augment, config, data
-from alexnet_pl.choices import ColorNoise
-from alexnet_pl.shapes import CLASSES, shapes
+from alexnet_pl.config.choices import ColorNoise, DataSet
+from alexnet_pl.config.schema import Config, Data
+from alexnet_pl.data import augment, datamodule
+from alexnet_pl.data.datamodule import ImageDataModule
+from alexnet_pl.data.shapes import CLASSES, draw_shapes
 
 FEW = {"train": (1000, 1), "val": (100, 2)}
 
 
-def module(**changes: object) -> data.Pictures:
-    cfg = config.Config(name="x", seed=7, window=100, subset=50)
-    cfg.data = config.Data(name=config.DataSet.shapes, num_classes=10)
+def module(**changes: object) -> ImageDataModule:
+    cfg = Config(name="x", seed=7, window=100, subset=50)
+    cfg.data = Data(name=DataSet.shapes, num_classes=10)
     for key, value in changes.items():
         setattr(cfg.data, key, value)
-    out = data.Pictures(cfg)
+    out = ImageDataModule(cfg)
     out.setup("fit")
     return out
 
 
 @pytest.fixture(scope="module")
-def whole() -> data.Pictures:
+def whole() -> ImageDataModule:
     return module()
 
 
 def test_shapes_are_balanced_and_the_same_every_time():
-    images, labels = shapes(205, seed=4)
+    images, labels = draw_shapes(205, seed=4)
     assert images.shape == (205, 32, 32, 3)
     assert images.dtype == torch.uint8
     assert labels.dtype == torch.int64
@@ -37,27 +39,27 @@ def test_shapes_are_balanced_and_the_same_every_time():
     assert len(CLASSES) == len(counts) == 10
     assert counts.max() - counts.min() <= 1
     torch.manual_seed(99)
-    again, labels_again = shapes(205, seed=4)
+    again, labels_again = draw_shapes(205, seed=4)
     assert torch.equal(images, again)
     assert torch.equal(labels, labels_again)
-    assert not torch.equal(images, shapes(205, seed=5)[0])
+    assert not torch.equal(images, draw_shapes(205, seed=5)[0])
 
 
 def test_shapes_need_more_than_colour():
     """A class mean tells something, but far from all: the set is neither noise nor trivial."""
-    train, labels = shapes(3000, seed=1)
-    test, truth = shapes(1000, seed=2)
+    train, labels = draw_shapes(3000, seed=1)
+    test, truth = draw_shapes(1000, seed=2)
     means = torch.stack([train[labels == c].float().mean(0) for c in range(10)]).flatten(1)
     error = (torch.cdist(test.float().flatten(1), means).argmin(1) != truth).double().mean()
     assert 0.3 < error < 0.87
 
 
-def test_mean_image_is_exact(whole: data.Pictures):
+def test_mean_image_is_exact(whole: ImageDataModule):
     reference = whole.train.images.numpy().astype(np.float64).mean(0)
     np.testing.assert_allclose(whole.mean.numpy(), reference, rtol=1e-6)
 
 
-def test_an_epoch_holds_every_picture_once_in_an_order_of_its_own(whole: data.Pictures):
+def test_an_epoch_holds_every_picture_once_in_an_order_of_its_own(whole: ImageDataModule):
     batches = list(whole.train_dataloader())
     assert [len(y) for _, y, _ in batches] == [128] * 78 + [16], "10,000 pictures end in a batch of 16, as in 2012"
     labels = torch.cat([y for _, y, _ in batches])
@@ -68,7 +70,7 @@ def test_an_epoch_holds_every_picture_once_in_an_order_of_its_own(whole: data.Pi
     assert total.abs().max() < 1.0, "centred: every pixel sums to nothing over the epoch"
 
 
-def test_a_resumed_epoch_goes_on_with_the_next_batch(whole: data.Pictures):
+def test_a_resumed_epoch_goes_on_with_the_next_batch(whole: ImageDataModule):
     first = whole.train_dataloader()
     batches = []
     for batch in first:
@@ -84,7 +86,7 @@ def test_a_resumed_epoch_goes_on_with_the_next_batch(whole: data.Pictures):
     assert first.state_dict() == {"done": 0}, "a finished epoch resumes at the start of the next"
 
 
-def test_an_evaluation_left_early_starts_anew(whole: data.Pictures):
+def test_an_evaluation_left_early_starts_anew(whole: ImageDataModule):
     val, subset = whole.val_dataloader()
     next(iter(val))
     assert sum(len(y) for _, y, _ in val) == 2000
@@ -93,7 +95,7 @@ def test_an_evaluation_left_early_starts_anew(whole: data.Pictures):
 
 
 def test_crop_and_flip_reach_the_net_and_evaluation_sees_the_centre(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(data, "SHAPES", FEW)
+    monkeypatch.setattr(datamodule, "SHAPES_SPLITS", FEW)
     cropped = module(crop_size=24, flips=True)
     assert cropped.image_size == 24
     x, *_ = next(iter(cropped.train_dataloader()))
@@ -107,7 +109,7 @@ def test_crop_and_flip_reach_the_net_and_evaluation_sees_the_centre(monkeypatch:
 
 
 def test_pictures_are_enlarged_to_what_the_net_was_made_for(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(data, "SHAPES", FEW)
+    monkeypatch.setattr(datamodule, "SHAPES_SPLITS", FEW)
     large = module(crop_size=48)
     assert (large.cfg.data.picture_size, large.image_size) == (48, 48)
     images, *_ = next(iter(large.train_dataloader()))
@@ -124,7 +126,7 @@ def test_training_input_equals_a_picture_by_picture_reference():
     x, labels, _ = next(iter(noisy.train_dataloader()))
     rows = torch.randperm(10_000, generator=augment.stream(7, 0))[:128]
     random = augment.stream(7, 0, 1)
-    place = augment.draw(128, 8, True, random)
+    place = augment.draw_crops(128, 8, True, random)
     alphas = 0.1 * torch.randn(128, 3, generator=random, dtype=torch.float64).numpy()
     pixels = noisy.train.images.numpy().astype(np.float64)
     values, vectors = np.linalg.eigh(np.cov(pixels.reshape(-1, 3).T, bias=True))
@@ -145,7 +147,7 @@ def test_colour_noise_ends_after_its_epochs():
     plain = module()
     images = noisy.train.images[:4]
     assert not torch.equal(noisy.train_input(images, 0), plain.train_input(images, 0))
-    later = type("Later", (data.Pictures,), {"epoch": 1})(noisy.cfg)
+    later = type("Later", (ImageDataModule,), {"epoch": 1})(noisy.cfg)
     later.setup("fit")
     assert torch.equal(later.train_input(images, 0), plain.train_input(images, 0))
 
@@ -161,7 +163,7 @@ def test_without_shuffling_all_epochs_have_one_order():
         first = module(shuffle=shuffle)
         orders = []
         for epoch in (0, 3):
-            at = type("At", (data.Pictures,), {"epoch": epoch})(first.cfg)
+            at = type("At", (ImageDataModule,), {"epoch": epoch})(first.cfg)
             at.setup("fit")
             orders.append(next(iter(at.train_dataloader()))[1])
         assert torch.equal(*orders) is same

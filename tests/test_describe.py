@@ -7,7 +7,8 @@ import re
 import pytest
 import torch
 
-from alexnet_pl import model, table
+from alexnet_pl.model.build import build_net
+from alexnet_pl.model.specs import activation_bytes, layer_specs
 from tests.conftest import Command, composed
 
 
@@ -48,7 +49,7 @@ def test_describe_needs_no_data(train: Command):
 def test_memory_is_what_a_step_keeps(overrides: list[str]):
     """Against autograd: every tensor it holds for the backward pass, each storage once, weights left out."""
     cfg = composed(*overrides)
-    net = model.build(cfg.model, cfg.data.image_size, seed=1)
+    net = build_net(cfg.model, cfg.data.image_size, seed=1)
     weights = {p.untyped_storage().data_ptr() for p in net.parameters()}
     held: dict[int, int] = {}
 
@@ -64,4 +65,4 @@ def test_memory_is_what_a_step_keeps(overrides: list[str]):
         loss = torch.nn.functional.cross_entropy(net(x), torch.zeros(pictures, dtype=torch.long))
     measured = sum(held.values()) / pictures
     loss.backward()
-    assert table.kept(cfg.model, table.steps(cfg.model, cfg.data.image_size)) == pytest.approx(measured, rel=0.05)
+    assert activation_bytes(cfg.model, layer_specs(cfg.model, cfg.data.image_size)) == pytest.approx(measured, rel=0.05)

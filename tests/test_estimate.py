@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from alexnet_pl import estimate, layouts, table
-from alexnet_pl.config import Config
-from alexnet_pl.layouts import Layout
+from alexnet_pl import estimate
+from alexnet_pl.config.schema import Config
+from alexnet_pl.model.specs import LayerSpec, layer_specs
+from alexnet_pl.parallel.costs import bytes_per_step
+from alexnet_pl.parallel.layouts import Layout
 from tests.conftest import Command, composed
 
 SMALL = (
@@ -18,9 +20,9 @@ SMALL = (
 )  # fmt: skip
 
 
-def alexnet() -> tuple[Config, list[table.Step]]:
+def alexnet() -> tuple[Config, list[LayerSpec]]:
     cfg = composed("experiment=alexnet", "model.num_classes=1000", "trainer.accelerator=cpu")
-    return cfg, table.steps(cfg.model, cfg.data.image_size)
+    return cfg, layer_specs(cfg.model, cfg.data.image_size)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +71,7 @@ def test_the_command_measures_and_runs_nothing(train: Command, tmp_path: Path):
     assert "900,000 pictures to see" in result.stdout, "90 epochs of the generated pictures"
     speed = float(found[1, "single"][0].replace(",", ""))
     cfg = composed(*SMALL)
-    two = layouts.sent(Layout("ddp", 2), table.steps(cfg.model, 67), 8)
+    two = bytes_per_step(Layout("ddp", 2), layer_specs(cfg.model, 67), 8)
     assert found[2, "ddp"][2] == f"{two / 1e6:,.1f}"
     amount, unit = found[1, "single"][1].split()
     taken = float(amount) * {"s": 1, "min": 60, "h": 3600, "days": 86400}[unit]

@@ -23,9 +23,15 @@ from matplotlib import image
 from rich.console import Console
 from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
 
-from alexnet_pl import config, data, evaluate, logger, prepare, provenance, runs, trained
-from alexnet_pl.evaluate import answers, picture
-from alexnet_pl.prepare.trial import Options
+from alexnet_pl.config.schema import as_dict
+from alexnet_pl.data import datamodule
+from alexnet_pl.data.shapes import CLASSES
+from alexnet_pl.evaluate import cli, plots, predictions
+from alexnet_pl.prepare.cli import prepare
+from alexnet_pl.prepare.preview import Options
+from alexnet_pl.runs import provenance, trained
+from alexnet_pl.runs.run import Run, find_runs
+from alexnet_pl.training import loggers
 from tests.conftest import TINY, environment, trains
 from tests.test_prepare import made, put
 
@@ -40,9 +46,9 @@ def place(tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("evaluate")
     for name, train, val in (("packed", 60, 11), ("blind", 30, 0)):
         source = put(folder / f"{name}_source", made(train, val, seed=train))
-        prepare.prepare(source, folder / name, Options(size=24, workers=2), Console(file=io.StringIO()))
+        prepare(source, folder / name, Options(size=24, workers=2), Console(file=io.StringIO()))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data, "SHAPES", {"train": (1200, 1), "val": (VAL, 2)})
+        patch.setattr(datamodule, "SHAPES_SPLITS", {"train": (1200, 1), "val": (VAL, 2)})
         patch.setattr(provenance, "git_state", lambda: {"commit": "0123456789abcdef", "dirty": False})
         train = trains(folder, patch)
         for overrides in (
@@ -69,7 +75,7 @@ def command(place: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
         monkeypatch.setattr(sys, "argv", ["alexnet-evaluate", "--device", "cpu", *args])
         with mock.patch.dict(os.environ, environment(place), clear=True), redirect_stdout(out):
             try:
-                evaluate.main()
+                cli.main()
             except SystemExit as end:
                 return str(end.code)
         return out.getvalue()
@@ -77,12 +83,12 @@ def command(place: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     return call
 
 
-def members(place: Path) -> list[runs.Run]:
-    return runs.find(place / "runs/pair")
+def members(place: Path) -> list[Run]:
+    return find_runs(place / "runs/pair")
 
 
 def alone(place: Path, name: str) -> str:
-    (run,) = runs.find(place / "runs" / name)
+    (run,) = find_runs(place / "runs" / name)
     return str(run.folder)
 
 
@@ -111,11 +117,11 @@ def results(folder: Path) -> dict:
 def test_an_ensemble_equals_numpy_over_the_members_logits(
     command: Command, place: Path, monkeypatch: pytest.MonkeyPatch, views: int, by: str
 ):
-    monkeypatch.setattr(data, "EVALUATED", 63 * 32**2)  # batches of 64 or 7 pictures: the last is short
+    monkeypatch.setattr(datamodule, "EVAL_PIXELS", 63 * 32**2)  # batches of 64 or 7 pictures: the last is short
     said = command("runs/pair", "--views", str(views), "--average", by, "--keep-logits")
     folder = place / "runs/ensembles/pair" / f"{views}-{by}"
     logits = [np.load(folder / f"logits-{i}.npy") for i in (1, 2)]
-    labels = data.shapes(*data.SHAPES["val"])[1].numpy()
+    labels = datamodule.draw_shapes(*datamodule.SHAPES_SPLITS["val"])[1].numpy()
     assert [each.shape for each in logits] == [(VAL, views, 10)] * 2
     p, expected = truth(logits, labels, by)
     found = results(folder)
@@ -133,7 +139,7 @@ def test_an_ensemble_equals_numpy_over_the_members_logits(
     np.testing.assert_allclose(rows["right_probability"], p[np.arange(VAL), labels], rtol=1e-9)
     np.testing.assert_array_equal(rows["top5"], np.argsort(-p)[:, :5])
     np.testing.assert_allclose(rows["top5_probabilities"], -np.sort(-p)[:, :5], rtol=1e-9)
-    assert rows["top5_classes"][3] == [data.CLASSES[label] for label in rows["top5"][3]]
+    assert rows["top5_classes"][3] == [CLASSES[label] for label in rows["top5"][3]]
     assert [r == 1 for r in rows["rank"]] == rows["correct"]
     (printed,) = re.findall(r"ensemble +(\S+) %", said)
     assert float(printed) == pytest.approx(100 * (1 - np.mean(rows["correct"])), abs=0.005)
@@ -142,11 +148,11 @@ def test_an_ensemble_equals_numpy_over_the_members_logits(
 def test_batches_change_nothing(command: Command, place: Path, monkeypatch: pytest.MonkeyPatch):
     """The logits are those of the net asked for all pictures at once; an ensemble of one net twice is that net."""
     run = str(members(place)[0].folder)
-    monkeypatch.setattr(data, "EVALUATED", 63 * 32**2)
+    monkeypatch.setattr(datamodule, "EVAL_PIXELS", 63 * 32**2)
     for out, given in (("one", [run]), ("two", [run, run])):
         command(*given, "--views", "10", "--keep-logits", "--out", out)
     net = trained.load(run)
-    expected = net.logits(data.shapes(*data.SHAPES["val"])[0], 10).numpy()
+    expected = net.logits(datamodule.draw_shapes(*datamodule.SHAPES_SPLITS["val"])[0], 10).numpy()
     np.testing.assert_allclose(np.load(place / "one/logits.npy"), expected, atol=1e-5)
     one, two = (results(place / name) for name in ("one", "two"))
     figures = ("error", "top5_error", "nll", "calibration_error")
@@ -160,9 +166,9 @@ def test_one_view_gives_the_validation_error_of_training(
 ):
     """The W&B run is told the same."""
     sent = []
-    monkeypatch.setattr(logger, "attach", lambda run, summary, pictures: sent.append((run.folder, summary)))
+    monkeypatch.setattr(loggers, "attach_results", lambda run, summary, pictures: sent.append((run.folder, summary)))
     command(alone(place, name))
-    (run,) = runs.find(place / "runs" / name)
+    (run,) = find_runs(place / "runs" / name)
     last = [row for row in run.metrics if "val/error" in row][-1]
     found = results(run.folder / "evaluation/1-probabilities")
     assert found["error"] == pytest.approx(last["val/error"], abs=1e-9)
@@ -194,13 +200,13 @@ def test_calibration_and_confusion_against_torchmetrics():
     torch.manual_seed(0)
     logits, labels = 3 * torch.randn(500, 60, dtype=torch.float64), torch.randint(60, (500,))
     labels = torch.where(torch.rand(500) < 0.5, logits.argmax(1), labels)
-    found = answers.joined([answers.answers(part.log_softmax(1), of) for part, of in
+    found = predictions.concatenate([predictions.make_predictions(part.log_softmax(1), of) for part, of in
                             zip(logits.split(150), labels.split(150), strict=True)])  # fmt: skip
     expected = multiclass_calibration_error(logits.softmax(1), labels, 60, n_bins=15, norm="l1")
-    assert answers.calibration(found).error == pytest.approx(expected.item(), abs=1e-6)
+    assert predictions.calibration(found).error == pytest.approx(expected.item(), abs=1e-6)
     counts = multiclass_confusion_matrix(logits, labels, 60).numpy()
-    np.testing.assert_array_equal(answers.confusion(found, 60), counts)
-    pairs = answers.confused(found)
+    np.testing.assert_array_equal(predictions.confusion(found, 60), counts)
+    pairs = predictions.confused_pairs(found)
     assert {(a, b): n for a, b, n in pairs} == {(a, b): counts[a, b] for a, b in np.argwhere(counts) if a != b}
     assert [n for *_, n in pairs] == sorted((n for *_, n in pairs), reverse=True)
 
@@ -208,7 +214,7 @@ def test_calibration_and_confusion_against_torchmetrics():
 def test_what_is_very_unlikely_keeps_its_rank():
     """Probabilities of e^-200 and e^-300, which are both 0 in float32."""
     logits = torch.tensor([[[0.0, -300, -200, -400, -500, -600, -700]]])
-    found = answers.answers(answers.average(logits, "probabilities"), torch.tensor([2]))
+    found = predictions.make_predictions(predictions.average(logits, "probabilities"), torch.tensor([2]))
     assert found.rank.tolist() == [2]
     assert found.right.tolist() == [-200]
 
@@ -219,15 +225,17 @@ def test_many_classes_are_drawn_as_pairs(tmp_path: Path):
     for name, wrong in (("none", 0), ("some", 30)):
         scores = torch.nn.functional.one_hot((labels + (torch.arange(100) < wrong)) % 50, 50).double().log_softmax(1)
         names = [f"class ${i}, also called otherwise" for i in range(50)]
-        picture.draw_confusion(answers.answers(scores, labels), names, "a title " * 20, tmp_path / f"{name}.png")
+        plots.draw_confusion(
+            predictions.make_predictions(scores, labels), names, "a title " * 20, tmp_path / f"{name}.png"
+        )
     assert image.imread(tmp_path / "some.png").shape[0] > image.imread(tmp_path / "none.png").shape[0] + 500
 
 
 def test_what_cannot_be_evaluated_is_told_in_one_sentence(command: Command, place: Path, tmp_path: Path):
     first, second = (str(run.folder) for run in members(place))
     whole, stored = alone(place, "whole"), alone(place, "store")
-    begun = runs.Run(place / "runs/begun/it")
-    plain = config.as_dict(trained.load(whole).cfg)
+    begun = Run(place / "runs/begun/it")
+    plain = as_dict(trained.load(whole).cfg)
     begun.start(plain, [])
     other = tmp_path / "other"  # the store's run, as if on another store
     shutil.copytree(stored, other)

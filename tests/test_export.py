@@ -18,10 +18,13 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
-from alexnet_pl import ROOT, config, export, model, pictures
+from alexnet_pl import ROOT, export
+from alexnet_pl.config.schema import Model
+from alexnet_pl.data import decode
+from alexnet_pl.data.shapes import draw_shapes
 from alexnet_pl.errors import UserError
-from alexnet_pl.shapes import shapes
-from alexnet_pl.trained import Trained
+from alexnet_pl.model.build import build_net
+from alexnet_pl.runs.trained import TrainedModel
 from tests.test_pictures import encoded, smooth
 from tests.test_predict import saved, untrained
 
@@ -31,7 +34,7 @@ SAMPLES = ROOT / "../shared/data/ilsvrc-samples"
 
 def drawn(size: int) -> Tensor:
     """Three pictures, enlarged or reduced: uint8 (3, size, size, 3)."""
-    return v2.functional.resize(shapes(3, 1)[0].permute(0, 3, 1, 2), [size, size]).permute(0, 2, 3, 1)
+    return v2.functional.resize(draw_shapes(3, 1)[0].permute(0, 3, 1, 2), [size, size]).permute(0, 2, 3, 1)
 
 
 @pytest.mark.slow
@@ -51,7 +54,7 @@ def test_onnx_of_every_net(name: str, tmp_path: Path):
 
 
 @pytest.fixture(scope="module")
-def net() -> Trained:
+def net() -> TrainedModel:
     return untrained("convnet", "data.resize=36", "data.crop_size=32", "data.scale=64")
 
 
@@ -75,7 +78,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     return call
 
 
-def test_a_picture_by_what_preprocessing_json_says(net: Trained, tmp_path: Path, command: Export):
+def test_a_picture_by_what_preprocessing_json_says(net: TrainedModel, tmp_path: Path, command: Export):
     """From a photograph to probabilities without this package: Pillow, NumPy, onnxruntime, and the two files."""
     pixels, out = smooth(90, 72, noise=20), tmp_path / "out"
     picture = tmp_path / "picture.png"
@@ -91,21 +94,21 @@ def test_a_picture_by_what_preprocessing_json_says(net: Trained, tmp_path: Path,
     square = np.asarray(image.crop((left, top, left + crop, top + crop))).astype(np.float32)
     session = onnxruntime.InferenceSession(out / "net.onnx", providers=["CPUExecutionProvider"])
     (logits,) = session.run(None, {"pixels": square.transpose(2, 0, 1)[None]})
-    expected = net.logits(pictures.fit(pictures.decode(picture.read_bytes()), 36)[None])[:, 0].numpy()
+    expected = net.logits(decode.centre_square(decode.decode_image(picture.read_bytes()), 36)[None])[:, 0].numpy()
     np.testing.assert_allclose(logits, expected, atol=0.02 * np.abs(expected).max())  # Pillow rounds twice
     assert told["classes"] == net.classes
     assert json.loads(session.get_modelmeta().custom_metadata_map["preprocessing"]) == told
     np.testing.assert_array_equal(np.load(out / "mean.npy"), net.mean.numpy())
 
 
-def test_plain_weights(net: Trained, tmp_path: Path, command: Export):
+def test_plain_weights(net: TrainedModel, tmp_path: Path, command: Export):
     """A net built by the file's own account of it, fed by hand."""
     code, said, err = command(saved(net, tmp_path / "net.ckpt"), "--out", tmp_path, "--format", "torch")
     assert (code, err) == (0, "")
     assert "0.0e+00" in said
     told = json.loads((tmp_path / "preprocessing.json").read_text())
-    cfg = OmegaConf.to_object(OmegaConf.merge(config.Model, told["model"]))
-    fresh = model.build(cfg, told["crop"]["size"], seed=9).eval()
+    cfg = OmegaConf.to_object(OmegaConf.merge(Model, told["model"]))
+    fresh = build_net(cfg, told["crop"]["size"], seed=9).eval()
     fresh.load_state_dict(torch.load(tmp_path / "net.pt", weights_only=True))
     squares = drawn(36)
     pixels = squares[:, 2:34, 2:34].numpy().astype(np.float64)
@@ -117,7 +120,7 @@ def test_plain_weights(net: Trained, tmp_path: Path, command: Export):
     assert {value.dtype for value in torch.load(tmp_path / "net.pt", weights_only=True).values()} == {torch.float32}
 
 
-def test_another_result_is_refused(net: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_another_result_is_refused(net: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Nothing is left of it; an export that stood there before stays."""
     export.export(net, tmp_path, "torch")
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
@@ -131,7 +134,7 @@ def test_another_result_is_refused(net: Trained, tmp_path: Path, monkeypatch: py
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_mistakes_are_one_sentence(net: Trained, tmp_path: Path, command: Export, monkeypatch: pytest.MonkeyPatch):
+def test_mistakes_are_one_sentence(net: TrainedModel, tmp_path: Path, command: Export, monkeypatch: pytest.MonkeyPatch):
     run = saved(net, tmp_path / "net.ckpt")
     assert "say with --out where to write it" in command(run)[2]
     assert "there is no picture away.jpg" in command(run, "--out", tmp_path, "--pictures", "away.jpg")[2]

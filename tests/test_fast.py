@@ -9,8 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alexnet_pl import data, model, runs
-from alexnet_pl.lrn import LocalResponseNorm
+from alexnet_pl.data.datamodule import ImageDataModule
+from alexnet_pl.model.build import build_net
+from alexnet_pl.model.lrn import LocalResponseNorm
+from alexnet_pl.runs.run import Run
 from tests.conftest import composed, trains
 
 pytestmark = pytest.mark.slow
@@ -37,9 +39,9 @@ class Torchs(nn.Module):
 def plain(*overrides: str, seed: int = 1) -> Tensor:
     """Losses of the steps: NCHW, fp32, torch's LRN, and the paper's rule written out."""
     cfg = composed(*RUN, *overrides, f"seed={seed}", "model.channels_last=false")
-    pictures = data.Pictures(cfg)
+    pictures = ImageDataModule(cfg)
     pictures.setup("fit")
-    net = model.build(cfg.model, 32, seed)
+    net = build_net(cfg.model, 32, seed)
     for name, layer in list(net.named_children()):
         if isinstance(layer, LocalResponseNorm):
             setattr(net, name, Torchs(layer))
@@ -64,7 +66,7 @@ def fast(folder: Path, precision: str, *overrides: str, seed: int = 1) -> Tensor
     with pytest.MonkeyPatch.context() as patch:
         result = trains(folder, patch)(*RUN, *overrides, f"seed={seed}", f"trainer.precision={precision}")
     assert result.returncode == 0, result.stderr
-    (run,) = (runs.Run(log.parent) for log in folder.glob("runs/*/*/metrics.csv"))
+    (run,) = (Run(log.parent) for log in folder.glob("runs/*/*/metrics.csv"))
     return torch.tensor([row["train/loss"] for row in run.metrics if "train/loss" in row])
 
 

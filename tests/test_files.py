@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from alexnet_pl import files, gpus
+from alexnet_pl import files
 from alexnet_pl.errors import ConfigError
+from alexnet_pl.jobs import gpu_locks
 
 
 def test_a_folder_is_locked_once(tmp_path: Path):
@@ -41,12 +42,12 @@ def test_a_lock_empties_no_file(tmp_path: Path):
 
 
 def test_claims_of_gpus_lie_in_a_folder_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(gpus.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(gpu_locks.tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    with gpus.claimed(1):
+    with gpu_locks.acquire_gpus(1):
         (folder,) = tmp_path.iterdir()
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     moved = folder.rename(tmp_path / "elsewhere")
     folder.symlink_to(moved)
-    with pytest.raises(ConfigError, match="not this user's own folder"), gpus.claimed(1):
+    with pytest.raises(ConfigError, match="not this user's own folder"), gpu_locks.acquire_gpus(1):
         pass

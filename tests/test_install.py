@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from alexnet_pl import ROOT, keys
+from alexnet_pl import ROOT
+from alexnet_pl.config import keys
 from tests.conftest import environment
 
 
@@ -50,7 +51,7 @@ def test_the_wheel_trains_from_any_folder_as_the_checkout_does(wheel: Path, tmp_
 
 def test_the_wheel_carries_what_the_command_reads(wheel: Path):
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert "alexnet_pl/paper.yaml" in names
+    assert "alexnet_pl/report/paper.yaml" in names
     for folder in ("conf", "sweeps"):
         for file in (ROOT / folder).rglob("*.yaml"):
             assert f"alexnet_pl/{file.relative_to(ROOT)}" in names
@@ -58,10 +59,10 @@ def test_the_wheel_carries_what_the_command_reads(wheel: Path):
 
 def test_help_names_every_key_with_its_meaning(tmp_path: Path):
     text = call(tmp_path, "--help").stdout
-    for key, meaning in keys.docs().items():
+    for key, meaning in keys.key_docs().items():
         assert f"\n{key}  (" in text
         assert meaning.split("\n")[0] in text
-    assert set(keys.docs()) == set(keys.keys())
+    assert set(keys.key_docs()) == set(keys.key_types())
     assert "figure1, figure1_lr" in text
 
 

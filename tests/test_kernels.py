@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-from alexnet_pl import runs
 from alexnet_pl.errors import ConfigError
 from alexnet_pl.report.kernels import colourfulness, kernels, sheet, specialisation, verdict
+from alexnet_pl.runs.run import Run
 from tests.test_predict import untrained
 
 RNG = np.random.default_rng(5)
@@ -74,7 +74,7 @@ def test_the_picture(tmp_path: Path):
     with pytest.raises(ConfigError, match="is not the net of a run"):
         kernels(net)
     (tmp_path / "run").mkdir()
-    kernels(replace(net, run=runs.Run(tmp_path / "run")))
+    kernels(replace(net, run=Run(tmp_path / "run")))
     assert (tmp_path / "run" / "kernels.png").is_file()
 
 

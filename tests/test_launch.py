@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from alexnet_pl import launch, runs
 from alexnet_pl.errors import ConfigError
 from alexnet_pl.files import lock
-from alexnet_pl.layouts import Layout
+from alexnet_pl.jobs import launch
+from alexnet_pl.parallel.layouts import Layout
+from alexnet_pl.runs.run import JOB_VARIABLE, Run, find_runs
 from tests.forked import Process
 
 TWO, FOUR = Layout("ddp", 2), Layout("towers_ddp", 4, 1, 2)
@@ -62,7 +63,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch):
 def test_processes_know_each_other(tmp_path: Path):
     code = f"open(f'{tmp_path}/{{rank}}', 'w').write(str({{k: os.environ[k] for k in sys.argv[1:]}}))"
     names = ["RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "ALEXNET_PL_JOB"]
-    ending = launch.run([*script(code), *names], FOUR, {runs.JOB: "1 of 1"})
+    ending = launch.run([*script(code), *names], FOUR, {JOB_VARIABLE: "1 of 1"})
     assert ending == launch.Ending(0, "", 0, None)
     told = [eval((tmp_path / str(rank)).read_text()) for rank in range(4)]
     assert [t["RANK"] for t in told] == [t["LOCAL_RANK"] for t in told] == ["0", "1", "2", "3"]
@@ -136,7 +137,7 @@ def test_asked_twice_those_that_hang_are_killed(tmp_path: Path, monkeypatch: pyt
 def test_a_task_of_slurm_is_a_process_of_the_run(fresh: pytest.MonkeyPatch):
     for name, value in SLURM.items():
         fresh.setenv(name, value)
-    assert launch.joined(Layout("ddp", 2, 2))
+    assert launch.in_process_group(Layout("ddp", 2, 2))
     assert launch.rank() == 3
     told = {name: os.environ[name] for name in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")}
     assert told == {
@@ -171,17 +172,17 @@ def test_another_number_of_processes_is_refused(
     for name, value in names.items():
         fresh.setenv(name, value)
     with pytest.raises(ConfigError, match=sentence):
-        launch.joined(where)
+        launch.in_process_group(where)
 
 
 # ------------------------------------------------------------------------------------------------ the whole command
 
 
-def jobs(folder: Path) -> dict[str, runs.Run]:
+def jobs(folder: Path) -> dict[str, Run]:
     """The jobs of a sweep by the overrides that tell them apart."""
     asked = json.loads((folder / "sweep.json").read_text())
     return {
-        " ".join(o for o in overrides if o.startswith("trainer=")): runs.Run(folder / name)
+        " ".join(o for o in overrides if o.startswith("trainer=")): Run(folder / name)
         for name, overrides in asked.items()
     }
 
@@ -194,7 +195,7 @@ def none_is_left(folder: Path) -> None:
         time.sleep(0.1)
 
 
-def check(run: runs.Run, processes: int, epochs: int = 1) -> None:
+def check(run: Run, processes: int, epochs: int = 1) -> None:
     """A finished run: of the right size, with one W&B run, and each picture counted once."""
     (wandb,) = run.folder.glob("wandb/offline-run-*")
     assert wandb.name.endswith(run.identity["id"])
@@ -283,7 +284,7 @@ def test_torchrun_starts_a_run_too(tmp_path: Path):
     run = Process(tmp_path, *torchrun, *over)
     out, err = run.communicate(timeout=100)
     assert run.returncode == 0, err
-    (found,) = runs.find(tmp_path / "runs" / "by_hand")
+    (found,) = find_runs(tmp_path / "runs" / "by_hand")
     check(found, 2)
     assert out.count("done: ") == 1, "the first process speaks"
     none_is_left(tmp_path)

@@ -11,8 +11,13 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from alexnet_pl import config, data, layouts, model, parallel, table
-from alexnet_pl.config import Trainer
+from alexnet_pl.config.schema import Config, Trainer
+from alexnet_pl.data import datamodule
+from alexnet_pl.model.build import build_net
+from alexnet_pl.model.specs import LayerSpec, layer_specs
+from alexnet_pl.parallel import layouts
+from alexnet_pl.parallel.costs import bytes_per_step, collectives_per_step, memory_bytes
+from alexnet_pl.parallel.shard import Batch, parallelize
 from tests import ranks
 from tests.conftest import composed
 
@@ -37,9 +42,9 @@ def test_what_the_trainer_group_asks_for(group: str, devices: Any, nodes: int, n
     assert (where.name, where.data, where.towers) == (name, parts, towers)
 
 
-def alexnet(*overrides: str) -> tuple[config.Config, list[table.Step]]:
+def alexnet(*overrides: str) -> tuple[Config, list[LayerSpec]]:
     cfg = composed("experiment=alexnet", "model.num_classes=1000", "trainer.accelerator=cpu", *overrides)
-    return cfg, table.steps(cfg.model, cfg.data.image_size)
+    return cfg, layer_specs(cfg.model, cfg.data.image_size)
 
 
 # Megabytes that each process sends in a step, ring algorithms, worked out and partly counted beforehand.
@@ -57,7 +62,7 @@ SENT = [
 def test_bytes_sent(group: str, devices: int, small: float, large: float):
     for batch_size, megabytes in ((128, small), (1024, large)):
         cfg, plan = alexnet(f"trainer={group}", f"trainer.devices={devices}", f"data.batch_size={batch_size}")
-        assert layouts.sent(layouts.layout(cfg.trainer), plan, batch_size) / 1e6 == pytest.approx(megabytes, abs=0.05)
+        assert bytes_per_step(layouts.layout(cfg.trainer), plan, batch_size) / 1e6 == pytest.approx(megabytes, abs=0.05)
 
 
 class Sent(TorchDispatchMode):
@@ -84,10 +89,10 @@ def counted(overrides: list[str], batch_size: int) -> tuple[float, int, int]:
     """Bytes and exchanges of a forward and backward pass, and bytes of the parameters that are here."""
     cfg, plan = alexnet(*overrides)
     where = layouts.layout(cfg.trainer)
-    net = model.build(cfg.model, cfg.data.image_size, 1)
+    net = build_net(cfg.model, cfg.data.image_size, 1)
     mesh = init_device_mesh("cpu", (where.data, where.towers), mesh_dim_names=("data_parallel", "tensor_parallel"))
-    batch = parallel.Batch(mesh["data_parallel"].get_local_rank(), where.data)
-    parallel.spread(net, plan, where, mesh, batch)
+    batch = Batch(mesh["data_parallel"].get_local_rank(), where.data)
+    parallelize(net, plan, where, mesh, batch)
     batch.begin(batch_size)
     with Sent() as sent:
         net(torch.randn(batch_size // where.data, 3, 224, 224)).sum().backward()
@@ -103,18 +108,18 @@ def test_the_estimate_is_what_a_step_sends_and_a_process_holds(group: str):
     (sent, exchanges, held), (*_, other) = ranks.run(2, counted, overrides, 4)
     cfg, plan = alexnet(*overrides)
     where = layouts.layout(cfg.trainer)
-    assert layouts.sent(where, plan, 4) == pytest.approx(sent, rel=1e-6)
-    assert layouts.exchanges(where, plan) == exchanges
-    assert layouts.memory(where, cfg.model, plan, 4)[0] == 3 * held == 3 * other
+    assert bytes_per_step(where, plan, 4) == pytest.approx(sent, rel=1e-6)
+    assert collectives_per_step(where, plan) == exchanges
+    assert memory_bytes(where, cfg.model, plan, 4)[0] == 3 * held == 3 * other
 
 
 @pytest.mark.parametrize("name", ["alexnet", "one_gpu", "convnet", "cuda_convnet2"])
 def test_ddps_buckets_are_torchs(name: str):
     cfg = composed(f"model={name}", "data.resize=300")
-    net = model.build(cfg.model, cfg.data.image_size, 1)
+    net = build_net(cfg.model, cfg.data.image_size, 1)
     buckets, _ = dist._compute_bucket_assignment_by_size(list(net.parameters())[::-1], [2**20, 25 * 2**20])
-    plan = table.steps(cfg.model, cfg.data.image_size)
-    assert layouts.exchanges(layouts.Layout("ddp", 2), plan) == len(buckets)
+    plan = layer_specs(cfg.model, cfg.data.image_size)
+    assert collectives_per_step(layouts.Layout("ddp", 2), plan) == len(buckets)
 
 
 def test_a_run_on_several_devices_says_what_it_costs(train: Any, tmp_path: Path):
@@ -124,7 +129,7 @@ def test_a_run_on_several_devices_says_what_it_costs(train: Any, tmp_path: Path)
     assert result.returncode == 0, result.stderr
     assert "towers on 2 devices: each keeps 3" in result.stdout
     assert "in a step of data.batch_size=128" in result.stdout
-    assert f"{3 * data.SHAPES['train'][0]:,} pictures to see" in result.stdout
+    assert f"{3 * datamodule.SHAPES_SPLITS['train'][0]:,} pictures to see" in result.stdout
 
 
 def test_a_machine_with_too_few_gpus_says_so(monkeypatch: pytest.MonkeyPatch):

@@ -17,10 +17,13 @@ from PIL import Image
 from rich.console import Console
 from torch import Tensor
 
-from alexnet_pl import augment, config, data, loader, runs, store
+from alexnet_pl.config.schema import Config, as_dict
+from alexnet_pl.data import augment, loader, store
+from alexnet_pl.data.datamodule import ImageDataModule
 from alexnet_pl.errors import ConfigError, Interrupted, TrainingError
-from alexnet_pl.module import Classifier
-from alexnet_pl.prepare import Options, prepare
+from alexnet_pl.prepare.cli import Options, prepare
+from alexnet_pl.runs.run import Run
+from alexnet_pl.training.module import ImageClassifier
 from tests import test_resume
 from tests.conftest import Command, composed
 from tests.test_train import assert_same_training
@@ -42,13 +45,13 @@ def packed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
                 colour = np.array([label * 18, i * 25, 200 - label * 10])
                 Image.fromarray((noise + colour).astype(np.uint8)).save(place / f"{i}.png")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store, "PART", 10)  # several parts, the last one short
+        patch.setattr(store, "FILES_PER_SHARD", 10)  # several parts, the last one short
         prepare(folder / "source", folder / "store", Options(size=SIZE, form=request.param), Console(quiet=True))
     return folder / "store"
 
 
-def stored(packed: Path, split: str = "train") -> loader.Stored:
-    return loader.Stored(store.need(packed), split)
+def stored(packed: Path, split: str = "train") -> loader.PackedDataset:
+    return loader.PackedDataset(store.require(packed), split)
 
 
 def as_saved(packed: Path, name: str, split: str = "train") -> np.ndarray:
@@ -57,25 +60,25 @@ def as_saved(packed: Path, name: str, split: str = "train") -> np.ndarray:
 
 def test_rows_are_the_pictures_of_their_names(packed: Path):
     pictures = stored(packed)
-    names = store.need(packed).index("train")["name"].to_pylist()
+    names = store.require(packed).index("train")["name"].to_pylist()
     rows = torch.randperm(len(names), generator=augment.stream(3))[:40]
     images = pictures.read(rows)
     assert images.dtype == torch.uint8
-    worst = 0 if store.need(packed).plan.form == "raw" else 12  # JPEG is not exact
+    worst = 0 if store.require(packed).plan.form == "raw" else 12  # JPEG is not exact
     for image, row in zip(images, rows.tolist(), strict=True):
         assert int(names[row][5:7]) == pictures.labels[row]
         difference = image.numpy().astype(int) - as_saved(packed, names[row])
         assert np.abs(difference).max() <= worst
 
 
-def batches(pictures: loader.Stored, log: list[Tensor] | None = None) -> loader.Batches:
-    def transform(images: Tensor, step: int, part: loader.Part) -> Tensor:
+def batches(pictures: loader.PackedDataset, log: list[Tensor] | None = None) -> loader.BatchLoader:
+    def transform(images: Tensor, step: int, part: loader.BatchSlice) -> Tensor:
         if log is not None:
             log.append(images)
         return images.float() + step
 
     order = torch.randperm(len(pictures), generator=augment.stream(5))
-    return loader.Batches(pictures, lambda: order, len(order), 9, transform, torch.device("cpu"))
+    return loader.BatchLoader(pictures, lambda: order, len(order), 9, transform, torch.device("cpu"))
 
 
 def test_reading_ahead_keeps_the_order_and_the_numbers_of_the_batches(packed: Path):
@@ -113,7 +116,7 @@ def test_an_epoch_left_early_leaves_no_thread_behind(packed: Path):
     assert threading.active_count() == before
 
 
-class Slow(loader.InMemory):
+class Slow(loader.InMemoryDataset):
     """A set whose pictures take their time."""
 
     workers = 1
@@ -125,7 +128,9 @@ class Slow(loader.InMemory):
 
 def test_waiting_is_measured_and_what_a_gpu_still_has_to_do_is_none(monkeypatch: pytest.MonkeyPatch):
     slow = Slow(torch.zeros(6, 2, 2, 3, dtype=torch.uint8), torch.zeros(6, dtype=torch.int64))
-    few = loader.Batches(slow, lambda: torch.arange(6), 6, 1, lambda images, step, part: images, torch.device("cpu"))
+    few = loader.BatchLoader(
+        slow, lambda: torch.arange(6), 6, 1, lambda images, step, part: images, torch.device("cpu")
+    )
     assert len(list(few)) == 6
     assert 0.25 < few.waited < 3, "six times 0.05 s, one after the other"
     monkeypatch.setattr(few, "_busy", lambda: True)
@@ -137,7 +142,7 @@ def test_a_store_cut_short_is_refused_and_one_damaged_under_way_is_told(packed: 
     copy = tmp_path / "copy"
     shutil.copytree(packed, copy)
     pictures = stored(copy)
-    part = copy / store.need(copy).parts["train"][0].file
+    part = copy / store.require(copy).parts["train"][0].file
     part.write_bytes(part.read_bytes()[:-100])
     with pytest.raises(ConfigError, match=rf"{part.name} has [\d,]+ bytes instead of [\d,]+: copy the store again"):
         stored(copy)
@@ -153,7 +158,7 @@ def test_a_store_cut_short_is_refused_and_one_damaged_under_way_is_told(packed: 
 NET = ["model=alexnet", "model.widths={conv1: 4, conv2: 4, conv3: 4, conv4: 4, conv5: 4, fc6: 8, fc7: 8}"]
 
 
-def configuration(packed: Path) -> config.Config:
+def configuration(packed: Path) -> Config:
     return composed(
         "experiment=released_2012", *NET, "data=imagenet", f"data.root={packed}", "data.resize=72",
         "model.image_size=67", "data.batch_size=16", "subset=20", "logger=csv",
@@ -189,7 +194,7 @@ def test_a_store_without_validation_pictures_trains_without(packed: Path, tmp_pa
     with pytest.raises(ConfigError, match=r"holds no validation pictures: prepare it with --hold_out 0\.1"):
         composed("data=imagenet", f"data.root={alone}")
     cfg = composed("data=imagenet", f"data.root={alone}", "trainer.limit_val_batches=0")
-    pictures = data.Pictures(cfg)
+    pictures = ImageDataModule(cfg)
     pictures.setup("fit")
     assert len(pictures.train) == CLASSES * COUNTS["train"]
 
@@ -201,7 +206,7 @@ def test_a_store_that_is_not_finished_is_refused(packed: Path, tmp_path: Path):
 
 
 def test_the_mean_and_the_colours_are_the_stores(packed: Path):
-    pictures = data.Pictures(configuration(packed))
+    pictures = ImageDataModule(configuration(packed))
     pictures.setup("fit")
     images = pictures.train.read(torch.arange(len(pictures.train))).double()
     mean = augment.resize(images.mean(0).float()[None], 72)[0][2:69, 2:69]
@@ -214,7 +219,7 @@ def test_the_mean_and_the_colours_are_the_stores(packed: Path):
 
 def test_a_limited_evaluation_is_a_fair_sample(packed: Path):
     """The store holds one class after the other; the first batch of an evaluation does not."""
-    pictures = data.Pictures(configuration(packed))
+    pictures = ImageDataModule(configuration(packed))
     pictures.setup("fit")
     val, subset = pictures.val_dataloader()
     _, labels, _ = next(iter(val))
@@ -222,11 +227,11 @@ def test_a_limited_evaluation_is_a_fair_sample(packed: Path):
     assert sum(len(labels) for _, labels, _ in subset) == 20
 
 
-def reference_counts(cfg: config.Config) -> tuple[float, float]:
+def reference_counts(cfg: Config) -> tuple[float, float]:
     """Top-1 and top-5 error of the untrained net, one picture at a time in float64."""
-    pictures = data.Pictures(cfg)
+    pictures = ImageDataModule(cfg)
     pictures.setup("fit")
-    net = Classifier(cfg, pictures.image_size).eval().double()
+    net = ImageClassifier(cfg, pictures.image_size).eval().double()
     wrong = wrong5 = 0
     for row in range(len(pictures.val)):
         image = pictures.centre_input(pictures.val.read(torch.tensor([row])), 0).double()
@@ -241,12 +246,12 @@ def reference_counts(cfg: config.Config) -> tuple[float, float]:
 def test_validation_counts_every_picture_once_where_processes_do_not_divide_them(packed: Path):
     """39 pictures on two processes."""
     cfg = configuration(packed)
-    pictures = data.Pictures(cfg)
+    pictures = ImageDataModule(cfg)
     trainer = pl.Trainer(
         accelerator="cpu", devices=2, strategy="ddp_fork", logger=False, enable_progress_bar=False,
         enable_model_summary=False, enable_checkpointing=False,
     )  # fmt: skip
-    trainer.validate(Classifier(cfg, pictures.image_size), pictures, verbose=False)
+    trainer.validate(ImageClassifier(cfg, pictures.image_size), pictures, verbose=False)
     results = trainer.callback_metrics
     assert trainer.world_size == 2
     error, top5_error = reference_counts(cfg)
@@ -277,13 +282,13 @@ def test_a_run_from_a_store_is_resumed_bit_for_bit(
 def test_a_run_is_not_continued_on_another_store(packed: Path, tmp_path: Path):
     """The store may move, but pictures, size and form are its own."""
     cfg = configuration(packed)
-    run = runs.Run(tmp_path / "run")
-    run.start(config.as_dict(cfg), [])
+    run = Run(tmp_path / "run")
+    run.start(as_dict(cfg), [])
     cfg.data.root = "/moved"
-    run.refuse_another(config.as_dict(cfg))
+    run.refuse_another(as_dict(cfg))
     cfg.data.store = "0123456789abcdef-40-raw"
     with pytest.raises(ConfigError, match=r"data\.store was .* and is now 0123456789abcdef-40-raw"):
-        run.refuse_another(config.as_dict(cfg))
+        run.refuse_another(as_dict(cfg))
 
 
 @pytest.mark.parametrize("name", ["val.parquet", "mean.npy"])
@@ -300,14 +305,14 @@ def test_a_damaged_index_or_mean_is_told(packed: Path, tmp_path: Path, name: str
 def test_a_signal_in_the_test_at_the_end_is_heard(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     over = ["model=alexnet", "data=imagenet", f"data.root={packed}", "trainer.max_epochs=1", "test_views=10"]
-    step = Classifier.test_step
+    step = ImageClassifier.test_step
 
-    def stopped(self: Classifier, *args: object) -> None:
+    def stopped(self: ImageClassifier, *args: object) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         step(self, *args)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(Classifier, "test_step", stopped)
+        patch.setattr(ImageClassifier, "test_step", stopped)
         with pytest.raises(Interrupted, match="training is done and saved: the same command continues"):
             test_resume.fit(tmp_path / "run", over, monkeypatch)
     run = test_resume.fit(tmp_path / "run", over, monkeypatch)
@@ -322,7 +327,7 @@ def test_a_run_from_a_store_reports_its_waiting_and_ends_with_ten_views(packed: 
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     (folder,) = (tmp_path / "runs" / "own").iterdir()
-    run = runs.Run(folder)
+    run = Run(folder)
     epochs = [row for row in run.metrics if "train/epoch_error" in row]
     assert all(0 <= row["data_wait"] < 1 and row["images_per_second"] > 0 for row in epochs)
     assert all(0 <= row["val/top5_error"] <= row["val/error"] for row in epochs)

@@ -19,8 +19,13 @@ from unittest import mock
 import pytest
 from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
 
-from alexnet_pl import checks, config, runs, sync
+from alexnet_pl import sync
+from alexnet_pl.config.choices import Arch, DataSet, LoggerName
+from alexnet_pl.config.schema import Config, Data, Logger, Model, Optim, Trainer, as_dict
 from alexnet_pl.errors import Interrupted, NotFinite
+from alexnet_pl.jobs import checks
+from alexnet_pl.runs.metrics import read_rows
+from alexnet_pl.runs.run import Run, find_runs
 from tests.conftest import environment
 from tests.forked import Process
 from tests.test_resume import fit
@@ -39,14 +44,14 @@ def until(condition: Callable[[], Any], seconds: float = 60) -> None:
         time.sleep(0.01)
 
 
-def only_run(folder: Path, name: str = "train") -> runs.Run:
-    (run,) = runs.find(folder / "runs" / name)
+def only_run(folder: Path, name: str = "train") -> Run:
+    (run,) = find_runs(folder / "runs" / name)
     return run
 
 
 def rows(folder: Path) -> int:
     """How many rows the folder's run has logged so far."""
-    return sum(len(runs.read_rows(file)) for file in folder.glob("runs/*/*/metrics.csv"))
+    return sum(len(read_rows(file)) for file in folder.glob("runs/*/*/metrics.csv"))
 
 
 def sent(history: list[dict[str, Any]]) -> list[dict[str, float]]:
@@ -123,7 +128,7 @@ def waiting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Waiting]:
 class Synced:
     """Runs that were offline, by activation, and the server that has them now."""
 
-    runs: dict[str, runs.Run]
+    runs: dict[str, Run]
     server: Server
     told: dict[str, sync.Outcome]
 
@@ -243,7 +248,7 @@ def test_a_failed_run_is_failed_on_the_server(tmp_path: Path, monkeypatch: pytes
         with pytest.raises(NotFinite, match="the loss became"):
             fit(tmp_path / "run", ["logger=wandb", ONLINE, "trainer.max_epochs=2", "optim.lr=1e12"], monkeypatch)
         wandb.teardown()
-    run = runs.Run(tmp_path / "run")
+    run = Run(tmp_path / "run")
     received = server.runs[run.identity["id"]]
     assert received.exit_code == 1
     assert sent(received.history) == run.metrics
@@ -290,19 +295,19 @@ def test_a_key_in_a_netrc_file_is_found(
 
 @pytest.mark.parametrize("name", ["csv", "none"])
 def test_without_wandb_nothing_of_it_is_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str):
-    from alexnet_pl import data
+    from alexnet_pl.data import datamodule
     from alexnet_pl.train import fit
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(data, "SHAPES", {"train": (1000, 1), "val": (100, 2)})
-    cfg = config.Config(name="train", seed=1, window=100, subset=100)
-    cfg.model = config.Model(name="convnet", table=config.Table.convnet, num_classes=10, image_size=32)
-    cfg.data = config.Data(name=config.DataSet.shapes, num_classes=10)
-    cfg.optim = config.Optim(lr=0.002)
-    cfg.trainer = config.Trainer(accelerator="cpu", devices=1, max_epochs=1, limit_train_batches=2, limit_val_batches=1)
-    cfg.logger = config.Logger(name=config.LoggerName[name])
-    run = runs.Run(tmp_path / "run")
-    run.start(config.as_dict(cfg), [])
+    monkeypatch.setattr(datamodule, "SHAPES_SPLITS", {"train": (1000, 1), "val": (100, 2)})
+    cfg = Config(name="train", seed=1, window=100, subset=100)
+    cfg.model = Model(name="convnet", table=Arch.convnet, num_classes=10, image_size=32)
+    cfg.data = Data(name=DataSet.shapes, num_classes=10)
+    cfg.optim = Optim(lr=0.002)
+    cfg.trainer = Trainer(accelerator="cpu", devices=1, max_epochs=1, limit_train_batches=2, limit_val_batches=1)
+    cfg.logger = Logger(name=LoggerName[name])
+    run = Run(tmp_path / "run")
+    run.start(as_dict(cfg), [])
     fit(cfg, run)
     assert run.done
     assert len(run.metrics) == (2 + 1 if name == "csv" else 0)
@@ -330,10 +335,10 @@ def test_when_the_process_of_wandb_dies_the_run_goes_on(
 ):
     import wandb
 
-    from alexnet_pl import logger
+    from alexnet_pl.training import loggers
 
     dead = Dead()
-    mirror = logger.Mirror(dead, target=None)  # type: ignore[arg-type]
+    mirror = loggers.SafeWandbLogger(dead, target=None)  # type: ignore[arg-type]
     for step in range(3):
         mirror.log_metrics({"train/error": 0.5}, step)
     assert dead.logged == 1
@@ -341,7 +346,7 @@ def test_when_the_process_of_wandb_dies_the_run_goes_on(
     assert capsys.readouterr().err == said
     monkeypatch.setattr(wandb, "run", dead)
     monkeypatch.setattr(wandb, "finish", dead.finish)
-    logger.finish(exit_code=0)
+    loggers.finish_wandb(exit_code=0)
     assert "W&B did not finish (Connection lost)" in capsys.readouterr().err
 
 

@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alexnet_pl import lrn
-from alexnet_pl.config import Compile
-from alexnet_pl.lrn import LocalResponseNorm, ResponseNorm, SpatialResponseNorm
+from alexnet_pl.config.choices import CompileLrn
+from alexnet_pl.model import lrn
+from alexnet_pl.model.lrn import LocalResponseNorm, ResponseNorm, SpatialResponseNorm
 from tests import reference
 
 LAYOUTS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -34,14 +34,14 @@ def local(
     beta: float = 0.75,
     k: float = 2.0,
     towers: int = 2,
-    compiled: Compile = Compile.never,
+    compiled: CompileLrn = CompileLrn.never,
 ) -> LocalResponseNorm:
     """The paper's constants, unless told."""
     return LocalResponseNorm(size, alpha, beta, k, towers, compiled)
 
 
 def spatial(
-    size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0, compiled: Compile = Compile.never
+    size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0, compiled: CompileLrn = CompileLrn.never
 ) -> SpatialResponseNorm:
     return SpatialResponseNorm(size, alpha, beta, k, compiled)
 
@@ -307,11 +307,11 @@ def forget() -> Iterator[None]:
 @needs_compiler
 def test_compiled_is_the_same(forget: None):
     """For two sizes of a batch; and it did not fall back."""
-    fast, plain = local(compiled=Compile.always), local()
+    fast, plain = local(compiled=CompileLrn.always), local()
     for batch in (3, 5):
         x = signals(batch, 12, 5, 7, dtype=torch.float32)
         assert_same(both_ways(fast, x), both_ways(plain, x), 5e-7)
-    assert fast.compiled is Compile.always
+    assert fast.compiled is CompileLrn.always
 
 
 @needs_compiler
@@ -325,14 +325,14 @@ def test_one_kernel_serves_every_batch(forget: None, monkeypatch: pytest.MonkeyP
 
     true = torch.compile
     monkeypatch.setattr(torch, "compile", lambda body, **options: true(body, backend=count, **options))
-    layer = local(compiled=Compile.always)
+    layer = local(compiled=CompileLrn.always)
     for batch in (4, 2, 7):
         both_ways(layer, signals(batch, 8, 5, 5, dtype=torch.float32))
     assert len(kernels) == 2  # forward and backward
 
 
-@pytest.mark.parametrize("compiled", [Compile.never, Compile.on_gpu])
-def test_a_cpu_does_not_wait_for_a_compiler(compiled: Compile, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("compiled", [CompileLrn.never, CompileLrn.on_gpu])
+def test_a_cpu_does_not_wait_for_a_compiler(compiled: CompileLrn, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch, "compile", lambda *args, **options: pytest.fail("compiled"))
     both_ways(local(compiled=compiled), signals(2, 8, 5, 5))
 
@@ -344,7 +344,7 @@ def test_without_a_compiler_it_runs_as_it_is(tmp_path: Path, monkeypatch: pytest
     lrn.compiles.cache_clear()  # it looked for a compiler before
     try:
         x = signals(2, 8, 5, 5)
-        assert_same(both_ways(local(compiled=Compile.always), x), both_ways(local(), x), 0)
+        assert_same(both_ways(local(compiled=CompileLrn.always), x), both_ways(local(), x), 0)
     finally:
         lrn.compiles.cache_clear()
 
@@ -358,11 +358,11 @@ def test_where_compiling_fails_it_says_so_once_and_runs(
         raise torch._dynamo.exc.TorchDynamoException("no kernels today\nand a long trace")
 
     monkeypatch.setattr(torch, "compile", lambda body, **options: broken if body.__name__ == fails else body)
-    x, layer = signals(2, 8, 5, 5), local(compiled=Compile.always)
+    x, layer = signals(2, 8, 5, 5), local(compiled=CompileLrn.always)
     for _ in range(2):
         assert_same(both_ways(layer, x), both_ways(local(), x), 0)
     (record,) = caplog.records
-    assert (record.name, record.levelno) == ("alexnet_pl.lrn", logging.WARNING)
+    assert (record.name, record.levelno) == ("alexnet_pl.model.lrn", logging.WARNING)
     assert record.getMessage() == "the normalisation runs uncompiled, as torch.compile failed: no kernels today"
 
 
@@ -375,24 +375,24 @@ def test_a_compiler_that_does_not_work_is_such_a_failure(
 
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # nothing is there that was compiled before
     caplog.set_level(logging.WARNING)  # torch's own debug messages fill pages
-    x, layer = signals(2, 8, 5, 5), local(compiled=Compile.always)
+    x, layer = signals(2, 8, 5, 5), local(compiled=CompileLrn.always)
     with inductor.patch({"cpp.cxx": (None, "false")}):
         assert_same(both_ways(layer, x), both_ways(local(), x), 0)
-    (said,) = [record.getMessage() for record in caplog.records if record.name == "alexnet_pl.lrn"]
+    (said,) = [record.getMessage() for record in caplog.records if record.name == "alexnet_pl.model.lrn"]
     assert said.startswith("the normalisation runs uncompiled, as torch.compile failed: InvalidCxxCompiler")
 
 
 # ------------------------------------------------------------------------------------------------ GPU
 
 
-on_both_ways = pytest.mark.parametrize("compiled", [Compile.never, Compile.always])
+on_both_ways = pytest.mark.parametrize("compiled", [CompileLrn.never, CompileLrn.always])
 
 
 @pytest.mark.gpu
 @norms
 @layouts
 @on_both_ways
-def test_a_gpu_computes_the_same(norm: str, layout: str, compiled: Compile, deterministic: None, forget: None):
+def test_a_gpu_computes_the_same(norm: str, layout: str, compiled: CompileLrn, deterministic: None, forget: None):
     """To the approximate roots of its compiled kernels; in two runs to the bit."""
     x = signals(3, 96, 13, 13, layout=layout, dtype=torch.float32)
     layer = NORMS[norm](compiled=compiled)
@@ -408,7 +408,7 @@ def test_a_gpu_computes_the_same(norm: str, layout: str, compiled: Compile, dete
 @norms
 @layouts
 @on_both_ways
-def test_a_gpu_keeps_bf16_under_autocast(norm: str, layout: str, compiled: Compile, forget: None):
+def test_a_gpu_keeps_bf16_under_autocast(norm: str, layout: str, compiled: CompileLrn, forget: None):
     x = signals(3, 96, 13, 13, layout=layout, dtype=torch.bfloat16)
     layer = NORMS[norm](compiled=compiled)
     with torch.autocast("cuda", torch.bfloat16):

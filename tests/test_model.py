@@ -14,8 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alexnet_pl import model
-from alexnet_pl.config import Activation, Conv1Padding, Dropout, LrnScale, Model, Order, Pooling, Table
+from alexnet_pl.config.choices import Activation, Arch, Conv1Padding, Dropout, LrnAlphaConvention, Order, Pooling
+from alexnet_pl.config.schema import Model
+from alexnet_pl.model.build import build_net
+from alexnet_pl.model.layers import Flatten, MaskDropout
 from tests import reference as ref
 from tests.test_table import config
 
@@ -26,8 +28,8 @@ NARROW = dict.fromkeys(CONVS, 8) | {"fc6": 16, "fc7": 16}  # float64 and NumPy t
 def narrow(name: str, **changes: Any) -> tuple[Model, int]:
     """`config` with few kernels and units."""
     cfg, side = config(name, **changes)
-    if cfg.table in (Table.alexnet, Table.six_conv):
-        cfg = replace(cfg, widths=NARROW | ({"conv6": 8} if cfg.table is Table.six_conv else {}))
+    if cfg.table in (Arch.alexnet, Arch.six_conv):
+        cfg = replace(cfg, widths=NARROW | ({"conv6": 8} if cfg.table is Arch.six_conv else {}))
     return cfg, side
 
 
@@ -120,7 +122,7 @@ RULES: dict[str, Callable[..., ref.Result]] = {
 
 def difference(cfg: Model, side: int, rule: Callable[..., ref.Result], pixels: float = 60) -> dict[str, float]:
     """The largest difference from a rule in the logits and every gradient, relative to the largest number there."""
-    net, images, labels = lively(model.build(cfg, side, 1)), noise(side, pixels), torch.tensor([3, 8])
+    net, images, labels = lively(build_net(cfg, side, 1)), noise(side, pixels), torch.tensor([3, 8])
     weights = dict(net.named_parameters())
     logits, loss, gradients = rule({k: p.detach().numpy() for k, p in weights.items()}, images.numpy(), labels.numpy())
     out = net(images.requires_grad_())
@@ -156,7 +158,7 @@ def test_activations_equal_the_rules(activation: Activation):
         {"lrn_alpha": 2e-4},
         {"lrn_beta": 0.7},
         {"lrn_size": 3},
-        {"lrn_scale": LrnScale.paper},
+        {"lrn_scale": LrnAlphaConvention.paper},
         {"lrn_across_towers": True},
         {"lrn": ["conv1"]},
         {"lrn": ["conv2"]},
@@ -183,7 +185,7 @@ def test_flatten_is_torchs_and_gives_the_gradient_the_layout_of_the_maps(layout:
     down = torch.randn(4, 90, generator=torch.Generator().manual_seed(2))
     flattened: list[Tensor] = []
     gradients: list[Tensor] = []
-    for flatten in (model.Flatten(), nn.Flatten()):
+    for flatten in (Flatten(), nn.Flatten()):
         x = maps.contiguous(memory_format=layout).requires_grad_() * 1
         flattened.append(flatten(x))
         x.register_hook(gradients.append)  # as the layer below gets it
@@ -194,7 +196,7 @@ def test_flatten_is_torchs_and_gives_the_gradient_the_layout_of_the_maps(layout:
 
 
 def test_channels_last_changes_the_layout_not_the_numbers():
-    fast, plain = (lively(model.build(*narrow("released_2012", channels_last=last), seed=3)) for last in (True, False))
+    fast, plain = (lively(build_net(*narrow("released_2012", channels_last=last), seed=3)) for last in (True, False))
     assert fast.get_submodule("conv2").weight.is_contiguous(memory_format=torch.channels_last)
     assert not plain.get_submodule("conv2").weight.is_contiguous(memory_format=torch.channels_last)
     x = noise(224, 60)
@@ -220,7 +222,7 @@ def test_channels_last_changes_the_layout_not_the_numbers():
 )
 def test_which_layers_see_the_other_tower(name: str, layer: str, below: str, sees: bool):
     """The gradient of a layer's first half with respect to the kernels of the second half of a layer below."""
-    net = lively(model.build(*narrow(name), seed=3))
+    net = lively(build_net(*narrow(name), seed=3))
     names = [key for key, _ in net.named_children()]
     out = net[: names.index(layer) + 1](noise(227 if name == "caffe" else 224, 60))
     out[:, : out.shape[1] // 2].square().sum().backward()
@@ -232,8 +234,8 @@ def test_which_layers_see_the_other_tower(name: str, layer: str, below: str, see
 
 @torch.no_grad()
 def test_split_towers_are_whole_layers_with_zeros_between():
-    split = lively(model.build(*narrow("split_towers"), seed=3))
-    whole = lively(model.build(*narrow("split_towers", towers_meet=None), seed=4))
+    split = lively(build_net(*narrow("split_towers"), seed=3))
+    whole = lively(build_net(*narrow("split_towers", towers_meet=None), seed=4))
     for (name, own), full in zip(split.named_parameters(), whole.parameters(), strict=True):
         if own.shape == full.shape:
             full.copy_(own)
@@ -250,7 +252,7 @@ def test_split_towers_are_whole_layers_with_zeros_between():
 
 
 def test_mask_dropout_is_a_mask_in_training_and_a_factor_in_evaluation():
-    dropout = model.MaskDropout(0.3)
+    dropout = MaskDropout(0.3)
     x = (1 + torch.rand(400, 500)).requires_grad_()  # no zero, as randn draws now and then: zeros mark what is dropped
     y = dropout(x)
     kept = y != 0
@@ -265,13 +267,13 @@ def test_mask_dropout_is_a_mask_in_training_and_a_factor_in_evaluation():
 @pytest.mark.parametrize(
     ("name", "kind", "order"),
     [
-        ("alexnet", model.MaskDropout, ["fc6", "fc6_act", "fc6_dropout", "fc7", "fc7_act", "fc7_dropout", "fc8"]),
+        ("alexnet", MaskDropout, ["fc6", "fc6_act", "fc6_dropout", "fc7", "fc7_act", "fc7_dropout", "fc8"]),
         ("caffe", nn.Dropout, ["fc6", "fc6_act", "fc6_dropout", "fc7", "fc7_act", "fc7_dropout", "fc8"]),
         ("torchvision", nn.Dropout, ["fc6_dropout", "fc6", "fc6_act", "fc7_dropout", "fc7", "fc7_act", "fc8"]),
     ],
 )
 def test_where_dropout_stands(name: str, kind: type[nn.Module], order: list[str]):
-    net = model.build(*narrow(name, dropout_rate=0.4), seed=3)
+    net = build_net(*narrow(name, dropout_rate=0.4), seed=3)
     modules = {key: module for key, module in net.named_children() if key.startswith("fc")}
     assert list(modules) == order
     drops = [module for key, module in modules.items() if "dropout" in key]
@@ -279,7 +281,7 @@ def test_where_dropout_stands(name: str, kind: type[nn.Module], order: list[str]
 
 
 def test_inverted_dropout_is_torchs():
-    net = model.build(*narrow("caffe"), seed=3)
+    net = build_net(*narrow("caffe"), seed=3)
     x = torch.rand(50, 40) + 1
     drop = net.get_submodule("fc6_dropout").train()
     torch.manual_seed(1)
@@ -295,7 +297,7 @@ def test_inverted_dropout_is_mask_dropout_with_other_constants():
     Ten updates under the same masks: the same function all the way, and the same weights but for that half.
     """
     (cfg, _), side = narrow("alexnet"), 67
-    mask, inverted = (lively(model.build(replace(cfg, dropout=d), side, 3)) for d in (Dropout.mask, Dropout.inverted))
+    mask, inverted = (lively(build_net(replace(cfg, dropout=d), side, 3)) for d in (Dropout.mask, Dropout.inverted))
     halved = [inverted.get_submodule(name).weight for name in ("fc7", "fc8")]
     for weight in halved:
         weight.data /= 2

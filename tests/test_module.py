@@ -12,37 +12,42 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alexnet_pl import augment, checks, config, data, logger, model, runs
+from alexnet_pl.config.choices import Arch, DataSet, Init, LoggerName
+from alexnet_pl.config.schema import Config, Data, Logger, Model, Optim, Trainer, as_dict
+from alexnet_pl.data import augment, datamodule
+from alexnet_pl.data.datamodule import ImageDataModule
 from alexnet_pl.errors import TrainingError
-from alexnet_pl.module import Classifier
+from alexnet_pl.jobs import checks
+from alexnet_pl.model.build import build_net
+from alexnet_pl.runs.run import Run
+from alexnet_pl.training import loggers
+from alexnet_pl.training.module import ImageClassifier
 
 LR, SCALE, BATCH, BATCHES, EPOCHS = 0.02, 64.0, 16, 10, 2
 SETS = {"train": (1000, 1), "val": (50, 2)}
 
 
-def small_config(**optim: float) -> config.Config:
-    cfg = config.Config(name="x", seed=5, window=53, subset=100)
-    cfg.model = config.Model(
-        name="convnet", table=config.Table.convnet, init=config.Init.fan_in, num_classes=10, image_size=32
-    )
-    cfg.data = config.Data(name=config.DataSet.shapes, num_classes=10, scale=SCALE, batch_size=BATCH)
-    cfg.optim = config.Optim(**{"lr": LR, "weight_decay": 0.01} | optim)
-    cfg.trainer = config.Trainer(max_epochs=EPOCHS, devices=1)
-    cfg.logger = config.Logger(name=config.LoggerName.csv)
+def small_config(**optim: float) -> Config:
+    cfg = Config(name="x", seed=5, window=53, subset=100)
+    cfg.model = Model(name="convnet", table=Arch.convnet, init=Init.fan_in, num_classes=10, image_size=32)
+    cfg.data = Data(name=DataSet.shapes, num_classes=10, scale=SCALE, batch_size=BATCH)
+    cfg.optim = Optim(**{"lr": LR, "weight_decay": 0.01} | optim)
+    cfg.trainer = Trainer(max_epochs=EPOCHS, devices=1)
+    cfg.logger = Logger(name=LoggerName.csv)
     return cfg
 
 
-def fit(cfg: config.Config, folder: Path) -> tuple[Classifier, data.Pictures, list[dict[str, float]]]:
-    run = runs.Run(folder)
-    run.start(config.as_dict(cfg), [])
-    datamodule = data.Pictures(cfg)
-    classifier = Classifier(cfg, datamodule.image_size)
+def fit(cfg: Config, folder: Path) -> tuple[ImageClassifier, ImageDataModule, list[dict[str, float]]]:
+    run = Run(folder)
+    run.start(as_dict(cfg), [])
+    datamodule = ImageDataModule(cfg)
+    classifier = ImageClassifier(cfg, datamodule.image_size)
     trainer = pl.Trainer(
         accelerator="cpu",
         precision="64-true",
         max_epochs=EPOCHS,
         limit_train_batches=BATCHES,
-        logger=logger.MetricsCSV(run),
+        logger=loggers.MetricsCSV(run),
         enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=False,
@@ -55,7 +60,7 @@ def fit(cfg: config.Config, folder: Path) -> tuple[Classifier, data.Pictures, li
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory: pytest.TempPathFactory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data, "SHAPES", SETS)  # float64 convolutions are slow: a small set
+        patch.setattr(datamodule, "SHAPES_SPLITS", SETS)  # float64 convolutions are slow: a small set
         yield fit(small_config(), tmp_path_factory.mktemp("run"))
 
 
@@ -75,7 +80,7 @@ def test_equals_a_bare_loop(fitted):
     def net_input(batch: Tensor) -> Tensor:
         return ((batch.double() - mean) / SCALE).permute(0, 3, 1, 2)
 
-    start = model.build(small_config().model, 32, seed=5)
+    start = build_net(small_config().model, 32, seed=5)
     w = {name: p.detach().double().requires_grad_() for name, p in start.named_parameters()}
     v = {name: torch.zeros_like(p) for name, p in w.items()}
     wrong: list[list[int]] = []
@@ -132,7 +137,7 @@ def test_checkpoint_is_plain_and_rebuilds_its_net(fitted, tmp_path: Path):
     loaded = torch.load(tmp_path / "a.ckpt", weights_only=True)
     from omegaconf import OmegaConf
 
-    again = Classifier(checks.check(OmegaConf.create(loaded["config"])), 32).double()
+    again = ImageClassifier(checks.check(OmegaConf.create(loaded["config"])), 32).double()
     again.load_state_dict(loaded["state_dict"])
     again.on_load_checkpoint(loaded)
     assert again.images_seen == classifier.images_seen == EPOCHS * BATCHES * BATCH

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from alexnet_pl import optim
-from alexnet_pl.config import Optim, Rule
+from alexnet_pl.config.choices import Rule
+from alexnet_pl.config.schema import Optim
+from alexnet_pl.training import optim
 from tests import reference
 from tests.conftest import composed
 
@@ -21,8 +22,8 @@ def test_the_rule_of_2012_across_two_cuts_by_schedule():
     rng = np.random.default_rng(1)
     net = nn.Linear(4, 3).double()
     state = {name: (p.detach().numpy().copy(), np.zeros(p.shape)) for name, p in net.named_parameters()}
-    optimizer = optim.build(net, cfg)
-    scheduler = optim.schedule(optimizer, cfg, lambda updates: updates / 10)  # ten updates an epoch
+    optimizer = optim.build_optimizer(net, cfg)
+    scheduler = optim.lr_schedule(optimizer, cfg, lambda updates: updates / 10)  # ten updates an epoch
     for step in range(40):
         rates = {
             "weight": 0.1 if step < 10 else 0.01 if step < 30 else 0.001,
@@ -82,7 +83,7 @@ def test_equals_torch_sgd_while_the_rate_is_constant(momentum: float):
 
 def test_weights_and_biases_have_their_own_rate_and_decay():
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Linear(4, 2))
-    weights, biases = optim.build(net, Optim(lr=0.01, momentum=0.8, weight_decay=5e-4)).param_groups
+    weights, biases = optim.build_optimizer(net, Optim(lr=0.01, momentum=0.8, weight_decay=5e-4)).param_groups
     assert (weights["lr"], weights["weight_decay"], weights["momentum"]) == (0.01, 5e-4, 0.8)
     assert (biases["lr"], biases["weight_decay"], biases["momentum"]) == (0.02, 0.0, 0.8)
     assert {id(p) for p in weights["params"]} == {id(net[0].weight), id(net[1].weight)}
@@ -93,7 +94,9 @@ def test_a_layer_can_have_its_own_decay():
     """The 11 % net for CIFAR-10: 0 in its convolutions, 0.01 in its last layer, 0.004 between; biases never."""
     net = nn.ModuleDict({"conv1": nn.Conv2d(3, 4, 3), "local3": nn.Linear(4, 4), "fc10": nn.Linear(4, 2)})
     cfg = Optim(lr=0.01, weight_decay=0.004, layer_decay={"conv1": 0, "fc10": 0.01}, conv1_cut_at=[1], conv1_cut_to=[0])
-    decay = {id(p): group["weight_decay"] for group in optim.build(net, cfg).param_groups for p in group["params"]}
+    decay = {
+        id(p): group["weight_decay"] for group in optim.build_optimizer(net, cfg).param_groups for p in group["params"]
+    }
     assert {name: decay[id(p)] for name, p in net.named_parameters()} == {
         **dict.fromkeys(["conv1.weight", "conv1.bias", "local3.bias", "fc10.bias"], 0),
         "local3.weight": 0.004,
@@ -166,7 +169,7 @@ def rates(cfg: Optim, *groups: str) -> dict[float, tuple[float, ...]]:
     first = {"weight": cfg.lr, "bias": cfg.lr * cfg.bias_lr_factor}
     out: dict[float, tuple[float, ...]] = {}
     for tick in range(10_000):
-        now = tuple(round(first[g.split(".")[-1]] * optim.factor(cfg, g, tick / 100), 10) for g in groups)
+        now = tuple(round(first[g.split(".")[-1]] * optim.lr_factor(cfg, g, tick / 100), 10) for g in groups)
         if not out or now != list(out.values())[-1]:
             out[tick / 100] = now
     return out
@@ -190,7 +193,7 @@ def test_the_schedule_of_net_145_on_2010():
 def test_the_schedule_of_run_170():
     """Four equal steps, 0.01 to 4e-5; biases a tenth at half time."""
     cfg = composed("model=released_2012", "optim=released_170").optim
-    steps = [optim.factor(cfg, "weight", share) * cfg.lr for share in (0, 0.25, 0.5, 0.75)]
+    steps = [optim.lr_factor(cfg, "weight", share) * cfg.lr for share in (0, 0.25, 0.5, 0.75)]
     np.testing.assert_allclose(steps, [0.01 * 250 ** (-i / 3) for i in range(4)], rtol=1e-5)
     assert list(rates(cfg, "weight")) == [0, 0.25, 0.5, 0.75]
     assert rates(cfg, "bias") == {0: (0.02,), 0.5: (0.002,)}
@@ -201,7 +204,7 @@ def test_the_papers_rule_cuts_exactly_three_times():
     """Section 5: divided by ten when the validation error stops improving, three times, and never again."""
     cfg = composed("model=alexnet", "optim=paper", "optim.plateau_patience=2").optim
     net = nn.Linear(2, 2)
-    optimizer = optim.build(net, cfg)
+    optimizer = optim.build_optimizer(net, cfg)
     scheduler = optim.plateau(optimizer, cfg)
     errors = [0.9, 0.8, 0.8, 0.79, 0.79, 0.80, 0.5, 0.51, 0.5, 0.49, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6]
     weights, biases = optimizer.param_groups
@@ -221,9 +224,9 @@ def test_frozen_is_frozen():
     net = nn.Sequential()
     net.add_module("conv1", nn.Conv2d(1, 1, 3))
     net.add_module("conv2", nn.Conv2d(1, 1, 3))
-    optimizer = optim.build(net, cfg)
+    optimizer = optim.build_optimizer(net, cfg)
     assert [g["name"] for g in optimizer.param_groups] == ["conv1.weight", "conv1.bias", "weight", "bias"]
-    scheduler = optim.schedule(optimizer, cfg, lambda updates: updates / 2)
+    scheduler = optim.lr_schedule(optimizer, cfg, lambda updates: updates / 2)
     frozen = None
     for step in range(5):
         before = {name: p.detach().clone() for name, p in net.named_parameters()}
@@ -243,7 +246,7 @@ def test_frozen_is_frozen():
 def test_the_plain_recipe_is_torchs():
     cfg = composed("model=torchvision", "optim=torch_sgd").optim
     assert cfg.name is Rule.sgd
-    optimizer = optim.build(nn.Linear(2, 2), cfg)
+    optimizer = optim.build_optimizer(nn.Linear(2, 2), cfg)
     assert type(optimizer) is torch.optim.SGD
     assert [(g["lr"], g["weight_decay"], g["momentum"]) for g in optimizer.param_groups] == [(0.01, 1e-4, 0.9)] * 2
     assert rates(cfg, "weight", "bias") == {0: (0.01, 0.01), 30: (1e-3, 1e-3), 60: (1e-4, 1e-4)}

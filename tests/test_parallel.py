@@ -11,9 +11,14 @@ import pytest
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from alexnet_pl import config, data, parallel, runs, train
+from alexnet_pl import train
+from alexnet_pl.config.schema import as_dict
+from alexnet_pl.data import datamodule
 from alexnet_pl.errors import ConfigError, Interrupted
-from alexnet_pl.module import Classifier
+from alexnet_pl.parallel import shard
+from alexnet_pl.parallel.shard import AllGather
+from alexnet_pl.runs.run import Run, find_checkpoint
+from alexnet_pl.training.module import ImageClassifier
 from tests import ranks
 from tests.conftest import composed
 from tests.test_train import last
@@ -36,9 +41,9 @@ def fit(
     A signal reaches the last process in the batch of the number `stop_in`, counted from 1.
     """
     seen: dict[str, Any] = {"losses": [], "gradients": {}}
-    step = Classifier.training_step
+    step = ImageClassifier.training_step
 
-    def noted(self: Classifier, *args: Any) -> Tensor:
+    def noted(self: ImageClassifier, *args: Any) -> Tensor:
         loss = step(self, *args)
         if len(seen["losses"]) + 1 == stop_in and self.global_rank == self.trainer.world_size - 1:
             os.kill(os.getpid(), signal.SIGUSR1)
@@ -46,21 +51,21 @@ def fit(
         seen["losses"].append(float(of_all))
         return loss
 
-    def look(self: Classifier, optimizer: Any) -> None:
+    def look(self: ImageClassifier, optimizer: Any) -> None:
         if self.global_step == 0:
             seen["gradients"] = {name: whole(p.grad) for name, p in self.net.named_parameters()}
 
     cfg = composed(*NET, *overrides)
-    run = runs.Run(folder)
+    run = Run(folder)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data, "SHAPES", SETS)
-        patch.setattr(data, "EVALUATED", 5 * 67**2)  # in batches of 6, or of one picture by ten views
-        patch.setattr(Classifier, "training_step", noted)
-        patch.setattr(Classifier, "on_before_optimizer_step", look)
+        patch.setattr(datamodule, "SHAPES_SPLITS", SETS)
+        patch.setattr(datamodule, "EVAL_PIXELS", 5 * 67**2)  # in batches of 6, or of one picture by ten views
+        patch.setattr(ImageClassifier, "training_step", noted)
+        patch.setattr(ImageClassifier, "on_before_optimizer_step", look)
         for name, value in (patches or {}).items():
-            patch.setattr(parallel, name, value)
+            patch.setattr(shard, name, value)
         if os.environ.get("RANK", "0") == "0":
-            run.start(config.as_dict(cfg), [])
+            run.start(as_dict(cfg), [])
         if stop_in:
             with pytest.raises(Interrupted, match="stopped by SIGUSR1; the checkpoint is written"):
                 train.fit(cfg, run)
@@ -90,7 +95,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory):
     def make(*overrides: str) -> tuple[dict[str, Any], dict[str, Any]]:
         if str(overrides) not in made:
             folder = tmp_path_factory.mktemp("alone")
-            made[str(overrides)] = fit(folder, ["trainer=cpu", *overrides]), last(runs.Run(folder))
+            made[str(overrides)] = fit(folder, ["trainer=cpu", *overrides]), last(Run(folder))
         return made[str(overrides)]
 
     return make
@@ -119,7 +124,7 @@ def test_every_layout_trains_the_same_net(trainer: str, processes: int, net: str
     assert many["gradients"].keys() == one["gradients"].keys()
     for name, gradient in one["gradients"].items():
         assert difference(many["gradients"][name], gradient) < 1e-12, name
-    there = last(runs.Run(tmp_path))
+    there = last(Run(tmp_path))
     assert there["state_dict"].keys() == checkpoint["state_dict"].keys()
     for name, weight in checkpoint["state_dict"].items():
         assert difference(there["state_dict"][name], weight) < 1e-12, name
@@ -138,20 +143,20 @@ def test_clipped_and_accumulated_gradients_are_the_same(trainer: str, processes:
     _, checkpoint = alone(*over)
     _, free = alone("trainer.max_epochs=2", "trainer.accumulate_grad_batches=2", "optim.lr=0.1")
     ranks.run(processes, fit, tmp_path, [f"trainer={trainer}", f"trainer.devices={processes}", *over])
-    there = last(runs.Run(tmp_path))
+    there = last(Run(tmp_path))
     for name, weight in checkpoint["state_dict"].items():
         assert difference(there["state_dict"][name], weight) < 1e-12, name
     assert difference(free["state_dict"]["net.fc8.weight"], checkpoint["state_dict"]["net.fc8.weight"]) > 1e-3
 
 
-class SummedAtTheEnd(parallel.Gather):
+class SummedAtTheEnd(AllGather):
     """Wrong: each process computes the whole loss, and the sum of its gradients is twice the gradient."""
 
     def __init__(self, mesh: Any, dim: int, same_work_after: bool = False) -> None:
         super().__init__(mesh, dim, False)
 
 
-class SlicedInside(parallel.Gather):
+class SlicedInside(AllGather):
     """Wrong: the next layer's kernels differ, and each process has a part of the gradient only."""
 
     def __init__(self, mesh: Any, dim: int, same_work_after: bool = False) -> None:
@@ -163,7 +168,7 @@ def test_wrong_gathers_are_found_out(wrong: type, conv1: float | None, fc8: floa
     """The first keeps the direction: it is a doubled learning rate. The second leaves the last layer right."""
     one, _ = alone(*STEPS, "model.dropout=mask")
     over = ["trainer=towers", *STEPS, "model.dropout=mask"]
-    many, *_ = ranks.run(2, fit, tmp_path, over, {"Gather": wrong})
+    many, *_ = ranks.run(2, fit, tmp_path, over, {"AllGather": wrong})
     for name, times in (("conv1.weight", conv1), ("fc8.weight", fc8)):
         ours, right = many["gradients"][name], one["gradients"][name]
         assert (difference(ours, right * (times or 1)) < 1e-12) is (times is not None)
@@ -187,7 +192,7 @@ def test_a_run_moves_between_layouts(alone: Any, tmp_path: Path):
             fit(folder, over)
         else:
             ranks.run(processes, fit, folder, over)
-    moved = last(runs.Run(folder))
+    moved = last(Run(folder))
     assert moved["global_step"] == stayed["global_step"] == 20
     for name, weight in stayed["state_dict"].items():
         assert difference(moved["state_dict"][name], weight) < 1e-12, name
@@ -198,7 +203,7 @@ def test_a_run_moves_between_layouts(alone: Any, tmp_path: Path):
     assert ours["state"].keys() == right["state"].keys()
     for number, state in right["state"].items():
         assert difference(ours["state"][number]["velocity"], state["velocity"]) < 1e-12
-    rows = runs.Run(folder).metrics
+    rows = Run(folder).metrics
     assert [row["images_seen"] for row in rows if "train/epoch_error" in row] == [27, 54, 81, 108, 135]
 
 
@@ -211,7 +216,7 @@ def test_a_signal_to_one_process_stops_all_and_the_run_goes_on(trainer: str, the
     """
     over = ["trainer.max_epochs=2", "model.dropout=mask", "window=1000"]
     one, checkpoint = alone(*over)
-    stopped, moved = runs.Run(tmp_path / "stopped"), runs.Run(tmp_path / "moved")
+    stopped, moved = Run(tmp_path / "stopped"), Run(tmp_path / "moved")
     ranks.run(2, fit, stopped.folder, [f"trainer={trainer}", *over], {}, 2)
     assert last(stopped)["global_step"] == 2
     assert last(stopped)["progress"]["window"][2] == 16
@@ -239,8 +244,8 @@ def test_a_move_changes_nothing_else(change: str, sentence: str, tmp_path: Path)
 
 def test_a_folder_of_several_runs_is_no_start(tmp_path: Path):
     for name in ("a", "b"):
-        runs.Run(tmp_path / name).start({"seed": 1}, [])
+        Run(tmp_path / name).start({"seed": 1}, [])
     with pytest.raises(ConfigError, match=r"holds 2 runs: name one of them \(a, b\)"):
-        runs.checkpoint(str(tmp_path))
+        find_checkpoint(str(tmp_path))
     with pytest.raises(ConfigError, match="neither a checkpoint nor the folder of a run that has one"):
-        runs.checkpoint(str(tmp_path / "a"))
+        find_checkpoint(str(tmp_path / "a"))

@@ -9,7 +9,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2.functional import center_crop, pil_to_tensor, resize
 
-from alexnet_pl import ROOT, model
+from alexnet_pl import ROOT
+from alexnet_pl.model.build import build_net
 from tests.test_table import config
 
 
@@ -29,7 +30,7 @@ def first(photographs: Tensor) -> dict[str, dict[str, float]]:
     """What the first step in training finds in the two faithful nets; facts file, section 2."""
     found = {}
     for name in ("released_2012", "alexnet"):
-        net = model.build(*config(name), seed=1).train()
+        net = build_net(*config(name), seed=1).train()
         modules = [key for key, _ in net.named_children()]
         torch.manual_seed(1)
         pooled = net[: modules.index("flatten")](photographs)

@@ -16,7 +16,8 @@ import torch
 from PIL import Image, ImageCms, ImageOps
 from torch import Tensor
 
-from alexnet_pl import ROOT, pictures
+from alexnet_pl import ROOT
+from alexnet_pl.data import decode
 
 Array = np.ndarray
 SAMPLES = ROOT / "../shared/data/ilsvrc-samples"
@@ -37,7 +38,7 @@ def encoded(image: Image.Image | Array, kind: str = "JPEG", **options) -> bytes:
 
 
 def decoded(data: bytes) -> Array:
-    picture = pictures.decode(data)
+    picture = decode.decode_image(data)
     assert picture.dtype == torch.uint8
     assert picture.shape[0] == 3
     return picture.permute(1, 2, 0).numpy()
@@ -49,8 +50,8 @@ def by_pillow(data: bytes) -> Array:
 
 
 def refusal(data: bytes) -> str:
-    with pytest.raises(pictures.Unreadable) as error:
-        pictures.decode(data)
+    with pytest.raises(decode.Unreadable) as error:
+        decode.decode_image(data)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -269,7 +270,7 @@ def test_cut_anywhere_a_file_is_refused_or_still_whole(whole: bytes):
     for length in [*range(0, len(whole), 97), *range(len(whole) - 40, len(whole))]:
         try:
             picture = decoded(whole[:length])
-        except pictures.Unreadable:
+        except decode.Unreadable:
             continue
         np.testing.assert_array_equal(picture, expected)
         passed.append(len(whole) - length)
@@ -325,7 +326,7 @@ def fit_by_pillow(picture: Array, size: int) -> Array:
 def test_fit_is_pillows_resize_and_crop(width: int, height: int, size: int):
     for noise in (0, 20):
         picture = smooth(width, height, noise)
-        square = pictures.fit(torch.from_numpy(picture).permute(2, 0, 1), size)
+        square = decode.centre_square(torch.from_numpy(picture).permute(2, 0, 1), size)
         assert square.shape == (size, size, 3)
         assert square.dtype == torch.uint8
         assert np.abs(square.numpy().astype(int) - fit_by_pillow(picture, size)).max() <= 1
@@ -336,19 +337,19 @@ def test_fit_is_pillows_resize_and_crop(width: int, height: int, size: int):
 def test_without_scaling_only_the_crop_is_left(width: int, height: int):
     picture = smooth(width, height, noise=20)
     top, left = (height - 64) // 2, (width - 64) // 2
-    square = pictures.fit(torch.from_numpy(picture).permute(2, 0, 1), 64)
+    square = decode.centre_square(torch.from_numpy(picture).permute(2, 0, 1), 64)
     np.testing.assert_array_equal(square.numpy(), picture[top : top + 64, left : left + 64])
 
 
 @pytest.mark.parametrize(("width", "height"), [(401, 10), (10, 401), (3000, 1)])
 def test_far_longer_than_wide_is_refused(width: int, height: int):
-    with pytest.raises(pictures.Unreadable, match=f"{width}x{height} pixels, more than 40 times as long as wide"):
-        pictures.fit(torch.zeros(3, height, width, dtype=torch.uint8), 256)
+    with pytest.raises(decode.Unreadable, match=f"{width}x{height} pixels, more than 40 times as long as wide"):
+        decode.centre_square(torch.zeros(3, height, width, dtype=torch.uint8), 256)
 
 
 @pytest.mark.parametrize(("width", "height"), [(400, 10), (10, 400), (1, 1), (40, 1)])
 def test_the_longest_and_the_smallest_that_fit(width: int, height: int):
-    square = pictures.fit(torch.full((3, height, width), 77, dtype=torch.uint8), 64)
+    square = decode.centre_square(torch.full((3, height, width), 77, dtype=torch.uint8), 64)
     assert square.shape == (64, 64, 3)
     assert (square == 77).all()
 
@@ -363,7 +364,7 @@ def test_the_sample_photographs():
         data = file.read_bytes()
         picture = decoded(data)
         assert np.abs(picture.astype(np.int16) - by_pillow(data)).max() <= 2, file
-        square = pictures.fit(torch.from_numpy(picture).permute(2, 0, 1), 256)
+        square = decode.centre_square(torch.from_numpy(picture).permute(2, 0, 1), 256)
         assert psnr(square, fit_by_pillow(picture, 256)) >= 60, file
 
 
@@ -373,11 +374,11 @@ def test_the_sample_photographs():
 @pytest.mark.parametrize(("quality", "least"), [(100, 48), (90, 36), (50, 32)])
 def test_stored_as_jpeg(quality: int, least: float):
     square = torch.from_numpy(smooth(64, 64, noise=3))
-    cell = pictures.encode_jpeg(square, quality)
+    cell = decode.encode_jpeg(square, quality)
     image = Image.open(io.BytesIO(cell))
     assert image.size == (64, 64)
     assert [layer[1:3] for layer in image.layer] == [(1, 1)] * 3, "colours at full resolution"
-    again = pictures.stored(bytearray(cell), 64, "jpeg")
+    again = decode.decode_stored(bytearray(cell), 64, "jpeg")
     assert again.shape == (64, 64, 3)
     assert psnr(again, square) >= least
     np.testing.assert_array_equal(again.numpy(), np.asarray(image))
@@ -387,7 +388,7 @@ def test_thin_colours_survive_a_stored_jpeg():
     """Red and blue columns in turns: what halves the colours' resolution makes them all violet."""
     square = np.zeros((64, 64, 3), np.uint8)
     square[:, 0::2, 0] = square[:, 1::2, 2] = 255
-    again = pictures.stored(bytearray(pictures.encode_jpeg(torch.from_numpy(square), 90)), 64, "jpeg")
+    again = decode.decode_stored(bytearray(decode.encode_jpeg(torch.from_numpy(square), 90)), 64, "jpeg")
     assert psnr(again, square) > 30
     assert psnr(by_pillow(encoded(square, quality=90, subsampling=2)), square) < 15
 
@@ -395,7 +396,7 @@ def test_thin_colours_survive_a_stored_jpeg():
 def test_stored_raw_is_the_same():
     square = torch.from_numpy(smooth(64, 64, noise=20))
     for cell in (bytearray(square.numpy().tobytes()), memoryview(bytearray(square.numpy().tobytes()))):
-        assert torch.equal(pictures.stored(cell, 64, "raw"), square)
+        assert torch.equal(decode.decode_stored(cell, 64, "raw"), square)
 
 
 def test_threads_meet_rare_formats_together():

@@ -19,10 +19,15 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
-from alexnet_pl import augment, config, model, pictures, prepare, store
-from alexnet_pl.predict import figure, main
+from alexnet_pl.config.choices import Arch
+from alexnet_pl.config.schema import as_dict
+from alexnet_pl.data import augment, decode, store
+from alexnet_pl.model.build import build_net
+from alexnet_pl.predict import plots
+from alexnet_pl.predict.cli import main
 from alexnet_pl.predict.guesses import Guess
-from alexnet_pl.trained import Trained
+from alexnet_pl.prepare import cli
+from alexnet_pl.runs.trained import TrainedModel
 from tests.conftest import composed
 from tests.test_model import NARROW
 from tests.test_pictures import encoded, smooth
@@ -31,36 +36,36 @@ Array = np.ndarray
 CLASSES = ["cats", "dogs", "eels", "foxes", "gnus", "hens", "ibises", "jays", "kites", "lynxes"]
 
 
-def untrained(name: str, *overrides: str) -> Trained:
+def untrained(name: str, *overrides: str) -> TrainedModel:
     """A narrow net whose weights chance drew, alive in every layer, for pictures with a mean image of its own."""
     cfg = composed(f"model={name}", *overrides)
-    if cfg.model.table in (config.Table.alexnet, config.Table.six_conv):
-        cfg.model.widths = NARROW | {"conv6": 8} if cfg.model.table is config.Table.six_conv else NARROW
+    if cfg.model.table in (Arch.alexnet, Arch.six_conv):
+        cfg.model.widths = NARROW | {"conv6": 8} if cfg.model.table is Arch.six_conv else NARROW
     size = cfg.data.image_size
-    net = model.build(cfg.model, size, seed=2).eval()
+    net = build_net(cfg.model, size, seed=2).eval()
     generator = augment.stream(3)
     for name, p in net.named_parameters():
         fan_in = 1 if name.endswith("bias") else p.shape[2] if p.ndim == 3 else p[0].numel()
         p.data.copy_(torch.randn(p.shape, generator=generator) / fan_in**0.5)
     mean = 100 + 50 * torch.rand(size, size, 3, generator=generator)
-    return Trained("untrained", cfg, net, mean, CLASSES)
+    return TrainedModel("untrained", cfg, net, mean, CLASSES)
 
 
-def saved(net: Trained, file: Path) -> Path:
+def saved(net: TrainedModel, file: Path) -> Path:
     """Its checkpoint, as training writes one."""
     state = {f"net.{name}": value for name, value in net.net.state_dict().items()}
     seen = {"mean": net.mean, "classes": net.classes}
-    torch.save({"state_dict": state, "config": config.as_dict(net.cfg), "input": seen}, file)
+    torch.save({"state_dict": state, "config": as_dict(net.cfg), "input": seen}, file)
     return file
 
 
 @pytest.fixture(scope="module")
-def net() -> Trained:
+def net() -> TrainedModel:
     return untrained("convnet", "data.resize=36", "data.crop_size=32", "data.scale=64")
 
 
 @pytest.fixture
-def run(net: Trained, tmp_path: Path) -> str:
+def run(net: TrainedModel, tmp_path: Path) -> str:
     return str(saved(net, tmp_path / "net.ckpt"))
 
 
@@ -111,7 +116,7 @@ def softmax(logits: Array) -> Array:
 
 
 @pytest.mark.parametrize("views", [1, 10])
-def test_the_five_likeliest_classes(net: Trained, run: str, photographs: Path, predict: Predict, views: int):
+def test_the_five_likeliest_classes(net: TrainedModel, run: str, photographs: Path, predict: Predict, views: int):
     table, page = photographs / "out.csv", photographs / "out.json"
     code, out, err = predict(run, photographs, "--views", views, "--csv", table, "--json", page)
     assert (code, err) == (0, "")
@@ -206,7 +211,7 @@ def test_mistakes_are_one_sentence(run: str, photographs: Path, predict: Predict
 # ------------------------------------------------------------------------------------------------ neighbours
 
 
-def features(net: Trained, squares: list[Tensor], layer: str, before: bool = False) -> Array:
+def features(net: TrainedModel, squares: list[Tensor], layer: str, before: bool = False) -> Array:
     """What comes out of a layer, or goes into it, for each square by itself; float64 (n, units)."""
     caught: list[Tensor] = []
     module = net.net.get_submodule(layer)
@@ -221,7 +226,7 @@ def features(net: Trained, squares: list[Tensor], layer: str, before: bool = Fal
     return torch.cat(caught).flatten(1).double().numpy()
 
 
-def test_neighbours_in_a_folder(net: Trained, run: str, photographs: Path, predict: Predict):
+def test_neighbours_in_a_folder(net: TrainedModel, run: str, photographs: Path, predict: Predict):
     """Of a net whose last layer is its only full one; a file is not its own neighbour."""
     files = sorted(path for path in photographs.rglob("*.*"))
     page, drawn = photographs / "out.json", photographs / "out.png"
@@ -246,12 +251,12 @@ def test_neighbours_in_a_store_by_fc7(photographs: Path, predict: Predict, monke
         pixels = np.roll(smooth(80, 80), 13 * number, axis=0)
         (photographs / "dogs" / f"more{number}.png").write_bytes(encoded(pixels, "PNG"))
     monkeypatch.setattr(sys, "argv", ["alexnet-prepare", str(photographs), str(packed), "--size", "72"])
-    prepare.main()
+    cli.main()
     page = photographs / "out.json"
     wanted = photographs / "cats" / "1.jpg"
     code, _, err = predict(run, wanted, "--neighbours", packed, "--json", page)
     assert code == 0, err
-    names = store.need(packed).index("train")["name"].to_pylist()
+    names = store.require(packed).index("train")["name"].to_pylist()
     units = features(net, [square(photographs / name, 72) for name in names], "fc7_act")
     own = features(net, [square(wanted, 240)], "fc7_act")
     apart = np.sqrt(np.square(units - own).sum(1))
@@ -271,20 +276,20 @@ def guess(number: int, label: str | None) -> Guess:
 
 
 def test_bars_of_the_right_class_have_a_colour_of_their_own():
-    drawn = figure._bars([guess(1, "dogs"), guess(2, None), guess(3, "hens")])
+    drawn = plots._bars([guess(1, "dogs"), guess(2, None), guess(3, "hens")])
     bars = [axes.patches for axes in drawn.axes if axes.patches]
     assert [[bar.get_width() for bar in each] for each in bars] == [[0.5, 0.2, 0.1, 0.1, 0.05]] * 3
-    right = [[bar.get_facecolor() == to_rgba(figure.RIGHT) for bar in each] for each in bars]
+    right = [[bar.get_facecolor() == to_rgba(plots.RIGHT) for bar in each] for each in bars]
     assert right == [[False, True, False, False, False], [False] * 5, [False] * 5]
     assert [axes.get_title() for axes in drawn.axes if axes.patches] == ["dogs", "2", "hens"]
 
 
 def test_many_pictures_take_several_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(figure, "PICTURES", 3)
-    written = figure.draw_guesses([guess(i, None) for i in range(4)], tmp_path / "a.png")
+    monkeypatch.setattr(plots, "PICTURES", 3)
+    written = plots.draw_guesses([guess(i, None) for i in range(4)], tmp_path / "a.png")
     assert [path.name for path in written] == ["a.png", "a-2.png"]
     assert Image.open(written[0]).width > Image.open(written[1]).width
-    (vector,) = figure.draw_guesses([guess(1, "dogs")], tmp_path / "b.svg")
+    (vector,) = plots.draw_guesses([guess(1, "dogs")], tmp_path / "b.svg")
     assert "hens" not in vector.read_text()
     assert "gnus" in vector.read_text()
 
@@ -298,7 +303,7 @@ def test_torchvisions_weights(photographs: Path, predict: Predict):
     assert (code, err) == (0, "")
     published = torchvision.models.AlexNet_Weights.IMAGENET1K_V1
     with torch.no_grad():
-        logits = theirs(published.transforms()(pictures.decode(file.read_bytes()))[None])[0]
+        logits = theirs(published.transforms()(decode.decode_image(file.read_bytes()))[None])[0]
     (row,) = json.loads(page.read_text())["pictures"]
     expected = logits.softmax(0).topk(5)
     assert [each["class"] for each in row["guesses"]] == [published.meta["categories"][i] for i in expected.indices]

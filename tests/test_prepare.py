@@ -26,10 +26,12 @@ from PIL import Image
 from rich.console import Console
 from torch import Tensor
 
-from alexnet_pl import ROOT, pictures, prepare, sources, store
+from alexnet_pl import ROOT, console
+from alexnet_pl.data import decode, sources, store
 from alexnet_pl.errors import ConfigError, UserError
-from alexnet_pl.prepare import Packing, meter, trial
-from alexnet_pl.prepare.trial import Options
+from alexnet_pl.prepare import cli, preview
+from alexnet_pl.prepare.cli import Packing
+from alexnet_pl.prepare.preview import Options
 
 PART = 8
 """Files in a part"""
@@ -51,7 +53,7 @@ Made = dict[str, list[File]]
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "PART", PART)
+    monkeypatch.setattr(store, "FILES_PER_SHARD", PART)
 
 
 # ----------------------------------------------------------------------------------------- sources
@@ -114,7 +116,7 @@ def packed(source: Path, root: Path, dry_run: bool = False, **options) -> str:
     """What the command says as it packs here."""
     said = io.StringIO()
     console = Console(file=said, highlight=False, markup=False, soft_wrap=True)
-    prepare.prepare(source, root, replace(SMALL, **options), console, dry_run)
+    cli.prepare(source, root, replace(SMALL, **options), console, dry_run)
     return said.getvalue()
 
 
@@ -145,7 +147,9 @@ def cells(done: store.Store, split: str) -> list[bytes]:
 def squares(done: store.Store, split: str) -> np.ndarray:
     """Its pictures as training sees them."""
     plan = done.plan
-    return np.stack([pictures.stored(bytearray(cell), plan.size, plan.form).numpy() for cell in cells(done, split)])
+    return np.stack(
+        [decode.decode_stored(bytearray(cell), plan.size, plan.form).numpy() for cell in cells(done, split)]
+    )
 
 
 def stop_before_the_end(monkeypatch: pytest.MonkeyPatch, source: Path, root: Path, **options) -> None:
@@ -182,7 +186,7 @@ def check_statistics(done: store.Store) -> None:
 def test_a_store_holds_its_source(tmp_path: Path, form: str, layout: Callable[[Path, Made], Path]):
     expected = made(folder=layout is put)
     said = packed(layout(tmp_path / "source", expected), tmp_path / "store", form=form, quality=80)
-    done = store.need(tmp_path / "store")
+    done = store.require(tmp_path / "store")
     assert done.classes == (["n00", "n01", "n02"] if layout is put else ["tench", "goldfish", "great white shark"])
     assert done.pictures == {"train": 30, "val": 11}
     assert done.skipped == {"train": 0, "val": 0}
@@ -195,8 +199,8 @@ def test_a_store_holds_its_source(tmp_path: Path, form: str, layout: Callable[[P
         assert index["label"].to_pylist() == [file.label for file in files]
         assert index["part"].to_pylist() == [i // PART for i in range(len(files))]
         for file, cell in zip(files, cells(done, split), strict=True):
-            square = pictures.fit(pictures.decode(file.data), SIZE).contiguous()
-            assert cell == (square.numpy().tobytes() if form == "raw" else pictures.encode_jpeg(square, 80))
+            square = decode.centre_square(decode.decode_image(file.data), SIZE).contiguous()
+            assert cell == (square.numpy().tobytes() if form == "raw" else decode.encode_jpeg(square, 80))
         sizes = [
             sum(index["bytes"].to_numpy()[index["part"].to_numpy() == part])
             for part in range(index["part"][-1].as_py() + 1)
@@ -216,7 +220,7 @@ def test_what_lies_in_a_store(tmp_path: Path, source: Path):
 def test_a_source_without_val(tmp_path: Path):
     source = put(tmp_path / "source", made(val=0)) / "train"
     packed(source, tmp_path / "store")
-    done = store.need(tmp_path / "store")
+    done = store.require(tmp_path / "store")
     assert done.pictures == {"train": 30}
     assert not (done.root / "val.parquet").exists()
 
@@ -224,7 +228,7 @@ def test_a_source_without_val(tmp_path: Path):
 def test_hold_out(tmp_path: Path):
     source = put(tmp_path / "source", made(val=0)) / "train"
     packed(source, tmp_path / "store", hold_out=0.2)
-    done = store.need(tmp_path / "store")
+    done = store.require(tmp_path / "store")
     assert done.pictures == {"train": 24, "val": 6}
     names = {split: done.index(split)["name"].to_pylist() for split in ("train", "val")}
     assert names["val"] == sources.find(source, 0.2).splits["val"].names
@@ -263,7 +267,7 @@ def test_the_photographs(tmp_path: Path):
     if not (SHARED / "ilsvrc-samples").is_dir():
         pytest.skip("needs the folder of sample photographs ../shared/data/ilsvrc-samples")
     packed(SHARED / "ilsvrc-samples", tmp_path / "store", size=256, form="raw")
-    done = store.need(tmp_path / "store")
+    done = store.require(tmp_path / "store")
     folders = sorted(folder.name for folder in (SHARED / "ilsvrc-samples").iterdir())
     assert done.classes == folders
     assert done.pictures == {"train": 43}
@@ -283,7 +287,7 @@ def test_tiny_imagenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """2,000 training and 500 validation pictures of the hub's files, with parts as large as they are."""
     if not (SHARED / "tiny-imagenet-100").is_dir():
         pytest.skip("needs the Parquet files of Tiny ImageNet in ../shared/data/tiny-imagenet-100")
-    monkeypatch.setattr(store, "PART", 4096)
+    monkeypatch.setattr(store, "FILES_PER_SHARD", 4096)
     source, rows = tmp_path / "source", {}
     source.mkdir()
     for name, count in (("train-00000-of-00002", 2000), ("val-00000-of-00001", 500)):
@@ -293,7 +297,7 @@ def test_tiny_imagenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         pq.write_table(table, source / f"{split}-00000-of-00001.parquet", row_group_size=100)
         rows[split] = table
     packed(source, tmp_path / "store", size=64, form="raw")
-    done = store.need(tmp_path / "store")
+    done = store.require(tmp_path / "store")
     assert done.pictures == {"train": 2000, "val": 500}
     assert len(done.classes) == 100
     assert done.classes[0].startswith("n0")
@@ -309,8 +313,8 @@ def test_tiny_imagenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 COMMAND = """
 import json, os, resource, signal, sys, time, traceback
-from alexnet_pl import pictures, prepare, store
-from alexnet_pl.prepare import trial
+from alexnet_pl.data import decode, store
+from alexnet_pl.prepare import cli, preview
 
 def die_at(steps):
     def count(event, args):
@@ -332,16 +336,16 @@ for line in sys.stdin:
         for stream in (1, 2):
             os.dup2(os.open(asked["streams"][stream - 1], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
         sys.argv = ["prepare", *asked["arguments"]]
-        store.PART, trial.TRIED = asked["part"], 4
-        pictures.decode = slow(pictures.decode, asked["pause"])
-        pictures.stored = slow(pictures.stored, asked["pause"])
+        store.FILES_PER_SHARD, preview.TRIED = asked["part"], 4
+        decode.decode_image = slow(decode.decode_image, asked["pause"])
+        decode.decode_stored = slow(decode.decode_stored, asked["pause"])
         if asked["largest"]:
             resource.setrlimit(resource.RLIMIT_FSIZE, (asked["largest"], asked["largest"]))
         if asked["die_at"]:
             die_at(asked["die_at"])
         code = 70
         try:
-            prepare.main()
+            cli.main()
             code = 0
         except SystemExit as stop:
             code = stop.code
@@ -567,7 +571,7 @@ def test_a_part_that_changes_after_it_was_packed_is_packed_anew(
     """By a bad disk, say, or another program: no store with it is called finished."""
     root = tmp_path / "store"
     packed(source, tmp_path / "through", form=form)
-    part = root / store.need(tmp_path / "through").parts[split][-1].file
+    part = root / store.require(tmp_path / "through").parts[split][-1].file
     finish = Packing.finish
 
     def damage_and_finish(self: Packing, advance: Callable[[int], None]) -> store.Store:
@@ -807,7 +811,7 @@ def test_a_store_among_the_classes_is_refused(tmp_path: Path):
 
 
 def test_two_at_once_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, commands: Commands, source: Path):
-    monkeypatch.setattr(trial, "TRIED", 4)  # as the other does it
+    monkeypatch.setattr(preview, "TRIED", 4)  # as the other does it
     root = tmp_path / "store"
     child = commands.start(source, root, "--size", SIZE, "--form", "raw", pause=0.03)
     wait_for(lambda: list(root.glob("journal/*.parquet")))
@@ -860,18 +864,18 @@ def test_a_disk_that_fills_up(tmp_path: Path, commands: Commands, source: Path):
 
 def test_all_threads_stop_when_one_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: Path):
     """The first picture of the second part fails; what works at the first part ends it no more."""
-    monkeypatch.setattr(trial, "TRIED", 2)
+    monkeypatch.setattr(preview, "TRIED", 2)
     failed = (source / "train" / made()["train"][PART].name).read_bytes()
-    decode, after = pictures.decode, []
+    true, after = decode.decode_image, []
 
     def slow(data: bytes) -> Tensor:
         if data == failed:
             raise OSError(5, "Input/output error", "disk")
         after.append(data)
         time.sleep(0.05)
-        return decode(data)
+        return true(data)
 
-    monkeypatch.setattr(pictures, "decode", slow)
+    monkeypatch.setattr(decode, "decode_image", slow)
     with pytest.raises(OSError, match="Input/output error"):
         packed(source, tmp_path / "store", workers=2)
     assert len(after) <= 4 + 3, "4 that were tried"
@@ -897,7 +901,7 @@ def test_what_is_skipped_is_listed_and_the_others_stay_aligned(tmp_path: Path):
     expected, sound = with_damage()
     said = packed(put(tmp_path / "source", expected), tmp_path / "store", max_skipped=0.06)
     assert said.endswith("3 classes, 56 train, 11 val, 4 skipped (skipped.csv)\n")
-    done = store.need(tmp_path / "store")
+    done = store.require(tmp_path / "store")
     assert done.skipped == {"train": 4, "val": 0}
     assert done.pictures == {"train": 56, "val": 11}
     names = [file.name for file in expected["train"]]
@@ -913,7 +917,10 @@ def test_what_is_skipped_is_listed_and_the_others_stay_aligned(tmp_path: Path):
     assert index["label"].to_pylist() == [expected["train"][i].label for i in sound]
     assert index["part"].to_pylist() == [i // PART for i in sound], "parts count the source's files"
     for i, cell in zip(sound, cells(done, "train"), strict=True):
-        assert cell == pictures.fit(pictures.decode(expected["train"][i].data), SIZE).contiguous().numpy().tobytes()
+        assert (
+            cell
+            == decode.centre_square(decode.decode_image(expected["train"][i].data), SIZE).contiguous().numpy().tobytes()
+        )
     check_statistics(done)
 
 
@@ -937,7 +944,7 @@ def test_too_many_skipped_and_then_more_allowed(tmp_path: Path, workers: int):
 
 def test_too_many_skipped_and_then_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Files that are not among those that tell one source from another."""
-    monkeypatch.setattr(trial, "TRIED", 2)
+    monkeypatch.setattr(preview, "TRIED", 2)
     expected, _ = with_damage(dict.fromkeys(range(20, 30), b"damaged"))
     source, root = put(tmp_path / "source", expected), tmp_path / "store"
     assert "10 files gave no picture" in refused(source, root, workers=1, max_skipped=0.12)
@@ -969,7 +976,7 @@ def test_auto_is_raw_where_half_of_the_memory_holds_it(tmp_path: Path, monkeypat
     for name, size, form in (("small", 2 * needed, "jpeg"), ("large", 2 * needed + 2, "raw")):
         memory(monkeypatch, size)
         packed(source, tmp_path / name, form="auto")
-        assert store.need(tmp_path / name).plan.form == form
+        assert store.require(tmp_path / name).plan.form == form
 
 
 @pytest.mark.parametrize(("then", "form"), [(10**3, "raw"), (10**12, "jpeg")])
@@ -979,7 +986,7 @@ def test_auto_goes_on_as_it_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     memory(monkeypatch, then)
     for _ in range(2):
         packed(source, tmp_path / "store", form="auto")
-        assert store.need(tmp_path / "store").plan.form == form
+        assert store.require(tmp_path / "store").plan.form == form
 
 
 def test_the_plan_that_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: Path):
@@ -995,7 +1002,7 @@ def test_the_plan_that_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert "(--form raw: 70.8 kB)" in jpeg
     packed(source, tmp_path / "store", form="jpeg", quality=75)
     really = sum(path.stat().st_size for path in (tmp_path / "store").glob("*.jpegs"))
-    assert trial.size(really) in jpeg, "as all were tried"
+    assert preview.size(really) in jpeg, "as all were tried"
 
 
 def test_a_hint_for_small_pictures(tmp_path: Path, source: Path):
@@ -1014,12 +1021,12 @@ def test_a_hint_for_small_pictures(tmp_path: Path, source: Path):
     [(0, "0 bytes"), (999, "999 bytes"), (1000, "1 kB"), (196608, "197 kB"), (2.5e11, "250 GB"), (1e16, "1e+04 TB")],
 )
 def test_bytes_as_people_say_them(number: float, said: str):
-    assert trial.size(number) == said
+    assert preview.size(number) == said
 
 
 def test_long_work_shows_in_a_log_how_long_it_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: Path):
     assert "left" not in packed(source, tmp_path / "quick")
-    monkeypatch.setattr(meter, "EVERY", 0)
+    monkeypatch.setattr(console, "EVERY", 0)
     said = packed(source, tmp_path / "store", workers=1).splitlines()
     assert "  packing: 41 of 41, 0:00:00 left" in said
     assert [line for line in said if line.startswith("  packing: 17 of 41, 0:00:0")]
@@ -1029,8 +1036,8 @@ def test_long_work_shows_in_a_log_how_long_it_takes(tmp_path: Path, monkeypatch:
 def test_what_was_packed_before_does_not_count_as_speed(monkeypatch: pytest.MonkeyPatch):
     """500 of 1,000 are there already; then four take 20 seconds."""
     said, now = io.StringIO(), [1000.0]
-    monkeypatch.setattr(meter.time, "perf_counter", lambda: now[0])
-    with meter.Meter("packing", 1000, Console(file=said)) as counted:
+    monkeypatch.setattr(console.time, "perf_counter", lambda: now[0])
+    with console.Meter("packing", 1000, Console(file=said)) as counted:
         counted.advance(500)
         for _ in range(4):
             now[0] += 5
@@ -1039,9 +1046,9 @@ def test_what_was_packed_before_does_not_count_as_speed(monkeypatch: pytest.Monk
 
 
 def test_a_terminal_gets_a_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: Path):
-    monkeypatch.setattr(meter, "EVERY", 0)
+    monkeypatch.setattr(console, "EVERY", 0)
     said = io.StringIO()
-    prepare.prepare(source, tmp_path / "store", SMALL, Console(file=said, force_terminal=True, width=120))
+    cli.prepare(source, tmp_path / "store", SMALL, Console(file=said, force_terminal=True, width=120))
     assert "packing" in said.getvalue()
     assert "41/41" in said.getvalue()
     assert "  packing: " not in said.getvalue()

@@ -13,11 +13,15 @@ import numpy as np
 import pytest
 from matplotlib import image
 
-from alexnet_pl import config, provenance, report, runs
+from alexnet_pl.config.choices import Activation, Arch, DataSet, LoggerName
+from alexnet_pl.config.schema import Config, Data, Logger, Model, Optim, Report, Trainer, as_dict
 from alexnet_pl.errors import ConfigError
-from alexnet_pl.report import curves
+from alexnet_pl.report import cli, curves
 from alexnet_pl.report.compare import collect
 from alexnet_pl.report.page import html
+from alexnet_pl.runs import provenance
+from alexnet_pl.runs.metrics import write_rows
+from alexnet_pl.runs.run import Run, record_sweep
 
 PICTURES = 1000
 WINDOWS = (300, 200, 200, 300)  # of unequal size, as where the batches do not divide the epoch
@@ -34,18 +38,18 @@ def _checkout() -> Iterator[None]:
 
 def settings(activation: Any = "relu", seed: Any = 1, lr: Any = 0.01, **other: Any) -> dict[str, Any]:
     """A run's configuration; `other` replaces dotted keys, with __ for the dot."""
-    plain = config.as_dict(
-        config.Config(
+    plain = as_dict(
+        Config(
             name="test",
             seed=seed,
             window=250,
             subset=100,
-            model=config.Model("convnet", config.Table.convnet, 10, 32, activation=config.Activation[activation]),
-            data=config.Data(config.DataSet.shapes, num_classes=10),
-            optim=config.Optim(lr=lr),
-            trainer=config.Trainer(max_epochs=20),
-            logger=config.Logger(config.LoggerName.csv),
-            figure=config.Figure(
+            model=Model("convnet", Arch.convnet, 10, 32, activation=Activation[activation]),
+            data=Data(DataSet.shapes, num_classes=10),
+            optim=Optim(lr=lr),
+            trainer=Trainer(max_epochs=20),
+            logger=Logger(LoggerName.csv),
+            figure=Report(
                 "raw", ["model.activation"], target=0.25, published={"relu": "5 to 6", "tanh": "35 to 36", "ratio": "6"}
             ),
         )
@@ -83,11 +87,11 @@ def make(
     metrics: list[dict[str, float]],
     done: bool = True,
     overrides: Sequence[str] = (),
-) -> runs.Run:
-    run = runs.Run(folder)
+) -> Run:
+    run = Run(folder)
     run.start(plain, list(overrides))
     if metrics:
-        runs.write_rows(folder / "metrics.csv", metrics)
+        write_rows(folder / "metrics.csv", metrics)
     if done:
         run.finish({}, 1.0)
     return run
@@ -239,7 +243,7 @@ def test_mixtures_are_refused_by_name(tmp_path: Path, first: dict, second: dict,
     make(tmp_path / "a", settings(**first), rows(3, 2))
     make(tmp_path / "b", settings(**second), rows(3, 2))
     with pytest.raises(ConfigError, match=said):
-        report.write(tmp_path)
+        cli.write(tmp_path)
     assert not list(tmp_path.glob("*.*"))  # nothing written
 
 
@@ -287,11 +291,11 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
         make(folder / f"r{seed}", settings("relu", seed), rows(2 + seed / 10, 5))
         make(folder / f"t{seed}", settings("tanh", seed), rows(9 + seed, 14))
     make(folder / "n", settings(figure__panel=NASTY), rows(60, 3), done=False).fail("it broke: <b>badly</b>")
-    runs.record_sweep(folder, {"never_begun": ["seed=9"]})
+    record_sweep(folder, {"never_begun": ["seed=9"]})
     (folder / "report.html").write_text("old")
     (folder / "figure1.png").write_text("old")
-    report.write(folder)
-    report.write(folder)
+    cli.write(folder)
+    cli.write(folder)
     return folder
 
 
@@ -371,7 +375,7 @@ def test_all_complete_means_no_box(tmp_path: Path) -> None:
 
 def command(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.setattr(sys, "argv", ["report", str(folder)])
-    report.main()
+    cli.main()
 
 
 def test_the_command_ends_with_the_paths(

@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from alexnet_pl import config, data, runs, train
+from alexnet_pl import train
+from alexnet_pl.config.schema import as_dict
+from alexnet_pl.data import datamodule
 from alexnet_pl.errors import Interrupted
-from alexnet_pl.module import Classifier
+from alexnet_pl.runs.run import Run
+from alexnet_pl.training.module import ImageClassifier
 from tests.conftest import composed
 from tests.test_train import assert_same_training, last
 
@@ -23,14 +26,14 @@ NET = [
 ]  # fmt: skip
 
 
-def fit(folder: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch, stop_in: int | None = None) -> runs.Run:
+def fit(folder: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch, stop_in: int | None = None) -> Run:
     """Train in this process; a signal arrives in the batch of this number, counted from 1."""
     cfg = composed(*NET, *overrides)
-    run = runs.Run(folder)
-    run.start(config.as_dict(cfg), [])
-    step, seen = Classifier.training_step, 0
+    run = Run(folder)
+    run.start(as_dict(cfg), [])
+    step, seen = ImageClassifier.training_step, 0
 
-    def counted(self: Classifier, *args: object) -> torch.Tensor:
+    def counted(self: ImageClassifier, *args: object) -> torch.Tensor:
         nonlocal seen
         seen += 1
         if seen == stop_in:
@@ -39,8 +42,8 @@ def fit(folder: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch, sto
 
     try:
         with monkeypatch.context() as patch:
-            patch.setattr(Classifier, "training_step", counted)
-            patch.setattr(data, "SHAPES", {"train": (1000, 1), "val": (100, 2)})
+            patch.setattr(ImageClassifier, "training_step", counted)
+            patch.setattr(datamodule, "SHAPES_SPLITS", {"train": (1000, 1), "val": (100, 2)})
             train.fit(cfg, run)
     finally:
         assert run.lock
@@ -65,7 +68,7 @@ def test_resumed_is_uninterrupted(
     whole = fit(tmp_path / "whole", overrides, monkeypatch)
     with pytest.raises(Interrupted):
         fit(tmp_path / "stopped", overrides, monkeypatch, stop_in=batch)
-    stopped = runs.Run(tmp_path / "stopped")
+    stopped = Run(tmp_path / "stopped")
     assert last(stopped)["global_step"] == saved_at
     fit(stopped.folder, overrides, monkeypatch)
     assert_same_training(stopped, whole)

@@ -8,8 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from alexnet_pl import ROOT, files, provenance, runs
+from alexnet_pl import ROOT, files
 from alexnet_pl.errors import ConfigError
+from alexnet_pl.runs import provenance, run
+from alexnet_pl.runs.metrics import append_row, read_rows, write_rows
+from alexnet_pl.runs.naming import config_differences, job_folder_name
+from alexnet_pl.runs.run import Run, find_runs, record_sweep, write
 
 CONFIG = {"seed": 3, "name": "x", "optim": {"lr": 0.1}, "data": {"root": "/a"}, "logger": {"mode": "offline"}}
 
@@ -29,13 +33,13 @@ CONFIG = {"seed": 3, "name": "x", "optim": {"lr": 0.1}, "data": {"root": "/a"}, 
     ],
 )
 def test_a_folder_is_named_by_what_is_trained(overrides: list[str], name: str):
-    assert runs.folder_name(overrides) == name
+    assert job_folder_name(overrides) == name
 
 
 def test_long_names_fit_a_file_system_and_stay_apart():
     a, b = ([f"model.very_long_key_{i}={i * factor}" for i in range(30)] for factor in (1, 2))
-    assert len(runs.folder_name(a)) <= 150
-    assert runs.folder_name(a) != runs.folder_name(b)
+    assert len(job_folder_name(a)) <= 150
+    assert job_folder_name(a) != job_folder_name(b)
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -55,7 +59,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path,
 
 
 def test_a_started_run_is_recognised(tmp_path: Path):
-    run = runs.Run(tmp_path / "r")
+    run = Run(tmp_path / "r")
     assert run.status == "missing"
     run.start(CONFIG, ["optim.lr=0.1"])
     identity = run.identity
@@ -78,7 +82,7 @@ def test_a_started_run_is_recognised(tmp_path: Path):
 
 
 def test_another_configuration_is_refused_by_its_keys(tmp_path: Path):
-    run = runs.Run(tmp_path / "r")
+    run = Run(tmp_path / "r")
     run.start(CONFIG, [])
     with pytest.raises(ConfigError, match=r"optim\.lr was 0\.1 and is now 0\.2.*name="):
         run.start(CONFIG | {"optim": {"lr": 0.2}}, [])
@@ -88,7 +92,7 @@ def test_another_configuration_is_refused_by_its_keys(tmp_path: Path):
 def test_an_unwritable_folder_is_one_sentence(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot be written: Not a directory"):
-        runs.Run(tmp_path / "file" / "r").start(CONFIG, [])
+        Run(tmp_path / "file" / "r").start(CONFIG, [])
 
 
 def test_rows(tmp_path: Path):
@@ -100,8 +104,8 @@ def test_rows(tmp_path: Path):
         {"step": 3, "epoch": 1.5, "train/error": 1e-9},
     ]
     for row in rows:
-        runs.append_row(path, row)
-    assert runs.read_rows(path) == rows
+        append_row(path, row)
+    assert read_rows(path) == rows
     with path.open() as file:
         assert [dict(r) for r in csv.DictReader(file)] == [
             {"step": "1", "epoch": "0.5", "train/error": str(1 / 3), "val/error": ""},
@@ -109,35 +113,35 @@ def test_rows(tmp_path: Path):
             {"step": "3", "epoch": "1.5", "train/error": "1e-09", "val/error": ""},
         ]
     text = path.read_text()
-    runs.write_rows(path, runs.read_rows(path), ["step", "epoch", "train/error", "val/error"])
+    write_rows(path, read_rows(path), ["step", "epoch", "train/error", "val/error"])
     assert path.read_text() == text
     path.write_text(text + "4,2,0.1")
-    assert runs.read_rows(path) == rows
-    assert runs.read_rows(tmp_path / "none.csv") == []
+    assert read_rows(path) == rows
+    assert read_rows(tmp_path / "none.csv") == []
 
 
 def test_find_lists_what_was_asked_for_and_what_is_there(tmp_path: Path):
     with pytest.raises(ConfigError, match="is not a folder"):
-        runs.find(tmp_path / "nowhere")
+        find_runs(tmp_path / "nowhere")
     with pytest.raises(ConfigError, match="holds no run"):
-        runs.find(tmp_path)
-    runs.record_sweep(tmp_path, {"b": ["x=2"], "a": ["x=1"]})
-    runs.record_sweep(tmp_path, {"c": ["x=3"]})
-    runs.Run(tmp_path / "a").start(CONFIG, [])
-    runs.Run(tmp_path / "extra").start(CONFIG, [])
-    assert [(r.folder.name, r.status) for r in runs.find(tmp_path)] == [
+        find_runs(tmp_path)
+    record_sweep(tmp_path, {"b": ["x=2"], "a": ["x=1"]})
+    record_sweep(tmp_path, {"c": ["x=3"]})
+    Run(tmp_path / "a").start(CONFIG, [])
+    Run(tmp_path / "extra").start(CONFIG, [])
+    assert [(r.folder.name, r.status) for r in find_runs(tmp_path)] == [
         ("b", "missing"),
         ("a", "unfinished"),
         ("c", "missing"),
         ("extra", "unfinished"),
     ]
-    assert [r.folder for r in runs.find(tmp_path / "a")] == [tmp_path / "a"]
+    assert [r.folder for r in find_runs(tmp_path / "a")] == [tmp_path / "a"]
 
 
 def test_a_mangled_file_is_named(tmp_path: Path):
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(ConfigError, match=r"run\.json is not JSON"):
-        _ = runs.Run(tmp_path).identity
+        _ = Run(tmp_path).identity
 
 
 def test_git_state_tells_this_checkouts_commit():
@@ -154,13 +158,13 @@ def test_git_state_tells_this_checkouts_commit():
 def test_whoever_sees_an_identity_finds_its_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Other processes of the run may look at any moment."""
     written: list[str] = []
-    write = runs.write
-    monkeypatch.setattr(runs, "write", lambda path, text: (written.append(path.name), write(path, text)))
-    runs.Run(tmp_path).start({"seed": 1}, [])
+    true = write
+    monkeypatch.setattr(run, "write", lambda path, text: (written.append(path.name), true(path, text)))
+    Run(tmp_path).start({"seed": 1}, [])
     assert written == ["config.yaml", "run.json"]
 
 
 def test_a_key_that_is_newer_than_a_run_counts_as_its_default():
     old = {"model": {"name": "convnet"}, "data": {"batch_size": 64}}
-    assert runs.differences(old, old | {"scale": "paper", "model": {"name": "convnet", "width": 1.0}}) == {}
-    assert runs.differences(old, old | {"model": {"name": "convnet", "width": 0.5}}) == {"model.width": (1.0, 0.5)}
+    assert config_differences(old, old | {"scale": "paper", "model": {"name": "convnet", "width": 1.0}}) == {}
+    assert config_differences(old, old | {"model": {"name": "convnet", "width": 0.5}}) == {"model.width": (1.0, 0.5)}

@@ -20,8 +20,8 @@ import pytest
 from scipy.io import savemat
 
 from alexnet_pl import ROOT
+from alexnet_pl.data.sources import Source, find
 from alexnet_pl.errors import ConfigError
-from alexnet_pl.sources import Source, find
 
 IDS = {"n03000684": 1, "n01440764": 2, "n02102040": 3}  # the devkit's numbers are not in the order of the names
 WNIDS = sorted(IDS)
@@ -569,7 +569,7 @@ def test_a_picture_lost_after_it_was_listed_names_its_file(tmp_path: Path):
 
 
 def test_sources_do_not_need_torch():
-    code = "import sys, alexnet_pl.sources; sys.exit(bool({'torch', 'pyarrow', 'scipy'} & set(sys.modules)))"
+    code = "import sys, alexnet_pl.data.sources; sys.exit(bool({'torch', 'pyarrow', 'scipy'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from alexnet_pl import augment
-from alexnet_pl.statistics import Sums
+from alexnet_pl.data import augment
+from alexnet_pl.data.pixel_stats import PixelStats
 
 
 def coloured(n: int, size: int) -> torch.Tensor:
@@ -19,7 +19,7 @@ def coloured(n: int, size: int) -> torch.Tensor:
 
 def test_equal_numpy_in_float64():
     images = coloured(150, 16)
-    sums = Sums(16)
+    sums = PixelStats(16)
     for part in images.split(70):
         sums.add(part)
     pixels = images.numpy().astype(np.float64)
@@ -36,10 +36,10 @@ def test_equal_numpy_in_float64():
 
 def test_parts_in_any_order_give_the_same_bits():
     images = coloured(200, 8)
-    whole, parts = Sums(8), Sums(8)
+    whole, parts = PixelStats(8), PixelStats(8)
     whole.add(images)
     for part in reversed(images.split(33)):
-        other = Sums(8)
+        other = PixelStats(8)
         other.add(part)
         parts += other
     assert torch.equal(whole.mean_image(), parts.mean_image())
@@ -48,8 +48,8 @@ def test_parts_in_any_order_give_the_same_bits():
 
 
 def test_as_many_white_pictures_as_imagenet_has_do_not_overflow():
-    sums = Sums(256)
-    white = Sums(256)
+    sums = PixelStats(256)
+    white = PixelStats(256)
     white.add(torch.full((64, 256, 256, 3), 255, dtype=torch.uint8))
     for _ in range(15):  # doubled until 2 million pictures
         sums += white

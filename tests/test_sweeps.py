@@ -10,8 +10,12 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from alexnet_pl import ROOT, config, paper, report, runs
+from alexnet_pl import ROOT
+from alexnet_pl.config.schema import as_dict
+from alexnet_pl.report import cli, paper
 from alexnet_pl.report.ablation import judge
+from alexnet_pl.runs.metrics import write_rows
+from alexnet_pl.runs.run import Run
 from tests.conftest import Command, composed
 
 pytestmark = pytest.mark.slow
@@ -66,7 +70,7 @@ def test_a_sweep_runs_and_is_told_of(train: Command, tmp_path: Path, name: str):
     if name in AFTER:
         smoke(train, AFTER[name])
     ran = smoke(train, name)
-    told, paths = report.write(tmp_path / "runs" / f"{name}_smoke")
+    told, paths = cli.write(tmp_path / "runs" / f"{name}_smoke")
     assert sorted(len(line.runs) for _, line in told.lines) == sorted(seeds(ran))
     assert not told.incomplete
     assert all(path.stat().st_size > 1000 for path in paths)
@@ -102,12 +106,12 @@ def test_it_can_be_reported_at_full_scale(name: str, tmp_path: Path):
         overrides = [f"sweep={name}", "data=shapes", "data.resize=300", "logger=csv", "pretrained=null", *job]
         cfg = composed(*overrides)
         assert cfg.scale.name == "paper"
-        run = runs.Run(tmp_path / name / str(number))
-        run.start(config.as_dict(cfg), overrides)
+        run = Run(tmp_path / name / str(number))
+        run.start(as_dict(cfg), overrides)
         rows = [{"epoch": e, "images_seen": e, "train/error": 0.9 / e, "val/error": 0.8 / e} for e in (1, 2)]
-        runs.write_rows(run.folder / "metrics.csv", [*rows, rows[-1] | {"test/error": 0.4, "test/top5_error": 0.1}])
+        write_rows(run.folder / "metrics.csv", [*rows, rows[-1] | {"test/error": 0.4, "test/top5_error": 0.1}])
         run.finish({}, 1)
-    told = report.collect(tmp_path / name)
+    told = cli.collect(tmp_path / name)
     assert sorted(len(line.runs) for _, line in told.lines) == sorted(seeds(ran))
     for judged in judge(SWEEPS[name], told.panels):
         assert judged.verdict in ("no difference", "no difference, one seed", "same sign, one seed", "not measured")

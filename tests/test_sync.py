@@ -17,22 +17,25 @@ from unittest import mock
 import pytest
 from PIL import Image
 
-from alexnet_pl import config, files, logger, runs, sync
+from alexnet_pl import files, sync
+from alexnet_pl.config.schema import as_dict
+from alexnet_pl.runs.run import Run
+from alexnet_pl.training import loggers
 from tests.conftest import composed, environment
 from tests.test_logger import own, sent, whole
 from tests.wandb_server import Server
 
 
-def session(run: runs.Run, epochs: range, *overrides: str) -> None:
+def session(run: Run, epochs: range, *overrides: str) -> None:
     """One start of a run that logs these epochs; it is done with the fourth."""
     cfg = composed("name=some", "figure.target=0.25", *overrides)
-    run.start(config.as_dict(cfg), [])
-    loggers = logger.build(cfg, run)
+    run.start(as_dict(cfg), [])
+    built = loggers.build_loggers(cfg, run)
     for epoch in epochs:
-        for one in loggers:
+        for one in built:
             one.log_metrics({"train/error": 1 / (1 + epoch), "images_seen": 100.0 * epoch, "epoch": epoch}, epoch)
     done = epochs.stop == 4
-    logger.finish(exit_code=0 if done else 1)
+    loggers.finish_wandb(exit_code=0 if done else 1)
     if done:
         run.finish({"train/error": 0.25}, 1.0)
     assert run.lock
@@ -59,17 +62,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     out = tmp_path_factory.mktemp("sync")
     with mock.patch.dict(os.environ, environment(out), clear=True):
         wandb.teardown()  # it remembers the environment in which it was used first
-        continued = runs.Run(out / "some" / "continued")
+        continued = Run(out / "some" / "continued")
         session(continued, range(2))
         time.sleep(1.1)  # W&B names its folders by the second
         session(continued, range(2, 4))
         for name in ("cut", "spoiled"):
-            session(runs.Run(out / "some" / name), range(4))
-        session(runs.Run(out / "some" / "csv"), range(4), "logger=csv")
+            session(Run(out / "some" / name), range(4))
+        session(Run(out / "some" / "csv"), range(4), "logger=csv")
         wandb.teardown()  # what it has still to write is written
-        (cut,) = sync.parts(runs.Run(out / "some" / "cut"))
+        (cut,) = sync.parts(Run(out / "some" / "cut"))
         cut.write_bytes(cut.read_bytes()[:-20])
-        (spoiled,) = sync.parts(runs.Run(out / "some" / "spoiled"))
+        (spoiled,) = sync.parts(Run(out / "some" / "spoiled"))
         spoiled.write_bytes(b"this is something else")
         yield out / "some"
         wandb.teardown()
@@ -93,7 +96,7 @@ def test_every_run_that_can_be_is_sent_and_none_twice(folder: Path, server: Serv
     assert "1 failed" in lines[-1]
     assert "invalid W&B identifier" in told["spoiled"][1]
     assert "in the middle of a record" in told["cut"][1]
-    continued, cut = runs.Run(folder / "continued"), runs.Run(folder / "cut")
+    continued, cut = Run(folder / "continued"), Run(folder / "cut")
     assert told["continued"][1].endswith(f"/runs/{continued.identity['id']}")
     assert set(server.runs) == {continued.identity["id"], cut.identity["id"]}
     for run in (continued, cut):
@@ -105,7 +108,7 @@ def test_every_run_that_can_be_is_sent_and_none_twice(folder: Path, server: Serv
     assert server.unknown == set()
 
     before = {name: len(run.history) for name, run in server.runs.items()}
-    (spoiled,) = sync.parts(runs.Run(folder / "spoiled"))
+    (spoiled,) = sync.parts(Run(folder / "spoiled"))
     spoiled.unlink()
     code, lines = command(capsys, folder)
     assert code == 0
@@ -114,10 +117,10 @@ def test_every_run_that_can_be_is_sent_and_none_twice(folder: Path, server: Serv
 
 
 def test_what_is_added_later_goes_to_the_same_run(folder: Path, server: Server, capsys: pytest.CaptureFixture[str]):
-    run, picture = runs.Run(folder / "continued"), folder / "continued" / "kernels.png"
+    run, picture = Run(folder / "continued"), folder / "continued" / "kernels.png"
     Image.new("RGB", (4, 4), (200, 30, 30)).save(picture)
     time.sleep(1.1)
-    assert logger.attach(run, {"evaluate/top1_error": 0.125}, {"kernels": picture})
+    assert loggers.attach_results(run, {"evaluate/top1_error": 0.125}, {"kernels": picture})
     assert len(sync.parts(run)) == 3
     code, lines = command(capsys, folder)
     assert code == 0
@@ -134,9 +137,9 @@ def test_what_is_added_later_goes_to_the_same_run(folder: Path, server: Server, 
 
 
 def test_a_run_without_wandb_is_left_alone(folder: Path):
-    run = runs.Run(folder / "csv")
+    run = Run(folder / "csv")
     before = {path.name for path in run.folder.iterdir()}
-    assert not logger.attach(run, {"evaluate/top1_error": 0.125}, {})
+    assert not loggers.attach_results(run, {"evaluate/top1_error": 0.125}, {})
     assert {path.name for path in run.folder.iterdir()} == before
 
 
@@ -149,14 +152,14 @@ def test_where_wandb_fails_the_command_goes_on(
         raise ConnectionResetError("Connection\nlost")
 
     monkeypatch.setattr(wandb, "init", fails)
-    assert not logger.attach(runs.Run(folder / "cut"), {"evaluate/top1_error": 0.125}, {})
+    assert not loggers.attach_results(Run(folder / "cut"), {"evaluate/top1_error": 0.125}, {})
     said = "W&B did not take the results (Connection lost); the run's folder has them\n"
     assert capsys.readouterr().err == said
 
 
-def begun(folder: Path, logs: str = "wandb") -> runs.Run:
+def begun(folder: Path, logs: str = "wandb") -> Run:
     """A run with a W&B file that no one has to send."""
-    run = runs.Run(folder / "some" / "run")
+    run = Run(folder / "some" / "run")
     run.folder.mkdir(parents=True)
     (run.folder / "run.json").write_text(json.dumps({"id": "abc"}))
     (run.folder / "config.yaml").write_text(f"logger: {{name: {logs}}}\n")

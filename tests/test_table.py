@@ -13,9 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from alexnet_pl import model
-from alexnet_pl.config import Activation, Conv1Padding, Init, Model, Order, Pooling
-from alexnet_pl.table import TABLES, Conv, Step, steps
+from alexnet_pl.config.choices import Activation, Conv1Padding, Init, Order, Pooling
+from alexnet_pl.config.schema import Model
+from alexnet_pl.model import build
+from alexnet_pl.model.build import build_net
+from alexnet_pl.model.specs import LayerSpec, layer_specs
+from alexnet_pl.model.tables import TABLES, Conv
 from tests.conftest import composed
 
 PARAMETERS = {
@@ -53,15 +56,15 @@ def config(name: str, **changes: Any) -> tuple[Model, int]:
     return replace(cfg.model, **changes), cfg.data.image_size
 
 
-def table(name: str, **changes: Any) -> list[Step]:
-    return steps(*config(name, **changes))
+def table(name: str, **changes: Any) -> list[LayerSpec]:
+    return layer_specs(*config(name, **changes))
 
 
-def weighty(layers: list[Step]) -> dict[str, Step]:
+def weighty(layers: list[LayerSpec]) -> dict[str, LayerSpec]:
     return {step.name: step for step in layers if step.parameters}
 
 
-def grid(layers: list[Step]) -> list[int]:
+def grid(layers: list[LayerSpec]) -> list[int]:
     """The sides of the maps behind each convolution and each pooling."""
     return [step.outputs[1] for step in layers if step.kind in ("conv", "local", "max", "avg")]
 
@@ -72,8 +75,8 @@ Bare = Callable[[str], nn.Sequential]
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch) -> Bare:
     """`bare(name)`: the net without the work of drawing its weights, on a device without memory."""
-    monkeypatch.setattr(model, "_start", lambda *_: None)
-    return lambda name: model.build(*config(name), seed=0).to("meta")
+    monkeypatch.setattr(build, "_init_weights", lambda *_: None)
+    return lambda name: build_net(*config(name), seed=0).to("meta")
 
 
 # ------------------------------------------------------------------------------------------------ sizes and costs
@@ -274,7 +277,7 @@ def test_initial_weights(name: str):
     cfg, side = config(name)
     if "fc6" in weighty(table(name)):
         cfg = replace(cfg, widths=cfg.widths | NARROW)
-    net = model.build(cfg, side, seed=5)
+    net = build_net(cfg, side, seed=5)
     stds, biases = START[name]
     for layer in weighty(table(name)):
         module = net.get_submodule(layer)
@@ -283,7 +286,7 @@ def test_initial_weights(name: str):
 
 
 def test_the_std_and_bias_of_one_layer():
-    net = model.build(*config("convnet", std={"conv2": 0.5}, bias={"conv3": 2}), seed=5)
+    net = build_net(*config("convnet", std={"conv2": 0.5}, bias={"conv3": 2}), seed=5)
     assert looks_normal(net.get_submodule("conv2").weight, 0.5)
     assert looks_normal(net.get_submodule("conv3").weight, 0.01)
     assert (net.get_submodule("conv3").bias == 2).all()
@@ -297,8 +300,8 @@ def test_fan_in_init(name: str, activation: Activation):
     widths = NARROW if name == "alexnet" else {}
     cfg, side = config(name, init=Init.fan_in, activation=activation, widths=widths)
     gain = 2 if activation is Activation.relu else 1
-    net = model.build(cfg, side, seed=5)
-    for layer, step in weighty(steps(cfg, side)).items():
+    net = build_net(cfg, side, seed=5)
+    for layer, step in weighty(layer_specs(cfg, side)).items():
         maps = step.inputs[0] // (2 if isinstance(step.row, Conv) and step.row.own_tower else 1)
         fan_in = maps * (step.row.size**2 if isinstance(step.row, Conv) else step.inputs[1] * step.inputs[2])
         assert looks_normal(net.get_submodule(layer).weight, math.sqrt(gain / fan_in)), layer
@@ -310,7 +313,7 @@ def test_torch_init_is_torchs_own(name: str, groups: int):
     """Against layers that torch started: uniform between the same bounds, weights and biases."""
     cfg, side = config(name)
     assert (cfg.init is Init.torch) is (name == "torchvision")
-    net = model.build(replace(cfg, init=Init.torch, widths=cfg.widths | NARROW), side, seed=5)
+    net = build_net(replace(cfg, init=Init.torch, widths=cfg.widths | NARROW), side, seed=5)
     assert net.get_submodule("conv2").groups == groups
     for layer in weighty(table(name)):
         ours = net.get_submodule(layer)
@@ -332,7 +335,7 @@ def test_the_seed_decides_the_weights_and_the_global_state_does_not(init: Init):
     nets = []
     for seed, state in ((1, 1), (1, 2), (2, 1)):
         torch.manual_seed(state)
-        nets.append(model.build(cfg, side, seed).state_dict())
+        nets.append(build_net(cfg, side, seed).state_dict())
     assert all(torch.equal(nets[0][key], nets[1][key]) for key in nets[0])
     assert not any(torch.equal(nets[0][key], nets[2][key]) for key in nets[0] if "weight" in key)
     assert not torch.equal(nets[0]["local3.weight"][0], nets[0]["local4.weight"][0])

@@ -9,14 +9,14 @@ import torch
 import torchvision
 from torch import nn
 
-from alexnet_pl import model
+from alexnet_pl.model.build import build_net
 from tests.test_model import narrow
 from tests.test_table import config
 
 
 @pytest.fixture(scope="module")
 def ours() -> nn.Sequential:
-    return model.build(*config("torchvision"), seed=3).eval()
+    return build_net(*config("torchvision"), seed=3).eval()
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_torchvisions_names_inside_another_module(ours: nn.Sequential, theirs: n
 
 
 def test_torchvisions_names_survive_a_copy_and_a_wrong_state_is_refused():
-    net = copy.deepcopy(model.build(*narrow("torchvision"), seed=3))
+    net = copy.deepcopy(build_net(*narrow("torchvision"), seed=3))
     state = net.state_dict()
     assert "features.0.weight" in state
     with pytest.raises(RuntimeError, match=r"Unexpected key.*features\.1\.weight"):

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from alexnet_pl import runs
 from alexnet_pl.report.compare import collect
+from alexnet_pl.runs.naming import job_folder_name
+from alexnet_pl.runs.run import Run, find_runs
 from tests.conftest import TINY, Command, start
 from tests.forked import Process
 
@@ -26,15 +27,15 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.01)
 
 
-def rows(run: runs.Run) -> int:
+def rows(run: Run) -> int:
     return len(run.metrics)
 
 
-def last(run: runs.Run) -> dict:
+def last(run: Run) -> dict:
     return torch.load(run.last, weights_only=True)
 
 
-def assert_same_training(a: runs.Run, b: runs.Run) -> None:
+def assert_same_training(a: Run, b: Run) -> None:
     """Weights, velocities and every recorded number but the speed, bit for bit."""
     left, right = last(a), last(b)
     assert left["global_step"] == right["global_step"]
@@ -51,11 +52,11 @@ Result = tuple[int, str, str]
 
 
 @pytest.fixture(scope="module")
-def whole_and_second(tmp_path_factory: pytest.TempPathFactory) -> tuple[runs.Run, Result]:
+def whole_and_second(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Result]:
     """An uninterrupted run, and how a second one ended that was started in its folder meanwhile."""
     folder = tmp_path_factory.mktemp("whole")
     process = start(folder, *TINY)
-    wait_for(lambda: rows(runs.Run(folder / "runs" / "train" / runs.folder_name(TINY))) > 3)
+    wait_for(lambda: rows(Run(folder / "runs" / "train" / job_folder_name(TINY))) > 3)
     process.send_signal(signal.SIGSTOP)
     second = Process(folder, "alexnet_pl.train", *TINY)
     told = second.communicate(timeout=60)
@@ -65,15 +66,15 @@ def whole_and_second(tmp_path_factory: pytest.TempPathFactory) -> tuple[runs.Run
     assert not err, "and nobody warns of anything"
     assert [line.split()[1] for line in out.splitlines() if "epoch" in line.split()[:1]] == ["1/3", "2/3", "3/3"]
     (run,) = (folder / "runs" / "train").iterdir()
-    return runs.Run(run), (second.returncode, *told)
+    return Run(run), (second.returncode, *told)
 
 
 @pytest.fixture(scope="module")
-def whole(whole_and_second: tuple[runs.Run, Result]) -> runs.Run:
+def whole(whole_and_second: tuple[Run, Result]) -> Run:
     return whole_and_second[0]
 
 
-def test_a_run_leaves_what_is_needed_to_trust_it(whole: runs.Run):
+def test_a_run_leaves_what_is_needed_to_trust_it(whole: Run):
     assert whole.status == "done"
     assert whole.done["metrics"]["images_seen"] == 3 * 16 * 64
     optim = {"lr": 0.002, "momentum": 0.9, "weight_decay": 0.0, "bias_lr_factor": 2.0}
@@ -92,7 +93,7 @@ def test_a_run_leaves_what_is_needed_to_trust_it(whole: runs.Run):
     }
 
 
-def test_a_finished_run_is_not_run_again(whole: runs.Run):
+def test_a_finished_run_is_not_run_again(whole: Run):
     files = [p for p in whole.folder.rglob("*.*") if p.name != "config.yaml"]  # which holds bookkeeping, too
     before = {p: p.stat().st_mtime_ns for p in files}
     process = Process(whole.folder.parents[2], "alexnet_pl.train", *TINY)
@@ -102,10 +103,10 @@ def test_a_finished_run_is_not_run_again(whole: runs.Run):
     assert {p: p.stat().st_mtime_ns for p in files} == before
 
 
-def test_ctrl_c_in_mid_epoch_saves_and_the_same_command_continues(whole: runs.Run, tmp_path: Path, train: Command):
+def test_ctrl_c_in_mid_epoch_saves_and_the_same_command_continues(whole: Run, tmp_path: Path, train: Command):
     """SIGTERM is sent in tests/test_resume.py."""
     signum = signal.SIGINT
-    run = runs.Run(tmp_path / "runs" / "train" / whole.folder.name)
+    run = Run(tmp_path / "runs" / "train" / whole.folder.name)
     process = start(tmp_path, *TINY)
     wait_for(lambda: rows(run) > 20)  # 17 rows an epoch: in the second
     process.send_signal(signum)
@@ -123,8 +124,8 @@ def test_ctrl_c_in_mid_epoch_saves_and_the_same_command_continues(whole: runs.Ru
 
 
 @pytest.mark.slow
-def test_a_run_killed_before_its_first_checkpoint_starts_anew(whole: runs.Run, tmp_path: Path, train: Command):
-    run = runs.Run(tmp_path / "runs" / "train" / whole.folder.name)
+def test_a_run_killed_before_its_first_checkpoint_starts_anew(whole: Run, tmp_path: Path, train: Command):
+    run = Run(tmp_path / "runs" / "train" / whole.folder.name)
     process = Process(tmp_path, "alexnet_pl.train", *TINY)
     wait_for(lambda: rows(run) > 3)
     process.kill()
@@ -135,7 +136,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_anew(whole: runs.Run, t
     assert_same_training(run, whole)
 
 
-def test_another_configuration_in_the_same_folder_is_refused(whole: runs.Run):
+def test_another_configuration_in_the_same_folder_is_refused(whole: Run):
     folder = whole.folder
     (folder / "done.json").rename(folder / "done.away")
     try:
@@ -154,7 +155,7 @@ def test_an_epoch_cut_short_and_one_without_validation_leave_true_rows(tmp_path:
     more = ("trainer.max_epochs=4", "trainer.check_val_every_n_epoch=2", "trainer.max_steps=60", "window=9999")
     result = train(*TINY, *more)
     assert result.returncode == 0, result.stderr
-    (run,) = runs.find(tmp_path / "runs" / "train")[0:1]
+    (run,) = find_runs(tmp_path / "runs" / "train")[0:1]
     epochs = [row for row in run.metrics if "train/epoch_error" in row]
     assert ["val/error" in row for row in epochs[:3]] == [False, True, False]
     windows = [row["images_seen"] for row in run.metrics if "train/error" in row]
@@ -175,18 +176,18 @@ def test_how_finished_runs_are_drawn_may_change(tmp_path: Path, train: Command):
     assert [line.name for line in collect(tmp_path / "runs" / "b").panels[0].lines] == ["0.5", "0.9"]
 
 
-def test_a_changed_sweep_is_refused_before_its_first_job(whole: runs.Run, tmp_path: Path, train: Command):
+def test_a_changed_sweep_is_refused_before_its_first_job(whole: Run, tmp_path: Path, train: Command):
     """A finished job is skipped only if it is the same: here the sweep's second job stands for another rate."""
     folder = tmp_path / "runs" / "s"
     shutil.copytree(whole.folder, folder / f"seed=2,{whole.folder.name}")
-    os.rename(folder / f"seed=2,{whole.folder.name}", folder / runs.folder_name([*TINY, "seed=2"]))
+    os.rename(folder / f"seed=2,{whole.folder.name}", folder / job_folder_name([*TINY, "seed=2"]))
     result = train("-m", *TINY, "seed=1,2", "name=s")
     assert result.returncode == 1
     assert "seed was 1 and is now 2" in result.stderr
-    assert [p.name for p in folder.iterdir()] == [runs.folder_name([*TINY, "seed=2"])]
+    assert [p.name for p in folder.iterdir()] == [job_folder_name([*TINY, "seed=2"])]
 
 
-def test_two_processes_do_not_train_in_one_folder(whole_and_second: tuple[runs.Run, Result]):
+def test_two_processes_do_not_train_in_one_folder(whole_and_second: tuple[Run, Result]):
     """The first goes on to its end; other tests compare it with runs that had their folder to themselves."""
     first, (code, _, said) = whole_and_second
     assert code == 75
@@ -194,8 +195,8 @@ def test_two_processes_do_not_train_in_one_folder(whole_and_second: tuple[runs.R
     assert first.status == "done"
 
 
-def test_a_damaged_checkpoint_is_named(whole: runs.Run, tmp_path: Path, train: Command):
-    run = runs.Run(tmp_path / "runs" / "train" / whole.folder.name)
+def test_a_damaged_checkpoint_is_named(whole: Run, tmp_path: Path, train: Command):
+    run = Run(tmp_path / "runs" / "train" / whole.folder.name)
     run.last.parent.mkdir(parents=True)
     run.last.write_bytes(whole.last.read_bytes()[:1000])
     result = train(*TINY)
@@ -206,7 +207,7 @@ def test_a_damaged_checkpoint_is_named(whole: runs.Run, tmp_path: Path, train: C
 @pytest.mark.skipif(
     not os.path.exists("/dev/full"), reason="this system has no /dev/full, the disk that is always full"
 )
-def test_a_full_disk_is_one_sentence(whole: runs.Run, tmp_path: Path, train: Command):
+def test_a_full_disk_is_one_sentence(whole: Run, tmp_path: Path, train: Command):
     """train.log on a disk that is always full: its first line cannot be written."""
     folder = tmp_path / "runs" / "train" / whole.folder.name
     folder.mkdir(parents=True)
@@ -219,7 +220,7 @@ def test_a_full_disk_is_one_sentence(whole: runs.Run, tmp_path: Path, train: Com
 
 
 @pytest.mark.slow
-def test_a_sweep_survives_its_jobs(whole: runs.Run, tmp_path: Path):
+def test_a_sweep_survives_its_jobs(whole: Run, tmp_path: Path):
     """Of three jobs one raises and one is killed in mid-epoch: the last finishes; the second call runs only those two,
     the killed one from its checkpoint to the same end as the uninterrupted run."""
     sweep = ("-m", *TINY, "optim.lr=1e30,0.002,0.004", "name=three")
@@ -227,9 +228,7 @@ def test_a_sweep_survives_its_jobs(whole: runs.Run, tmp_path: Path):
     first = Process(tmp_path, "alexnet_pl.train", *sweep)
     wait_for(lambda: (folder / "sweep.json").is_file())
     names = list(json.loads((folder / "sweep.json").read_text()))
-    jobs = {
-        lr: runs.Run(folder / next(n for n in names if f"optim.lr={lr}," in n)) for lr in ("1e+30", "0.002", "0.004")
-    }
+    jobs = {lr: Run(folder / next(n for n in names if f"optim.lr={lr}," in n)) for lr in ("1e+30", "0.002", "0.004")}
     wait_for(lambda: rows(jobs["0.002"]) > 20)
     children = Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text().split()
     os.kill(int(children[0]), signal.SIGKILL)
@@ -259,7 +258,7 @@ def test_a_signal_to_a_sweep_stops_it_with_a_checkpoint(tmp_path: Path, signum: 
     process = Process(tmp_path, "alexnet_pl.train", "-m", *TINY, "seed=1,2", "name=two")
     folder = tmp_path / "runs" / "two"
     wait_for(lambda: (folder / "sweep.json").is_file())
-    first, second = (runs.Run(folder / name) for name in json.loads((folder / "sweep.json").read_text()))
+    first, second = (Run(folder / name) for name in json.loads((folder / "sweep.json").read_text()))
     wait_for(lambda: rows(first) > 3)
     process.send_signal(signum)
     _, err = process.communicate(timeout=60)
@@ -277,6 +276,6 @@ def test_a_rank_left_in_the_environment_changes_nothing(
     monkeypatch.setenv("LOCAL_RANK", "1")
     result = train(*TINY, "trainer.max_epochs=1", "trainer.limit_train_batches=1")
     assert result.returncode == 0, result.stderr
-    (run,) = runs.find(tmp_path / "runs" / "train")
+    (run,) = find_runs(tmp_path / "runs" / "train")
     assert run.status == "done"
     assert run.metrics

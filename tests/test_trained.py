@@ -9,23 +9,26 @@ import pytest
 import torch
 import torchvision
 
-from alexnet_pl import data, module, runs, trained
+from alexnet_pl.data.datamodule import ImageDataModule
 from alexnet_pl.errors import ConfigError
+from alexnet_pl.runs import trained
+from alexnet_pl.runs.run import Run, find_runs
+from alexnet_pl.training.module import ImageClassifier
 from tests.conftest import TINY, Command, composed
 
 
 @pytest.fixture
-def run(train: Command, tmp_path: Path) -> runs.Run:
+def run(train: Command, tmp_path: Path) -> Run:
     done = train(*TINY, "name=a", "data.resize=36", "data.crop_size=32", "data.scale=64")
     assert done.returncode == 0, done.stderr
-    return runs.find(tmp_path / "runs/a")[0]
+    return find_runs(tmp_path / "runs/a")[0]
 
 
-def test_a_checkpoint_needs_nothing_else(run: runs.Run):
+def test_a_checkpoint_needs_nothing_else(run: Run):
     """Its mean image, classes and weights, against the mean of the pictures and the module that Lightning restores."""
     net = trained.load(run.folder)
     cfg = net.cfg
-    pictures = data.Pictures(cfg)
+    pictures = ImageDataModule(cfg)
     pictures.setup("fit")
     big = torch.nn.functional.interpolate(
         torch.tensor(pictures.train.images.numpy().astype(np.float64).mean(0)).permute(2, 0, 1)[None],
@@ -34,7 +37,7 @@ def test_a_checkpoint_needs_nothing_else(run: runs.Run):
     np.testing.assert_allclose(net.mean.numpy(), big[2:34, 2:34].numpy(), atol=1e-4)
     assert net.classes[0] == "disc"
     assert len(net.classes) == 10
-    classifier = module.Classifier(cfg, pictures.image_size)
+    classifier = ImageClassifier(cfg, pictures.image_size)
     weights = torch.load(run.last, weights_only=True)["state_dict"]
     classifier.load_state_dict(weights)
     classifier.eval()
@@ -47,7 +50,7 @@ def test_a_checkpoint_needs_nothing_else(run: runs.Run):
     assert net.run.folder == run.folder
 
 
-def test_weights_are_averaged(run: runs.Run):
+def test_weights_are_averaged(run: Run):
     last, best = (trained.load(run.folder, [name]).net.get_parameter("conv2.weight") for name in ("last", "best"))
     other = torch.load(run.last, weights_only=True)
     other["state_dict"]["net.conv2.weight"] += 1
@@ -58,12 +61,12 @@ def test_weights_are_averaged(run: runs.Run):
     assert best.shape == last.shape
 
 
-def test_a_net_begins_with_the_convolutions_of_another(run: runs.Run, train: Command, tmp_path: Path):
+def test_a_net_begins_with_the_convolutions_of_another(run: Run, train: Command, tmp_path: Path):
     """Pre-training, then fine-tuning: the weights after no update worth the name are those of the first run."""
     again = train(*TINY, "name=b", "model.num_classes=12", "optim.lr=1e-12", f"pretrained={run.folder}")
     assert again.returncode == 0, again.stderr
     first, second = (
-        torch.load(r.last, weights_only=True)["state_dict"] for r in (run, *runs.find(tmp_path / "runs/b"))
+        torch.load(r.last, weights_only=True)["state_dict"] for r in (run, *find_runs(tmp_path / "runs/b"))
     )
     for name in ("conv1", "conv2", "conv3"):
         torch.testing.assert_close(second[f"net.{name}.weight"], first[f"net.{name}.weight"], rtol=0, atol=1e-8)
@@ -73,7 +76,7 @@ def test_a_net_begins_with_the_convolutions_of_another(run: runs.Run, train: Com
     assert "neither a checkpoint nor the folder of a run" in train(*TINY, "name=d", "pretrained=nowhere").stderr
 
 
-def test_what_is_no_checkpoint_is_told(run: runs.Run, tmp_path: Path):
+def test_what_is_no_checkpoint_is_told(run: Run, tmp_path: Path):
     def said(path: Path, weights: list[str] | None = None) -> str:
         with pytest.raises(ConfigError) as error:
             trained.load(path, weights)

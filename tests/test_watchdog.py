@@ -8,8 +8,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from alexnet_pl import model, watchdog
-from alexnet_pl.config import Config
+from alexnet_pl.config.schema import Config
+from alexnet_pl.model.build import build_net
+from alexnet_pl.model.specs import layer_specs
+from alexnet_pl.training import watchdog
 from tests.conftest import TINY, Command, composed
 
 # In sixteen steps this learns nothing: the weights of 2012 on pixels of unit size.
@@ -90,8 +92,8 @@ def test_settings_known_to_be_good_or_bad(overrides: list[str], expected: set[st
 def test_the_gain_of_a_layer_is_what_its_weights_do(init: str):
     """On independent inputs of one size, through a layer and its relu's half."""
     cfg: Config = composed("model=convnet", f"model.init={init}")
-    step = next(step for step in watchdog.steps(cfg.model, 32) if step.name == "conv3")
-    conv = model.build(cfg.model, 32, seed=1).get_submodule("conv3")
+    step = next(step for step in layer_specs(cfg.model, 32) if step.name == "conv3")
+    conv = build_net(cfg.model, 32, seed=1).get_submodule("conv3")
     x = torch.randn(64, 32, 8, 8)
     with torch.no_grad():
         out = torch.nn.functional.conv2d(x, conv.weight).relu()  # no padding: every window is full

@@ -12,7 +12,12 @@ from unittest import mock
 
 import pytest
 
-from alexnet_pl import config, report, runs
+from alexnet_pl.config.schema import as_dict
+from alexnet_pl.report import cli, workspace
+from alexnet_pl.report.compare import collect
+from alexnet_pl.runs.metrics import write_rows
+from alexnet_pl.runs.naming import job_folder_name
+from alexnet_pl.runs.run import Run
 from tests.conftest import composed, environment
 from tests.wandb_server import Server
 
@@ -22,13 +27,13 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of wand
 def made(folder: Path, *overrides: str, top5: bool = False) -> None:
     """A run that is done, without training: a folder as a run leaves it."""
     cfg = composed(f"name={folder.name}", *overrides)
-    run = runs.Run(folder / runs.folder_name(overrides))
-    run.start(config.as_dict(cfg), list(overrides))
+    run = Run(folder / job_folder_name(overrides))
+    run.start(as_dict(cfg), list(overrides))
     rows = [
         {"step": 8, "images_seen": 1000, "epoch": 1, "train/error": 0.5},
         {"step": 8, "images_seen": 1000, "epoch": 1, "val/error": 0.4} | ({"val/top5_error": 0.1} if top5 else {}),
     ]
-    runs.write_rows(run.folder / "metrics.csv", rows)
+    write_rows(run.folder / "metrics.csv", rows)
     run.finish({"val/error": 0.4}, 1.0)
 
 
@@ -56,7 +61,7 @@ def command(*args: str | Path) -> int | str | None:
     """Exit code, or last words, of the command in this process."""
     with mock.patch.object(sys, "argv", ["alexnet-report", *map(str, args)]):
         try:
-            report.main()
+            cli.main()
         except SystemExit as end:
             return end.code
     return 0
@@ -69,7 +74,7 @@ def panels(spec: dict[str, Any]) -> dict[str, list[tuple[str, dict[str, Any]]]]:
 
 
 def dry(folder: Path) -> dict[str, Any]:
-    report.workspace.publish(report.collect(folder), "ada/alexnet_pl", send=False)
+    workspace.publish(collect(folder), "ada/alexnet_pl", send=False)
     return dict(json.loads((folder / "wandb_workspace.json").read_text()))
 
 

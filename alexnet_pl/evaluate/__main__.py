@@ -1,3 +1,3 @@
-from alexnet_pl.evaluate import main
+from alexnet_pl.evaluate.cli import main
 
 main()

@@ -9,15 +9,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from alexnet_pl import data, runs, store, trained
-from alexnet_pl.choices import DataSet
+from alexnet_pl.config.choices import DataSet
+from alexnet_pl.data import store
+from alexnet_pl.data.datamodule import EVAL_PIXELS, ImageDataModule
+from alexnet_pl.data.loader import BatchLoader, InMemoryDataset, PackedDataset
 from alexnet_pl.errors import ConfigError, UserError
-from alexnet_pl.evaluate.answers import Answers, answers, average, joined
+from alexnet_pl.evaluate.predictions import Predictions, average, concatenate, make_predictions
 from alexnet_pl.evaluate.settings import Settings
-from alexnet_pl.loader import Batches, InMemory, Stored
+from alexnet_pl.runs import trained
+from alexnet_pl.runs.run import Run
 
 
-def load(found: list[runs.Run], settings: Settings, device: torch.device) -> list[trained.Trained]:
+def load_models(found: list[Run], settings: Settings, device: torch.device) -> list[trained.TrainedModel]:
     """The nets of the runs.
 
     Raises:
@@ -45,14 +48,14 @@ def load(found: list[runs.Run], settings: Settings, device: torch.device) -> lis
     return nets
 
 
-class Pictures:
+class EvalImages:
     """The pictures of a split, what they are called, and what their labels stand for.
 
     Raises:
         ConfigError: there are none, or they are of other classes than the net's.
     """
 
-    def __init__(self, net: trained.Trained, settings: Settings) -> None:
+    def __init__(self, net: trained.TrainedModel, settings: Settings) -> None:
         d = net.cfg.data
         drawn = d.name is DataSet.shapes
         if drawn and settings.data:
@@ -61,14 +64,14 @@ class Pictures:
         if self.root and not self.root.is_dir():
             raise ConfigError(f"the pictures of data={d.name.name} should be in {self.root}, which is no folder: "
                               "say with --data where they are")  # fmt: skip
-        if self.root and d.packed and not store.need(self.root).pictures.get(settings.split):
+        if self.root and d.packed and not store.require(self.root).pictures.get(settings.split):
             raise ConfigError(f"{self.root} holds no pictures in its {settings.split} split: use --split train, or "
                               "prepare it with --hold_out 0.1")  # fmt: skip
         cfg = replace(net.cfg, data=replace(d, root=str(self.root) if self.root else None, download=False))
-        module = data.Pictures(cfg, net.device)
+        module = ImageDataModule(cfg, net.device)
         if module.classes != net.classes:
             raise ConfigError(f"the pictures in {self.root} are of other classes than those {net.name} was trained on")
-        self.set: InMemory | Stored = module.load(settings.split)
+        self.set: InMemoryDataset | PackedDataset = module.load(settings.split)
         self.classes = net.classes
         self.name = d.name.name
 
@@ -78,22 +81,22 @@ class Pictures:
     @property
     def store(self) -> str | None:
         """Which packed store it is."""
-        return self.set.store.plan.identity if isinstance(self.set, Stored) else None
+        return self.set.store.plan.identity if isinstance(self.set, PackedDataset) else None
 
     def names(self, split: str) -> list[str]:
         """Files of a packed store by their names, other pictures by their numbers."""
-        if isinstance(self.set, Stored):
+        if isinstance(self.set, PackedDataset):
             return self.set.store.index(split)["name"].to_pylist()
         return [str(number) for number in range(len(self))]
 
 
-def look(
-    nets: list[trained.Trained],
-    pictures: Pictures,
+def run_models(
+    nets: list[trained.TrainedModel],
+    pictures: EvalImages,
     settings: Settings,
     advance: Callable[[int], None],
     keep: Sequence[np.ndarray],
-) -> list[Answers]:
+) -> list[Predictions]:
     """Let every net look at every picture once, and each make its own input of it.
 
     Args:
@@ -105,11 +108,11 @@ def look(
         UserError: a net answers with something else than finite numbers.
     """
     side = max(net.cfg.data.image_size for net in nets)
-    inputs = min(1000, 1 + data.EVALUATED // side**2)
+    inputs = min(1000, 1 + EVAL_PIXELS // side**2)
     size = -(-inputs // settings.views)
     rows = torch.arange(len(pictures))
-    batches = Batches(pictures.set, lambda: rows, len(rows), size, lambda images, *_: images, nets[0].device)
-    found: list[list[Answers]] = [[] for _ in range(len(nets) + 1)]
+    batches = BatchLoader(pictures.set, lambda: rows, len(rows), size, lambda images, *_: images, nets[0].device)
+    found: list[list[Predictions]] = [[] for _ in range(len(nets) + 1)]
     done = 0
     for images, labels, count in batches:
         logits = [net.logits(images, settings.views).cpu() for net in nets]
@@ -119,7 +122,7 @@ def look(
         for place, own in zip(keep, logits, strict=False):
             place[done : done + count] = own.numpy()
         for answered, looks in zip(found, [*logits, torch.cat(logits, 1)], strict=True):
-            answered.append(answers(average(looks, settings.average), labels))
+            answered.append(make_predictions(average(looks, settings.average), labels))
         done += count
         advance(count)
-    return [joined(answered) for answered in found]
+    return [concatenate(answered) for answered in found]

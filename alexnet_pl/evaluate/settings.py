@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from alexnet_pl import runs, store
+from alexnet_pl.data import store
 from alexnet_pl.errors import ConfigError, nearest
+from alexnet_pl.runs.naming import safe_file_name
+from alexnet_pl.runs.run import CHECKPOINT_NAMES, Run, find_runs
 
 
 @dataclass
@@ -30,7 +32,7 @@ class Settings:
         return "-".join([str(self.views), self.average, *weights, *["train"] * (self.split == "train")])
 
 
-def members(given: list[Path], settings: Settings) -> list[runs.Run]:
+def find_members(given: list[Path], settings: Settings) -> list[Run]:
     """The runs that take part: each that is given, and of a folder of several runs all that are done.
 
     Raises:
@@ -38,21 +40,21 @@ def members(given: list[Path], settings: Settings) -> list[runs.Run]:
     """
     found = []
     for path in given:
-        there = runs.find(path.expanduser())
+        there = find_runs(path.expanduser())
         alone = there[0].folder == path.expanduser()
         done = there if alone else [run for run in there if run.done]
         if not done:
             raise ConfigError(f"no run in {path} is done: name one of them to evaluate it as far as it is")
         found += done
-    named = [name for name in settings.weights if name in runs.WEIGHTS]
+    named = [name for name in settings.weights if name in CHECKPOINT_NAMES]
     for name in settings.weights:
-        if name not in runs.WEIGHTS and not Path(name).expanduser().is_file():
+        if name not in CHECKPOINT_NAMES and not Path(name).expanduser().is_file():
             raise ConfigError(
-                f"--weights {name} is neither a file nor the name of a checkpoint: {nearest(name, runs.WEIGHTS)}"
+                f"--weights {name} is neither a file nor the name of a checkpoint: {nearest(name, CHECKPOINT_NAMES)}"
             )
     if len(found) > 1 and len(named) < len(settings.weights):
         raise ConfigError(
-            f"a file of weights belongs to one run, but {len(found)} are given: use {' or '.join(runs.WEIGHTS)}"
+            f"a file of weights belongs to one run, but {len(found)} are given: use {' or '.join(CHECKPOINT_NAMES)}"
         )
     for run in found:
         if named and not run.last.is_file():
@@ -60,7 +62,7 @@ def members(given: list[Path], settings: Settings) -> list[runs.Run]:
     return found
 
 
-def folder(given: list[Path], found: list[runs.Run], settings: Settings) -> Path:
+def output_folder(given: list[Path], found: list[Run], settings: Settings) -> Path:
     """Where the results go: into the folder of a single run; those of an ensemble under runs/ensembles/.
 
     Raises:
@@ -72,10 +74,10 @@ def folder(given: list[Path], found: list[runs.Run], settings: Settings) -> Path
     if len(found) == 1:
         return found[0].folder / "evaluation" / last
     name = "+".join(str(path).removeprefix("runs/").strip("/") for path in given)
-    return Path("runs/ensembles") / runs.file_name(name) / last
+    return Path("runs/ensembles") / safe_file_name(name) / last
 
 
-def called(found: list[runs.Run]) -> list[str]:
+def run_labels(found: list[Run]) -> list[str]:
     """What to call the runs beside each other: the overrides in which they differ, or their folders."""
     overrides = [run.identity.get("overrides", []) for run in found]
     names = [",".join(o for o in own if any(o not in other for other in overrides)) for own in overrides]

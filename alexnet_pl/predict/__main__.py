@@ -1,3 +1,3 @@
-from alexnet_pl.predict import main
+from alexnet_pl.predict.cli import main
 
 main()

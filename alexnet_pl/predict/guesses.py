@@ -9,9 +9,9 @@ from pathlib import Path
 
 from torch import Tensor
 
+from alexnet_pl.data.image_files import ImageFiles, image_batches
 from alexnet_pl.errors import ConfigError, nearest
-from alexnet_pl.predict.gallery import Files, batches
-from alexnet_pl.trained import Trained
+from alexnet_pl.runs.trained import TrainedModel
 
 TOP = 5
 
@@ -31,14 +31,14 @@ class Guess:
     """where the right class stands among all, 1 for the likeliest"""
 
 
-def guesses(net: Trained, files: Files, views: int, labels: dict[str, str] | None = None) -> Iterator[Guess]:
+def guesses(net: TrainedModel, files: ImageFiles, views: int, labels: dict[str, str] | None = None) -> Iterator[Guess]:
     """A guess for each picture that can be read.
 
     Args:
         views: 1, the centre, or 10, over which the probabilities are averaged (section 4.1).
         labels: the right class by a picture's name or its file's; None: the name of its folder, where that is a class.
     """
-    for numbers, squares in batches(files, max(1, 64 // views)):
+    for numbers, squares in image_batches(files, max(1, 64 // views)):
         probabilities = net.logits(squares, views).softmax(2).mean(1).cpu()
         orders = probabilities.sort(stable=True, dim=1, descending=True).indices.tolist()
         for number, square, shares, order in zip(numbers, squares, probabilities.tolist(), orders, strict=True):

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from alexnet_pl.model import MaskDropout
-from alexnet_pl.predict.gallery import Files, Packed, batches
-from alexnet_pl.trained import Trained
+from alexnet_pl.data.image_files import ImageFiles, StoreImages, image_batches
+from alexnet_pl.model.layers import MaskDropout
+from alexnet_pl.runs.trained import TrainedModel
 
 NEAREST = 6
 """Neighbours of a picture in the paper's figure"""
@@ -27,7 +27,7 @@ class Neighbour:
     distance: float
 
 
-def hidden(net: Trained) -> Trained:
+def hidden(net: TrainedModel) -> TrainedModel:
     """The same net up to its last hidden layer: fc7 behind its activation, before dropout.
 
     A net without a hidden fully connected layer ends at what goes into its only one.
@@ -39,7 +39,11 @@ def hidden(net: Trained) -> Trained:
 
 
 def neighbours(
-    net: Trained, wanted: Tensor, names: Sequence[str], gallery: Files | Packed, advance: Callable[[int], None]
+    net: TrainedModel,
+    wanted: Tensor,
+    names: Sequence[str],
+    gallery: ImageFiles | StoreImages,
+    advance: Callable[[int], None],
 ) -> list[list[Neighbour]]:
     """The nearest pictures of a gallery for each of some pictures, by Euclidean distance of the last hidden layer.
 
@@ -51,9 +55,9 @@ def neighbours(
     Returns:
         For each picture up to six neighbours, the nearest first.
     """
-    own = {Path(name).resolve(): row for row, name in enumerate(names)} if isinstance(gallery, Files) else {}
+    own = {Path(name).resolve(): row for row, name in enumerate(names)} if isinstance(gallery, ImageFiles) else {}
     nearest, which = wanted.new_empty(len(wanted), 0), torch.empty(len(wanted), 0, dtype=torch.long)
-    for numbers, squares in batches(gallery):
+    for numbers, squares in image_batches(gallery):
         # not by a matrix product, which loses the digits of small distances
         apart = torch.cdist(wanted, net.outputs(squares)[:, 0], compute_mode="donot_use_mm_for_euclid_dist")
         for column, number in enumerate(numbers if own else []):

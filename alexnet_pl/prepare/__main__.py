@@ -1,3 +1,3 @@
-from alexnet_pl.prepare import main
+from alexnet_pl.prepare.cli import main
 
 main()

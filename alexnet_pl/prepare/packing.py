@@ -25,10 +25,11 @@ import pyarrow.parquet
 import torch
 from torch import Tensor
 
-from alexnet_pl import files, pictures, store
+from alexnet_pl import files
+from alexnet_pl.data import decode, store
+from alexnet_pl.data.pixel_stats import PixelStats
+from alexnet_pl.data.sources import Source
 from alexnet_pl.errors import ConfigError, UserError
-from alexnet_pl.sources import Source
-from alexnet_pl.statistics import Sums
 
 PAGE = pa.schema(
     {"name": pa.string(), "label": pa.int64(), "offset": pa.int64(), "bytes": pa.int64(), "skipped": pa.string()}
@@ -119,8 +120,8 @@ class Packing:
                     raise InterruptedError
                 cell, reason = b"", None
                 try:
-                    cell = encode(pictures.fit(pictures.decode(data), self.plan.size), self.plan)
-                except pictures.Unreadable as error:
+                    cell = encode(decode.centre_square(decode.decode_image(data), self.plan.size), self.plan)
+                except decode.Unreadable as error:
                     reason = str(error)
                 part.write(cell)
                 digest.update(cell)
@@ -135,7 +136,7 @@ class Packing:
             pa.parquet.write_table(page, beside)
         return len(rows) - page["skipped"].null_count
 
-    def check_part(self, job: Job, advance: Advance, stopped: threading.Event) -> tuple[Job, pa.Table, Sums]:
+    def check_part(self, job: Job, advance: Advance, stopped: threading.Event) -> tuple[Job, pa.Table, PixelStats]:
         """Read a finished part again and sum up its pictures.
 
         Raises:
@@ -144,7 +145,7 @@ class Packing:
         page = self.page(job)
         if page is None:
             raise UserError(f"{self.path(job)} was changed after it was packed: the same command packs it anew")
-        sums, digest = Sums(self.plan.size), hashlib.sha256()
+        sums, digest = PixelStats(self.plan.size), hashlib.sha256()
         with self.path(job).open("rb") as part:
             for length in page["bytes"].to_pylist():
                 if stopped.is_set():
@@ -152,7 +153,7 @@ class Packing:
                 cell = bytearray(part.read(length))
                 if cell and job.split == "train":
                     try:
-                        sums.add(pictures.stored(cell, self.plan.size, self.plan.form)[None])
+                        sums.add(decode.decode_stored(cell, self.plan.size, self.plan.form)[None])
                     except (ValueError, RuntimeError):  # no picture any more: without it, the checksum differs
                         break
                 digest.update(cell)
@@ -191,12 +192,12 @@ class Packing:
         Raises:
             UserError: a part is damaged, or a split is left without a picture.
         """
-        pages, parts, sums = {}, {}, Sums(self.plan.size)
+        pages, parts, sums = {}, {}, PixelStats(self.plan.size)
         for job, page, of_part in self.parallel(lambda job, stopped: self.check_part(job, advance, stopped), self.jobs):
             pages[job] = page
             sums += of_part
             head = {key.decode(): value.decode() for key, value in page.schema.metadata.items()}
-            parts[job] = store.Part(self.path(job).name, int(head["bytes"]), head["sha256"])
+            parts[job] = store.Shard(self.path(job).name, int(head["bytes"]), head["sha256"])
         skipped = self.write_skipped(pages)
         for split, count in skipped.items():
             if count == len(self.source.splits[split]):
@@ -216,7 +217,7 @@ class Packing:
             pictures=counts,
             skipped=skipped,
             parts={split: [parts[job] for job in self.jobs if job.split == split] for split in self.source.splits},
-            others=[store.measure(self.root / name) for name in tables],
+            others=[store.measure_shard(self.root / name) for name in tables],
             colors={"vectors": colors.vectors.tolist(), "std": colors.std.tolist()},
         )
         done.write()
@@ -258,4 +259,4 @@ def encode(picture: Tensor, plan: store.Plan) -> bytes:
     """A square, uint8 (size, size, 3), as its store holds it."""
     if plan.quality is None:
         return picture.contiguous().numpy().tobytes()
-    return pictures.encode_jpeg(picture.contiguous(), plan.quality)
+    return decode.encode_jpeg(picture.contiguous(), plan.quality)

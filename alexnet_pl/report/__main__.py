@@ -1,3 +1,3 @@
-from alexnet_pl.report import main
+from alexnet_pl.report.cli import main
 
 main()

@@ -13,9 +13,10 @@ from typing import Any
 
 from scipy.special import stdtrit
 
-from alexnet_pl import paper, runs
+from alexnet_pl.report import paper
 from alexnet_pl.report.compare import Panel
 from alexnet_pl.report.curves import Drawn, Line
+from alexnet_pl.runs.naming import flatten_config
 
 ERRORS = {
     "validation top-1": "val/error",
@@ -103,7 +104,7 @@ def baseline(panel: Panel, claims: list[paper.Claim]) -> Line:
 def fits(arm: dict[str, Any], line: Line) -> bool:
     """Whether a line's runs have the settings of an arm."""
     flat = line.runs[0].flat
-    return all(flat.get(key) == value for key, value in runs.flatten(arm).items() if key != paper.VIEWS)
+    return all(flat.get(key) == value for key, value in flatten_config(arm).items() if key != paper.VIEWS)
 
 
 # ------------------------------------------------------------------------------------------------ beside the paper

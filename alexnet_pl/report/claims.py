@@ -10,14 +10,17 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from alexnet_pl import files, paper, runs
+from alexnet_pl import files
 from alexnet_pl.errors import ConfigError
+from alexnet_pl.report import paper
 from alexnet_pl.report.ablation import Judged, fits, judge, measured, what
 from alexnet_pl.report.compare import Report, collect
 from alexnet_pl.report.curves import spelled
 from alexnet_pl.report.markdown import table
 from alexnet_pl.report.page import VERDICTS, page
 from alexnet_pl.report.tables import finding, points
+from alexnet_pl.runs.naming import parse_overrides
+from alexnet_pl.runs.run import find_runs
 
 
 @dataclass
@@ -134,11 +137,11 @@ def _sweeps(folder: Path) -> set[str]:
     """The named sweeps that a folder's runs are of."""
     asked: Iterable[list[str]] = files.read_json(folder / "sweep.json").values()
     begun = [files.read_json(path).get("overrides", []) for path in folder.glob("*/run.json")]
-    return {name for overrides in [*asked, *begun] if (name := runs.given(overrides).get("sweep"))}
+    return {name for overrides in [*asked, *begun] if (name := parse_overrides(overrides).get("sweep"))}
 
 
 def _folder(path: Path) -> Folder:
-    there = runs.find(path)
+    there = find_runs(path)
     folder = Folder(path, len(there), sum(bool(run.done) for run in there))
     try:
         folder.report = collect(path)

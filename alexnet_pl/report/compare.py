@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import stdev
 
-from alexnet_pl import paper, runs
 from alexnet_pl.errors import ConfigError
+from alexnet_pl.report import paper
 from alexnet_pl.report.curves import Drawn, Line, plus_minus, read
+from alexnet_pl.runs.naming import config_differences, flatten_config, is_bookkeeping
+from alexnet_pl.runs.run import Run, find_runs
 
 # What may differ between the lines of a panel besides the compared and the tuned keys: how long a run goes on.
 LENGTH = ("stop_error", "trainer.max_epochs")
@@ -84,7 +86,7 @@ class Panel:
 class Report:
     folder: Path
     panels: list[Panel]
-    absent: list[runs.Run]  # asked for or begun, but without metrics
+    absent: list[Run]  # asked for or begun, but without metrics
     notes: list[str]  # what the reader should know about the comparison
     claims: list[paper.Claim]  # of the paper, that the folder's sweep is about
 
@@ -97,7 +99,7 @@ class Report:
         return [run for _, line in self.lines for run in line.runs]
 
     @property
-    def incomplete(self) -> list[runs.Run]:
+    def incomplete(self) -> list[Run]:
         """Every run without a done mark or without metrics."""
         return [run.run for run in self.drawn if not run.run.done] + self.absent
 
@@ -115,7 +117,7 @@ def collect(folder: Path, allow: Sequence[str] = ()) -> Report:
     Raises:
         ConfigError: no run, no metrics, or runs that must not be compared.
     """
-    found = {run.folder: (run, read(run)) for run in runs.find(folder)}
+    found = {run.folder: (run, read(run)) for run in find_runs(folder)}
     drawn = [curves for _, curves in found.values() if curves]
     absent = [run for run, curves in found.values() if not curves]
     if not drawn:
@@ -159,7 +161,7 @@ def swept(drawn: list[Drawn]) -> list[str]:
 
 
 def _given(run: Drawn) -> list[str]:
-    return [key for key in run.given if key != "seed" and not runs.bookkeeping(key)]
+    return [key for key in run.given if key != "seed" and not is_bookkeeping(key)]
 
 
 def _name(compare: list[str], run: Drawn, declared: bool) -> str:
@@ -195,8 +197,8 @@ def _refuse(place: str, drawn: list[Drawn], allowed: set[str]) -> None:
 def _varying(drawn: list[Drawn], group: str = "") -> dict[str, list[str]]:
     """The keys in which runs differ, bookkeeping left out, with their values; or those of how the figure is drawn."""
     configs = [run.config[group] if group else run.config for run in drawn]
-    keys = {key for other in configs[1:] for key in runs.differences(configs[0], other)}
-    flat = [runs.flatten(config) for config in configs]
+    keys = {key for other in configs[1:] for key in config_differences(configs[0], other)}
+    flat = [flatten_config(config) for config in configs]
     name = f"{group}." if group else ""
     return {
         name + key: list(dict.fromkeys(str(config.get(key)) for config in flat))
@@ -205,7 +207,7 @@ def _varying(drawn: list[Drawn], group: str = "") -> dict[str, list[str]]:
     }
 
 
-def commit(run: runs.Run) -> str:
+def commit(run: Run) -> str:
     """The commit a run was started from, in nine digits, and whether the checkout had changes beyond it."""
     git = run.identity.get("git", {})
     return (git.get("commit") or "unknown")[:9] + (" + uncommitted changes" if git.get("dirty") else "")

@@ -12,8 +12,9 @@ from functools import cached_property
 from statistics import fmean, stdev
 from typing import Any
 
-from alexnet_pl import runs
 from alexnet_pl.errors import ConfigError
+from alexnet_pl.runs.naming import flatten_config, parse_overrides
+from alexnet_pl.runs.run import Run
 
 METRICS = {
     "running": "error on the training batches as they are trained, each before its update, over windows of pictures; "
@@ -108,7 +109,7 @@ def _averaged(windows: list[tuple[float, float, float]]) -> Curve:
 class Drawn:
     """A run that has metrics."""
 
-    run: runs.Run
+    run: Run
     config: dict[str, Any]
     curves: dict[str, Curve]
     epochs: float  # trained so far
@@ -125,12 +126,12 @@ class Drawn:
 
     @cached_property
     def flat(self) -> dict[str, Any]:
-        return runs.flatten(self.config)
+        return flatten_config(self.config)
 
     @cached_property
     def given(self) -> dict[str, str]:
         """The overrides it was started with."""
-        return runs.given(self.run.identity.get("overrides", []))
+        return parse_overrides(self.run.identity.get("overrides", []))
 
     def value(self, key: str) -> str:
         """A key's value as an override spells it; of a group of keys only what was given for it, else nothing."""
@@ -150,7 +151,7 @@ def spelled(value: Any) -> str:
     return "null" if value is None else str(value)
 
 
-def read(run: runs.Run) -> Drawn | None:
+def read(run: Run) -> Drawn | None:
     """A run's curves, or None where it has no metrics.
 
     Raises:

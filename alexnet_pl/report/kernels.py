@@ -18,7 +18,7 @@ from alexnet_pl import files
 from alexnet_pl.errors import ConfigError
 
 if TYPE_CHECKING:
-    from alexnet_pl.trained import Trained
+    from alexnet_pl.runs.trained import TrainedModel
 
 COLUMNS = 16
 """Most kernels in a row, as in the paper"""
@@ -29,7 +29,7 @@ SPECIALISED = 3.0
 of one net are no independent draws"""
 
 
-def kernels(net: Trained, path: Path | None = None) -> dict[str, float]:
+def kernels(net: TrainedModel, path: Path | None = None) -> dict[str, float]:
     """Draw a net's first kernels, and measure how colourful each tower's are.
 
     Args:

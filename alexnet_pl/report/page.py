@@ -6,7 +6,7 @@ from html import escape
 
 from alexnet_pl.report.compare import Report, commit
 from alexnet_pl.report.curves import EVALUATED, METRICS, MOST, Line
-from alexnet_pl.report.plot import plot
+from alexnet_pl.report.plotly_figure import plot
 from alexnet_pl.report.tables import (
     VERDICT_HEADS,
     Section,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import ceil, floor
 
-from alexnet_pl import paper
+from alexnet_pl.report import paper
 from alexnet_pl.report.ablation import ERRORS, Change, Judged, baseline, change, finished, fits, judge, measured
 from alexnet_pl.report.compare import Panel, Report, commit
 from alexnet_pl.report.curves import METRICS, Line, plus_minus

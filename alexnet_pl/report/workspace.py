@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from alexnet_pl import checks, files, runs
+from alexnet_pl import files
 from alexnet_pl.errors import ConfigError, UserError
+from alexnet_pl.jobs import checks
 from alexnet_pl.report.compare import Report
+from alexnet_pl.runs.naming import flatten_config, run_group
 
 MEDIA = {"kernels": "first-layer kernels", "predictions": "predictions"}
 """Keys under which `logger.attach` logs pictures, and their panels' titles"""
@@ -103,7 +105,7 @@ def build(report: Report, entity: str, project: str) -> Any:
     axes += [column(metric=wr.Config("optim.lr"), log=True), column(metric=wr.SummaryMetric("val/error"))]
     across = wr.ParallelCoordinatesPlot(title="what was varied, and the validation error", columns=axes)
     media: list[Any] = [wr.MediaBrowser(title=title, media_keys=[key]) for key, title in MEDIA.items()]
-    groups = sorted({runs.group(run.config) for run in report.drawn})
+    groups = sorted({run_group(run.config) for run in report.drawn})
     differences, wide = wr.RunComparer(diff_only="split"), ws.SectionLayoutSettings(columns=1, rows=2)
     return ws.Workspace(
         entity=entity,
@@ -126,7 +128,7 @@ def build(report: Report, entity: str, project: str) -> Any:
 def telling(report: Report) -> list[str]:
     """The keys of the configuration that tell the report's lines apart, as few as that takes: the panel, if there are
     several, then those that are compared, then any in which the lines differ."""
-    lines = [runs.flatten(line.runs[0].config) for _, line in report.lines]
+    lines = [flatten_config(line.runs[0].config) for _, line in report.lines]
     compared = [key for panel in report.panels for name in panel.compare for key in (name, f"{name}.name")]
     keys: list[str] = []
 

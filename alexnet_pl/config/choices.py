@@ -1,0 +1,126 @@
+"""The closed sets of values that a configuration chooses from; what each means stands beside its field in config.py."""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from typing import Any
+
+
+class Choice(Enum):
+    """A closed set of values, shown and typed by their names (and by nothing else: a number is no choice)."""
+
+    @staticmethod
+    def _generate_next_value_(name: str, *rest: Any) -> str:
+        return name
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Arch(Choice):
+    alexnet = auto()
+    six_conv = auto()
+    convnet = auto()
+    conv_local = auto()
+
+
+class Activation(Choice):
+    relu = auto()
+    tanh = auto()
+    sigmoid = auto()
+    abs_tanh = auto()
+
+
+class Order(Choice):
+    act_lrn_pool = auto()
+    act_pool_lrn = auto()
+    lrn_act_pool = auto()
+    lrn_pool_act = auto()
+    pool_act_lrn = auto()
+    pool_lrn_act = auto()
+
+
+class Pooling(Choice):
+    overlapping = auto()
+    plain = auto()
+
+
+class Conv1Padding(Choice):
+    right_bottom = auto()
+    symmetric = auto()
+    none = auto()
+
+
+class LrnAlphaConvention(Choice):
+    code = auto()
+    paper = auto()
+
+
+class CompileLrn(Choice):
+    on_gpu = auto()
+    always = auto()
+    never = auto()
+
+
+class Dropout(Choice):
+    none = auto()
+    mask = auto()
+    inverted = auto()
+
+
+class DropoutAt(Choice):
+    outputs = auto()
+    inputs = auto()
+
+
+class Init(Choice):
+    gaussian = auto()
+    fan_in = auto()
+    torch = auto()
+
+
+class ParameterNames(Choice):
+    layers = auto()
+    torchvision = auto()
+
+
+class DataSet(Choice):
+    shapes = auto()
+    cifar10 = auto()
+    imagenet = auto()
+    tiny_imagenet = auto()
+
+
+class ColorNoise(Choice):
+    off = auto()
+    paper = auto()
+    released_2012 = auto()
+
+
+class Rule(Choice):
+    sgd_2012 = auto()
+    sgd = auto()
+
+
+class Schedule(Choice):
+    epochs = auto()
+    shares = auto()
+    plateau = auto()
+
+
+class Scale(Choice):
+    paper = auto()
+    small = auto()
+    smoke = auto()
+
+
+class LoggerName(Choice):
+    wandb = auto()
+    csv = auto()
+    none = auto()
+
+
+class WandbMode(Choice):
+    offline = auto()
+    online = auto()
+    disabled = auto()

@@ -1,0 +1,69 @@
+"""The keys of a configuration: their dotted names, types and meanings, read from the dataclasses of config.py."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import itertools
+from dataclasses import is_dataclass
+from enum import Enum
+from functools import cache
+from typing import Any, get_args, get_origin, get_type_hints
+
+from alexnet_pl.config.schema import Config
+
+
+@cache
+def key_types(schema: type = Config, prefix: str = "") -> dict[str, Any]:
+    """Every dotted key of the schema with its type: {"seed": int, "model.activation": Activation, ...}."""
+    out: dict[str, Any] = {}
+    for name, kind in get_type_hints(schema).items():
+        if isinstance(kind, type) and is_dataclass(kind):
+            out |= key_types(kind, f"{prefix}{name}.")
+        else:
+            out[prefix + name] = kind
+    return out
+
+
+def is_key(key: str) -> bool:
+    """Whether a dotted key exists: a field, or an entry of one that holds a dict, such as model.widths.conv1."""
+    kinds = key_types()
+    return key in kinds or any(key.startswith(f"{k}.") and "dict" in str(kind) for k, kind in kinds.items())
+
+
+def type_words(kind: Any) -> str:
+    """A type as --help shows it: its choices, or its name."""
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return "|".join(kind.__members__)
+    values = get_args(kind)
+    if values and get_origin(kind) is dict:
+        return f"{{NAME: {type_words(values[1])}, ...}}"
+    if values and get_origin(kind) is list:
+        return f"[{type_words(values[0])},...]"
+    return getattr(kind, "__name__", str(kind).replace("typing.", ""))
+
+
+@cache
+def key_docs(schema: type = Config, prefix: str = "") -> dict[str, str]:
+    """Every dotted key with the words below its field in config.py."""
+    (cls,) = ast.parse(inspect.getsource(schema)).body
+    assert isinstance(cls, ast.ClassDef)
+    kinds = get_type_hints(schema)
+    out: dict[str, str] = {}
+    for node, below in itertools.pairwise([*cls.body, ast.Pass()]):
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            name = node.target.id
+            if is_dataclass(kinds[name]):
+                out |= key_docs(kinds[name], f"{prefix}{name}.")
+            elif isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+                out[prefix + name] = str(below.value.value)
+    return out
+
+
+def help_text() -> str:
+    """The keys as a list for --help: name, choices or type, meaning."""
+    lines = []
+    kinds = key_types()
+    for key, text in key_docs().items():
+        lines.append(f"{key}  ({type_words(kinds[key])})\n    {text}")
+    return "\n".join(lines)

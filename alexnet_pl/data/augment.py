@@ -1,0 +1,165 @@
+"""A batch of stored pictures becomes the net's input, on whatever device the batch lies.
+
+Stored pictures are uint8 (N, height, width, 3). Seen as (N, 3, height, width) they are channels-last already, so
+nothing is copied to get the fast layout. Every random choice is drawn per picture from a generator that
+`stream(seed, epoch, step)` makes: a resumed run sees what the uninterrupted one would have seen.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alexnet_pl.config.choices import ColorNoise
+from alexnet_pl.data.pixel_stats import ColorPCA
+
+
+def seed(*numbers: int) -> int:
+    """A seed that depends on all the numbers, such as (seed, epoch, step), and on nothing else."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
+
+
+def stream(*numbers: int) -> torch.Generator:
+    """A CPU generator with the seed of these numbers."""
+    return torch.Generator().manual_seed(seed(*numbers))
+
+
+def resize(images: Tensor, size: int) -> Tensor:
+    """Scale pictures (N, H, W, C), any dtype, to squares of `size` pixels: bilinear, smoothed where they shrink."""
+    if images.shape[1:3] == (size, size):
+        return images
+    from torchvision.transforms.v2 import functional  # a second of a job's start, and most sets need no scaling
+
+    return functional.resize(images.permute(0, 3, 1, 2), [size, size]).permute(0, 2, 3, 1)
+
+
+class CropDraws(NamedTuple):
+    """What chance decides about each of n training pictures; CPU tensors."""
+
+    top: Tensor
+    """int64 (n,): where the square begins, in pixels"""
+    left: Tensor
+    """int64 (n,)"""
+    mirrored: Tensor
+    """bool (n,)"""
+
+
+def draw_crops(n: int, margin: int, flips: bool, generator: torch.Generator, chunk: int = 1) -> CropDraws:
+    """Squares uniform over the margin + 1 places in either direction, and mirrorings with probability one half.
+
+    Args:
+        margin: pixels by which a picture is larger than its square; 32 in 2012, so 33 x 33 places.
+        flips: false mirrors none.
+        chunk: so many pictures in a row share one draw; 32 in the released code, 1 in its successors.
+    """
+    draws = -(-n // chunk)
+    top, left = (torch.randint(margin + 1, (draws,), generator=generator) for _ in range(2))
+    mirrored = torch.rand(draws, generator=generator) < 0.5 if flips else torch.zeros(draws, dtype=torch.bool)
+    return CropDraws(*(each.repeat_interleave(chunk)[:n] for each in (top, left, mirrored)))
+
+
+def crop(images: Tensor, size: int, place: CropDraws) -> Tensor:
+    """A square of `size` pixels from each picture, mirrored left to right where it is said.
+
+    Args:
+        images: (N, H, W, C), any dtype.
+    Returns:
+        (N, size, size, C), same dtype and device.
+    """
+    # on a processor, copying each picture's rows is twenty times as fast as gathering pixels
+    return _copied(images, size, place) if images.device.type == "cpu" else _gathered(images, size, place)
+
+
+def _copied(images: Tensor, size: int, place: CropDraws) -> Tensor:
+    squares = images.new_empty(len(images), size, size, images.shape[3])
+    for image, square, top, left, mirrored in zip(images, squares, *(each.tolist() for each in place), strict=True):
+        part = image[top : top + size, left : left + size]
+        square.copy_(part.permute(2, 0, 1).flip(2).permute(1, 2, 0) if mirrored else part)
+    return squares
+
+
+def _gathered(images: Tensor, size: int, place: CropDraws) -> Tensor:
+    top, left, mirrored = (each.to(images.device, non_blocking=True)[:, None] for each in place)
+    along = torch.arange(size, device=images.device)
+    columns = left + torch.where(mirrored, size - 1 - along, along)
+    picture = torch.arange(len(images), device=images.device)[:, None, None]
+    return images[picture, (top + along)[:, :, None], columns[:, None, :]]
+
+
+def centre_crop(images: Tensor, size: int) -> Tensor:
+    """The centre square of `size` pixels; where the margin is odd, one pixel nearer the top and left."""
+    top, left = (images.shape[-3] - size) // 2, (images.shape[-2] - size) // 2
+    return images[..., top : top + size, left : left + size, :]
+
+
+def ten_views(images: Tensor, size: int) -> Tensor:
+    """The four corner squares and the centre one, then their mirror images (section 4.1).
+
+    Args:
+        images: (N, H, W, C), any dtype.
+    Returns:
+        (N, 10, size, size, C), same dtype: top left, top right, bottom left, bottom right, centre; the same mirrored.
+    """
+    bottom, right = images.shape[1] - size, images.shape[2] - size
+    corners = [images[:, top:, left:][:, :size, :size] for top in (0, bottom) for left in (0, right)]
+    five = torch.stack([*corners, centre_crop(images, size)], 1)
+    return torch.cat([five, five.flip(3)], 1)
+
+
+def color_noise(kind: ColorNoise, n: int, colors: ColorPCA, generator: torch.Generator) -> tuple[Tensor, float]:
+    """The colour that is added to each of n pictures, and what the sum is divided by (section 4.1).
+
+    With e_k and l_k the eigenvectors and eigenvalues of the colours' covariance, in units of 0..255, and a_k normal of
+    standard deviation 0.1, drawn for each picture and component:
+
+        paper: sum of e_k a_k l_k / 255. Its formula takes the eigenvalues, which makes sense for pixels of 0..1 only:
+            for 0..255 the noise would be of 1,500 grey levels. On ImageNet 5.8, 0.5 and 0.15 grey levels.
+        released_2012: sum of e_k a_k sqrt(l_k), then all is divided by 1.1. On ImageNet 12, 3.7 and 2.0 grey levels.
+
+    Returns:
+        float32 (n, 3) in grey levels, and the divisor.
+    """
+    multiples = 0.1 * torch.randn(n, 3, generator=generator, dtype=torch.float64)
+    strength = colors.std**2 / 255 if kind is ColorNoise.paper else colors.std
+    shift = (multiples * strength) @ colors.vectors
+    return shift.float(), 1.0 if kind is ColorNoise.paper else 1.1
+
+
+def to_input(images: Tensor, mean: Tensor, scale: float, shift: Tensor | None = None) -> Tensor:
+    """Subtract the mean image, add colours, divide by the scale.
+
+    Args:
+        images: uint8 (N, H, W, 3).
+        mean: float32 (H, W, 3), in 0..255 units: the central part of the mean image, whatever the crop, as in 2012.
+        scale: 1 keeps the 2012 range of about -128..128.
+        shift: float32 (N, 3), a colour for each picture.
+    Returns:
+        float32 (N, 3, H, W), channels-last in memory.
+    """
+    n, height, width, _ = images.shape
+    x = images.reshape(n, height, width * 3).float()  # rows of pixels: adding threes is slow on CPUs
+    x -= mean.reshape(height, width * 3)
+    if shift is not None:
+        x += shift.to(x.device, non_blocking=True).repeat(1, width)[:, None]
+    if scale != 1:
+        x /= scale
+    return x.view(n, height, width, 3).permute(0, 3, 1, 2)
+
+
+def evaluation_input(images: Tensor, mean: Tensor, picture_size: int, scale: float, views: int = 1) -> Tensor:
+    """Pictures as evaluation sees them: the centre square, or ten views side by side (section 4.1).
+
+    Args:
+        images: uint8 (N, S, S, 3), scaled to squares of `picture_size` pixels first.
+        mean, scale: as `to_input` takes them; the squares are as large as the mean image.
+        views: 1 or 10.
+    Returns:
+        float32 (N * views, 3, H, W).
+    """
+    images = resize(images, picture_size)
+    size = mean.shape[0]
+    squares = centre_crop(images, size) if views == 1 else ten_views(images, size).flatten(0, 1)
+    return to_input(squares, mean, scale)

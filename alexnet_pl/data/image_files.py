@@ -1,0 +1,120 @@
+"""Which pictures are meant, and their squares: files, folders, patterns, standard input, or a packed store.
+
+A gallery has `names`, `labels` and `read(numbers)`, which yields the pictures that can be read, each with its number.
+"""
+
+from __future__ import annotations
+
+import glob
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from alexnet_pl import cpu
+from alexnet_pl.data import decode, store
+from alexnet_pl.data.loader import PackedDataset
+from alexnet_pl.data.sources import base, folders
+from alexnet_pl.errors import ConfigError
+
+STDIN = "-"
+Warn = Callable[[str], None]
+"""Takes a sentence about a picture that is left out"""
+
+
+def find_images(words: Sequence[str], tell: Warn) -> list[str]:
+    """The picture files that the words of a command name, in their order, each once.
+
+    A word is a file, whatever it is called; a folder, which stands for the pictures in and below it; a pattern such as
+    "photographs/*/0*.png" (`**` goes into folders); or "-", one picture's bytes from standard input.
+    """
+    found: list[str] = []
+    for word in words:
+        path = Path(word).expanduser()
+        if word == STDIN or path.is_file():
+            found.append(word if word == STDIN else str(path))
+        elif path.is_dir():
+            found += _inside(path, tell)
+        elif glob.has_magic(word):
+            matches = sorted(glob.glob(str(path), recursive=True))
+            if not matches:
+                tell(f"no file matches {word}")
+            for match in matches:
+                found += _inside(Path(match), tell) if Path(match).is_dir() else [match]
+        else:
+            tell(f"there is no picture {word}")
+    return list(dict.fromkeys(found))
+
+
+def _inside(folder: Path, tell: Warn) -> list[str]:
+    try:
+        names = folders.image_names(folder)
+    except ConfigError as error:
+        tell(str(error))
+        return []
+    if not names:
+        tell(f"{folder} holds no pictures (files named {', '.join(base.SUFFIXES)})")
+    return [str(folder / name) for name in names]
+
+
+class ImageFiles:
+    """Picture files; of a folder that is named as a class, a picture's label is that class.
+
+    Args:
+        names: as `find` gives them.
+        size: side of the squares in pixels.
+        tell: hears of each file that gives no picture.
+    """
+
+    def __init__(self, names: Sequence[str], size: int, tell: Warn) -> None:
+        self.names, self.size, self.tell = names, size, tell
+        self.labels = [Path(name).absolute().parent.name for name in names]
+
+    def read(self, numbers: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
+        """Number and uint8 (size, size, 3) of each of these pictures that can be read."""
+        with ThreadPoolExecutor(min(16, cpu.count())) as pool:
+            for number, square in zip(numbers, pool.map(self._square, numbers), strict=True):
+                if isinstance(square, str):
+                    self.tell(square)
+                else:
+                    yield number, square
+
+    def _square(self, number: int) -> Tensor | str:
+        name = self.names[number]
+        try:
+            data = sys.stdin.buffer.read() if name == STDIN else Path(name).read_bytes()
+            return decode.centre_square(decode.decode_image(data), self.size)
+        except decode.Unreadable as error:
+            return f"{'standard input' if name == STDIN else name} gives no picture: {error}"
+        except OSError as error:
+            return f"{name} cannot be read: {error.strerror or error}"
+
+
+class StoreImages:
+    """The training pictures of a packed store.
+
+    Raises:
+        ConfigError: it is not finished, or damaged.
+    """
+
+    def __init__(self, root: Path) -> None:
+        found = store.require(root)
+        self.pictures = PackedDataset(found, "train")
+        self.names: Sequence[str] = found.index("train")["name"].to_pylist()
+        self.labels = [found.classes[label] for label in self.pictures.labels.tolist()]
+
+    def read(self, numbers: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
+        """Number and uint8 (S, S, 3) of each of these pictures, S as they were packed."""
+        yield from zip(numbers, self.pictures.read(torch.tensor(numbers)), strict=True)
+
+
+def image_batches(gallery: ImageFiles | StoreImages, size: int = 64) -> Iterator[tuple[list[int], Tensor]]:
+    """All pictures of a gallery that can be read: their numbers, and uint8 (n, S, S, 3) with n up to `size`."""
+    for start in range(0, len(gallery.names), size):
+        read = list(gallery.read(range(start, min(start + size, len(gallery.names)))))
+        if read:
+            numbers, squares = zip(*read, strict=True)
+            yield list(numbers), torch.stack(squares)

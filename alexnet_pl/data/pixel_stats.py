@@ -1,0 +1,64 @@
+"""The mean image and the colours' covariance of a set of pictures, from exact sums.
+
+Whatever the order in which pictures are added, and in however many parts, the same pictures give the same bits.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+BLOCK = 64
+"""Pictures that are widened at a time, to keep what lies between small"""
+
+
+class ColorPCA(NamedTuple):
+    """The principal components of the colours of all pixels, in units of 0..255 (section 4.1)."""
+
+    vectors: Tensor
+    """float64 (3, 3): a row for each component, its direction in R, G, B, of length 1, its largest entry positive"""
+    std: Tensor
+    """float64 (3,): the standard deviation along each, falling; squared, these are the covariance's eigenvalues"""
+
+
+class PixelStats:
+    """Sums over uint8 pictures (N, S, S, 3): of each pixel, and of the products of two colours in one pixel."""
+
+    def __init__(self, size: int) -> None:
+        self.count = 0
+        self.pixels = torch.zeros(size, size, 3, dtype=torch.int64)
+        self.products = torch.zeros(3, 3, dtype=torch.int64)
+
+    def add(self, images: Tensor) -> None:
+        """Add uint8 (n, S, S, 3), on any device."""
+        for block in images.split(BLOCK):
+            pixels = block.reshape(-1, 3).double()
+            # Whole numbers are exact in float64 up to 2**53; a block stays below it up to 46,000 pixels a side.
+            self.products += (pixels.T @ pixels).to("cpu", torch.int64)
+            self.pixels += block.sum(0, dtype=torch.int64).cpu()
+            self.count += len(block)
+
+    def __iadd__(self, other: PixelStats) -> PixelStats:
+        self.count += other.count
+        self.pixels += other.pixels
+        self.products += other.products
+        return self
+
+    def mean_image(self) -> Tensor:
+        """float64 (S, S, 3), in 0..255."""
+        return self.pixels.double() / self.count
+
+    def covariance(self) -> Tensor:
+        """float64 (3, 3): of R, G and B over all pixels of all pictures."""
+        pixels = self.count * self.pixels[..., 0].numel()
+        mean = self.pixels.sum((0, 1)).double() / pixels
+        return self.products.double() / pixels - mean[:, None] * mean
+
+    def colors(self) -> ColorPCA:
+        """The principal components of that covariance."""
+        values, vectors = torch.linalg.eigh(self.covariance())  # rising, a column for each
+        vectors = vectors.T.flip(0)
+        largest = vectors.gather(1, vectors.abs().argmax(1, keepdim=True))
+        return ColorPCA(vectors * largest.sign(), values.flip(0).clamp(min=0).sqrt())

@@ -1,0 +1,127 @@
+"""What a source is: splits of pictures that are read by number, and the classes their labels count."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from alexnet_pl.errors import ConfigError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm")
+DAMAGE: tuple[type[Exception], ...] = (OSError, ValueError, LookupError, EOFError)
+DAMAGE += (tarfile.TarError, zipfile.BadZipFile, zlib.error)
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Pictures in a fixed order; only their names, labels and places are held.
+
+    Attributes:
+        names: what each picture is called, unique within the split.
+        labels: int64 (N,), indices into the source's classes.
+        places: (N, ...), where each picture is, in terms that `fetch` knows.
+        fetch: yields the bytes at some of the places, in their order; safe to call from many threads at once.
+    """
+
+    names: Sequence[str]
+    labels: np.ndarray
+    places: np.ndarray
+    fetch: Callable[[np.ndarray], Iterator[bytes]]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def read(self, start: int, stop: int) -> Iterator[bytes]:
+        """The files' bytes of pictures start to stop - 1, one at a time, from any thread.
+
+        Raises:
+            ConfigError: the file that holds a picture cannot be read, names the file.
+        """
+        return self.fetch(self.places[start:stop])
+
+    def part(self, chosen: np.ndarray) -> Split:
+        """The split of some of its pictures, by their numbers."""
+        return Split([self.names[i] for i in chosen], self.labels[chosen], self.places[chosen], self.fetch)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where pictures come from.
+
+    Attributes:
+        kind: the layout's name.
+        classes: the classes' names in label order.
+        splits: "train" always, "val" where there is one.
+    """
+
+    kind: str
+    classes: list[str]
+    splits: dict[str, Split]
+
+    def describe(self) -> str:
+        """One line: what was found."""
+        counts = [f"{len(split):,} {name}" for name, split in self.splits.items()]
+        if "val" not in self.splits:
+            counts.append("no val")
+        return ", ".join([f"found: {self.kind}", f"{len(self.classes)} classes", *counts])
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file's name, without folders, is that of a picture: by its suffix, and not hidden."""
+    return not name.startswith(".") and name.lower().endswith(SUFFIXES)
+
+
+def objects(items: Sequence[str]) -> np.ndarray:
+    """Strings as an array that can be indexed by numbers: object (N,)."""
+    return np.array(items, dtype=object)
+
+
+def labels_of(words: Iterable[str], classes: list[str], where: Path) -> np.ndarray:
+    """int64 (N,): the label of each class name; ConfigError for a name that is no class."""
+    index = {name: label for label, name in enumerate(classes)}
+    try:
+        return np.array([index[word] for word in words], dtype=np.int64)
+    except KeyError as error:
+        raise ConfigError(
+            f"{where} has class {error.args[0]}, which the training pictures lack: "
+            f"add it to them or remove it; their classes are {_few(classes)}"
+        ) from error
+
+
+def match_classes(names: Sequence[str], truth: dict[str, str], where: Path) -> list[str]:
+    """The class name of each picture, by a table that must tell of these pictures and of no other."""
+    if odd := sorted(set(names) ^ truth.keys()):
+        lack = f"{where} does not tell the class of" if odd[0] in names else f"{where} tells the class of a missing"
+        more = f" (and {len(odd) - 1} more)" if len(odd) > 1 else ""
+        raise ConfigError(f"{lack} picture {odd[0]}{more}: both must be whole, and of the same set")
+    return [truth[name] for name in names]
+
+
+def first_names(folder: Path) -> str:
+    """The first visible names in a folder, for an error."""
+    with reading(folder):
+        return _few(sorted(name for name in os.listdir(folder) if not name.startswith(".")))
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:5] + ["…"] * (len(names) > 5)) or "nothing"
+
+
+@contextmanager
+def reading(path: Path, *more: type[Exception]) -> Iterator[None]:
+    """What cannot be opened, is damaged or cut short is a ConfigError that names it; `more` are a reader's errors."""
+    try:
+        yield
+    except (*DAMAGE, *more) as error:
+        if isinstance(error, OSError) and error.strerror:
+            raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+        said = str(error).strip().split("\n")[0][:160] or type(error).__name__
+        raise ConfigError(f"{path} is damaged or cut short ({said}): copy or download it again") from error

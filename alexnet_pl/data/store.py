@@ -1,0 +1,219 @@
+"""A packed store: pictures decoded, scaled and cropped once, in a few large files.
+
+    STORE/
+        plan.json          what is packed, from which source, and how; written first
+        train-00000.raw    the pictures of the source's first 4,096 files, one after the other; or .jpegs
+        train.parquet      for each picture: name, label, part, offset, bytes
+        val-00000.raw, val.parquet
+        mean.npy           the mean image of train, float64 (size, size, 3), RGB of 0..255
+        skipped.csv        which files gave no picture, and why
+        store.json         the done mark: counts, class names, checksums, the colours' principal components
+        journal/           only while packing: what each finished part holds
+
+`prepare/` writes it, `loader.py` reads its pictures. This file imports no torch, so that a configuration is checked
+against a store before anything heavy is loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alexnet_pl import files
+from alexnet_pl.errors import ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+FILES_PER_SHARD = 4096
+"""Files of the source in a part: few enough parts to hold all open, small enough that little is lost by a stop."""
+VERSION = 1
+
+
+@dataclass
+class Plan:
+    """What is packed and how; a stopped packing is only continued by the same plan."""
+
+    source: str
+    """its layout and counts, in one line"""
+    fingerprint: str
+    """of the source's classes, names, labels, and some of its pictures"""
+    size: int
+    """side of the stored squares in pixels"""
+    form: str
+    """raw: uint8 (size, size, 3), nothing lost; jpeg: about an eighth of the bytes, at a fraction of the speed"""
+    quality: int | None
+    """of the JPEGs"""
+    part: int = field(default_factory=lambda: FILES_PER_SHARD)
+    """files of the source in a part"""
+    version: int = VERSION
+    """of this layout"""
+
+    @property
+    def identity(self) -> str:
+        """What tells this store from others, wherever it lies."""
+        return f"{self.fingerprint}-{self.size}-{self.form}{self.quality or ''}"
+
+    def file(self, split: str, number: int) -> str:
+        """The name of a part."""
+        return f"{split}-{number:05d}.{'raw' if self.form == 'raw' else 'jpegs'}"
+
+
+@dataclass
+class Shard:
+    """A finished file, as the journal and store.json know it."""
+
+    file: str
+    bytes: int
+    sha256: str
+
+
+@dataclass
+class Store:
+    """A finished store."""
+
+    root: Path
+    plan: Plan
+    classes: list[str]
+    """names in the order of the labels"""
+    pictures: dict[str, int]
+    """split -> how many"""
+    skipped: dict[str, int]
+    """split -> how many files gave none"""
+    parts: dict[str, list[Shard]]
+    """split -> its files"""
+    others: list[Shard]
+    """mean.npy and the indices"""
+    colors: dict[str, list[Any]]
+    """vectors (3, 3), a row each, and std (3), of train, as statistics.Colors has them"""
+
+    def summary(self) -> str:
+        """What it holds, in one line."""
+        counts = [f"{count:,} {split}" for split, count in self.pictures.items()]
+        skipped = sum(self.skipped.values())
+        said = [f"{skipped:,} skipped (skipped.csv)"] if skipped else []
+        return ", ".join(
+            [f"{self.plan.size}x{self.plan.size} {self.plan.form}", f"{len(self.classes)} classes", *counts, *said]
+        )
+
+    def index(self, split: str) -> pa.Table:
+        """Per picture its name, label, part, offset and bytes."""
+        import pyarrow.parquet
+
+        return pyarrow.parquet.read_table(self.root / f"{split}.parquet")
+
+    def mean(self) -> np.ndarray:
+        """float64 (size, size, 3)."""
+        import numpy as np
+
+        return np.load(self.root / "mean.npy")
+
+    def write(self) -> None:
+        """Set the done mark."""
+        plain = asdict(self)
+        del plain["root"]
+        files.write(self.root / "store.json", json.dumps(plain, indent=1))
+
+    def check_files(self, split: str) -> None:
+        """Raise ConfigError where a part is missing or cut short, or an index or the mean image is damaged; what the
+        parts hold is for `prepare --verify` to check.
+        """
+        for part in self.parts[split]:
+            self.check_size(part)
+        for part in self.others:
+            self.compare(part)
+
+    def check_size(self, part: Shard) -> None:
+        """Raise ConfigError where a file is missing or cut short."""
+        path = self.root / part.file
+        found = path.stat().st_size if path.is_file() else -1
+        if found != part.bytes:
+            what = "is missing" if found < 0 else f"has {found:,} bytes instead of {part.bytes:,}"
+            raise ConfigError(f"{path} {what}: copy the store again, or remove it and prepare it anew")
+
+    def compare(self, part: Shard) -> None:
+        """Raise ConfigError where a file is not the one that was written, by its size and its checksum."""
+        self.check_size(part)
+        if measure_shard(self.root / part.file) != part:
+            path = self.root / part.file
+            raise ConfigError(f"{path} is damaged: copy the store again, or remove it and prepare it anew")
+
+
+def read_plan(root: Path) -> Plan | None:
+    """The plan of a store that is being packed or is done; None where there is none.
+
+    Raises:
+        ConfigError: plan.json is damaged, or of another version of this package.
+    """
+    plain = files.read_json(root / "plan.json")
+    with _known(root / "plan.json"):
+        return Plan(**plain) if plain else None
+
+
+def read(root: Path) -> Store | None:
+    """The finished store in a folder; None where there is none.
+
+    Raises:
+        ConfigError: store.json is damaged, or of another version of this package.
+    """
+    plain = files.read_json(root / "store.json")
+    if not plain:
+        return None
+    with _known(root / "store.json"):
+        if (version := plain["plan"]["version"]) != VERSION:
+            raise ConfigError(f"{root} is a store of version {version}, not {VERSION}: prepare it anew")
+        plain["plan"] = Plan(**plain["plan"])
+        plain["parts"] = {split: [Shard(**part) for part in parts] for split, parts in plain["parts"].items()}
+        plain["others"] = [Shard(**part) for part in plain["others"]]
+        return Store(root, **plain)
+
+
+@contextmanager
+def _known(path: Path) -> Iterator[None]:
+    """Raise ConfigError where a file has other keys than this package writes."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"{path} is damaged, or of another version of this package: remove {path.parent} and prepare it anew"
+        ) from error
+
+
+def require(root: Path) -> Store:
+    """As `read`, where there must be one.
+
+    Raises:
+        ConfigError: there is none, or only one that is not finished.
+    """
+    store = read(root)
+    if store:
+        return store
+    if (root / "plan.json").is_file():
+        raise ConfigError(f"the store in data.root={root} is not finished: run its prepare command again to continue")
+    found = "is no folder" if not root.is_dir() else "is no packed store"
+    raise ConfigError(
+        f"data.root={root} {found}: make one with python -m alexnet_pl.prepare SOURCE {root}, once, and give that"
+    )
+
+
+def measure_shard(path: Path) -> Shard:
+    """A finished file with its size and checksum."""
+    with path.open("rb") as file:
+        return Shard(path.name, path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
+
+
+def read_at(descriptor: int, offset: int, buffer: memoryview) -> None:
+    """Fill a buffer from an open file, from any thread.
+
+    Raises:
+        OSError: the file ends before.
+    """
+    if os.preadv(descriptor, [buffer], offset) != len(buffer):
+        raise OSError(f"it ends before byte {offset + len(buffer):,}")

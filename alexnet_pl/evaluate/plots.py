@@ -1,0 +1,120 @@
+"""Two pictures of an evaluation: which classes are taken for which, and whether probabilities keep their word."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alexnet_pl.evaluate.predictions import BINS, Predictions, by_class, calibration, confused_pairs, confusion
+from alexnet_pl.files import beside
+
+MATRIX = 40
+"""Up to so many classes the confusions are a matrix, above it the most frequent pairs"""
+PAIRS = 25
+BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#555555"  # Okabe and Ito's colours, which colour-blind readers tell apart
+
+
+def draw_confusion(found: Predictions, classes: list[str], title: str, path: Path) -> None:
+    """Write the PNG: a matrix, each row a right class, or bars of the pairs that are confused most often."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    names = [_short(name) for name in classes]
+    with matplotlib.rc_context({"text.parse_math": False, "font.size": 10}):  # a $ in a name is a $
+        if len(classes) <= MATRIX:
+            side = 3.4 + 0.34 * max(len(classes), 8)
+            figure = Figure(figsize=(side + 1, side), dpi=150, layout="constrained")
+            _matrix(figure, confusion(found, len(classes)), names)
+        else:
+            pairs = confused_pairs(found)[:PAIRS]
+            figure = Figure(figsize=(9, 1.4 + 0.27 * max(len(pairs), 3)), dpi=150, layout="constrained")
+            _bars(figure.subplots(), pairs, by_class(found, len(classes))[0], names)
+        _save(figure, title, path)
+
+
+def _matrix(figure: Any, counts: np.ndarray, names: list[str]) -> None:
+    axes = figure.subplots()
+    shares = counts / counts.sum(1, keepdims=True).clip(1)
+    shown = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    ticks = range(len(names))
+    axes.set_xticks(ticks, names, rotation=90 if len(names) > 12 else 40, ha="center" if len(names) > 12 else "right",
+                    rotation_mode="default" if len(names) > 12 else "anchor")  # fmt: skip
+    axes.set_yticks(ticks, names)
+    axes.tick_params(labelsize=9, length=0)
+    axes.set(xlabel="predicted class", ylabel="right class")
+    axes.spines[:].set_visible(False)
+    if len(names) <= 20:
+        for row, column in zip(*counts.nonzero(), strict=True):
+            ink = "white" if shares[row, column] > 0.55 else "black"
+            axes.text(column, row, f"{counts[row, column]:,}", ha="center", va="center", fontsize=8, color=ink)
+    bar = figure.colorbar(shown, ax=axes, fraction=0.045, pad=0.02)
+    bar.ax.yaxis.set_major_formatter(_percent)
+    bar.set_label("share of the right class's pictures")
+
+
+def _bars(axes: Any, pairs: list[tuple[int, int, int]], pictures: np.ndarray, names: list[str]) -> None:
+    if not pairs:
+        axes.text(0.5, 0.5, "no picture is taken for another class", ha="center", va="center")
+        axes.set_axis_off()
+        return
+    counts = [count for *_, count in pairs]
+    axes.barh(range(len(pairs)), counts, color=BLUE, height=0.72)
+    for place, (right, _, count) in enumerate(pairs):
+        said = f" {count:,} of {pictures[right]:,}"
+        axes.text(count, place, said, va="center", fontsize=8, color=GREY)
+    axes.set_yticks(range(len(pairs)), [f"{names[right]} → {names[taken]}" for right, taken, _ in pairs], fontsize=9)
+    axes.invert_yaxis()
+    axes.margins(y=0.01)
+    axes.set(xlim=(0, 1.15 * max(counts)), xlabel="pictures of the first class that are taken for the second")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def draw_calibration(found: Predictions, title: str, path: Path) -> None:
+    """Write the PNG: the share of right answers in each bin of confidence, against what the net claimed."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    bins = calibration(found)
+    left, width = np.arange(BINS) / BINS, 1 / BINS
+    filled = bins.pictures > 0
+    with matplotlib.rc_context({"text.parse_math": False, "font.size": 10}):
+        figure = Figure(figsize=(5.6, 6.4), dpi=150, layout="constrained")
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+        upper.bar(left[filled], bins.accuracy[filled], width, align="edge", color=BLUE, edgecolor="white",
+                  label="right answers")  # fmt: skip
+        upper.plot(bins.confidence[filled], bins.confidence[filled], "o", color=ORANGE, markersize=5,
+                   label="mean probability")  # fmt: skip
+        upper.vlines(bins.confidence[filled], bins.accuracy[filled], bins.confidence[filled], color=ORANGE, linewidth=1)
+        upper.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=(0, (6, 4)))
+        upper.set_title(f"expected calibration error {100 * bins.error:.2f} %", fontsize=10, weight="bold")
+        upper.legend(frameon=False, loc="upper left")
+        upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="share of right answers")
+        upper.yaxis.set_major_formatter(_percent)
+        lower.bar(left, bins.pictures / bins.pictures.sum(), width, align="edge", color=GREY, edgecolor="white")
+        lower.set(xlabel="probability of the predicted class", ylabel="share of pictures")
+        for formatted in (lower.xaxis, lower.yaxis):
+            formatted.set_major_formatter(_percent)
+        for axes in (upper, lower):
+            axes.spines[["top", "right"]].set_visible(False)
+        _save(figure, title, path)
+
+
+def _short(name: str) -> str:
+    """The first of a class's names, cut where it is long."""
+    first = name.split(",")[0]
+    return first if len(first) <= 26 else f"{first[:25]}…"
+
+
+def _percent(value: float, _: int | None = None) -> str:
+    return f"{100 * value:.0f} %"
+
+
+def _save(figure: Any, title: str, path: Path) -> None:
+    wide = int(12 * figure.get_figwidth())
+    figure.suptitle("\n".join(textwrap.wrap(title, wide)), fontsize=10)
+    with beside(path) as part:
+        figure.savefig(part, format="png")

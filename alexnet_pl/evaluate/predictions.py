@@ -1,0 +1,129 @@
+"""What nets answer to pictures, and how good that is: averages, errors, calibration, confusions.
+
+Averages are taken of log-probabilities in float64: what is unlikely keeps its rank, where a softmax in float32 would
+make many classes an equal 0.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+TOP = 5
+"""Likeliest classes that are kept of each picture"""
+BINS = 15
+"""Of confidence, equally wide"""
+
+
+def average(logits: Tensor, by: str) -> Tensor:
+    """What several looks at each picture say together: views, nets, or views by nets.
+
+    Args:
+        logits: (n, looks, classes).
+        by: probabilities, as in 2012, or logits.
+    Returns:
+        Log-probabilities, float64 (n, classes), on the processor.
+    """
+    looks = logits.cpu().double()  # not every device has float64
+    if by == "logits":
+        return looks.mean(1).log_softmax(1)
+    return looks.log_softmax(2).logsumexp(1) - math.log(looks.shape[1])
+
+
+class Predictions(NamedTuple):
+    """What is kept of the answers to n pictures: all but the probabilities of unlikely classes."""
+
+    labels: np.ndarray
+    """int64 (n,)"""
+    rank: np.ndarray
+    """int64 (n,): place of the right class, 1 is the likeliest; of equals the first counts as likelier"""
+    right: np.ndarray
+    """float64 (n,): log-probability of the right class"""
+    top: np.ndarray
+    """int64 (n, 5): the likeliest classes, fewer where there are fewer"""
+    probability: np.ndarray
+    """float64 (n, 5): theirs"""
+
+    @property
+    def predicted(self) -> np.ndarray:
+        return self.top[:, 0]
+
+    @property
+    def correct(self) -> np.ndarray:
+        return self.rank == 1
+
+    @property
+    def confidence(self) -> np.ndarray:
+        return self.probability[:, 0]
+
+
+def make_predictions(scores: Tensor, labels: Tensor) -> Predictions:
+    """From log-probabilities (n, classes) and labels (n,)."""
+    labels = labels.cpu()
+    order = scores.sort(dim=1, descending=True, stable=True)
+    rank = 1 + (order.indices == labels[:, None]).int().argmax(1)
+    right = scores.gather(1, labels[:, None])[:, 0]
+    top = order.indices[:, :TOP].clone(), order.values[:, :TOP].exp()  # a view would keep all the rest
+    return Predictions(*(each.numpy() for each in (labels, rank, right, *top)))
+
+
+def concatenate(batches: list[Predictions]) -> Predictions:
+    return Predictions(*map(np.concatenate, zip(*batches, strict=True)))
+
+
+class Calibration(NamedTuple):
+    """Pictures by the probability of the predicted class, in bins above i / 15, up to and including (i + 1) / 15."""
+
+    pictures: np.ndarray
+    """int64 (bins,)"""
+    confidence: np.ndarray
+    """float64 (bins,): mean probability; 0 in an empty bin"""
+    accuracy: np.ndarray
+    """float64 (bins,): share of right answers; 0 in an empty bin"""
+
+    @property
+    def error(self) -> float:
+        """The expected calibration error (Guo et al., 2017)."""
+        return float((self.pictures * abs(self.accuracy - self.confidence)).sum() / self.pictures.sum())
+
+
+def calibration(found: Predictions) -> Calibration:
+    edges = np.linspace(0, 1, BINS + 1)
+    place = np.digitize(found.confidence, edges[1:-1], right=True)
+    count = np.bincount(place, minlength=BINS)
+    confidence, accuracy = (
+        np.bincount(place, weights, BINS) / count.clip(1) for weights in (found.confidence, found.correct)
+    )
+    return Calibration(count, confidence, accuracy)
+
+
+def summary(found: Predictions) -> dict[str, float]:
+    """Errors as shares between 0 and 1; nll is the mean of -log(probability of the right class)."""
+    return {
+        "error": float(np.mean(found.rank > 1)),
+        "top5_error": float(np.mean(found.rank > TOP)),
+        "nll": float(-found.right.mean()),
+        "calibration_error": calibration(found).error,
+    }
+
+
+def by_class(found: Predictions, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """For each class its pictures, and how many of them were answered rightly: int64 (classes,)."""
+    right = found.labels[found.correct]
+    return np.bincount(found.labels, minlength=classes), np.bincount(right, minlength=classes)
+
+
+def confusion(found: Predictions, classes: int) -> np.ndarray:
+    """int64 (classes, classes): pictures by right class (row) and predicted class (column)."""
+    return np.bincount(found.labels * classes + found.predicted, minlength=classes**2).reshape(classes, classes)
+
+
+def confused_pairs(found: Predictions) -> list[tuple[int, int, int]]:
+    """Right class, predicted class and pictures of each pair that was confused, the most frequent first."""
+    wrong = ~found.correct
+    pairs, counts = np.unique(np.stack([found.labels, found.predicted])[:, wrong], axis=1, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    return [(int(pairs[0, i]), int(pairs[1, i]), int(counts[i])) for i in order]

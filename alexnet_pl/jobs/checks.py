@@ -1,0 +1,274 @@
+"""What is refused before any work: unknown keys, wrong types, combinations that cannot run.
+
+Each mistake becomes a `ConfigError`, one sentence that names the key and, where there is one, the nearest valid choice.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterator
+from enum import Enum
+from itertools import chain
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from alexnet_pl.config.choices import ColorNoise, DataSet, LoggerName, Schedule, WandbMode
+from alexnet_pl.config.keys import is_key, key_types, type_words
+from alexnet_pl.config.schema import Config, Data, Model, from_dict
+from alexnet_pl.data import store
+from alexnet_pl.errors import ConfigError, nearest
+from alexnet_pl.model.specs import layer_specs
+from alexnet_pl.parallel import layouts
+
+
+def check(cfg: DictConfig, to_run: bool = True, here: bool = True) -> Config:
+    """Turn a composed configuration into a `Config`.
+
+    Args:
+        to_run: false asks for no data and no key.
+        here: false asks for no devices, as another machine has them.
+    Raises:
+        ConfigError: an unknown key (also one added with +), a wrong type, a missing value, or a combination that
+            cannot run. Nothing has been written and no work done by then.
+    """
+    for key in _leaves(OmegaConf.to_container(cfg, resolve=False)):
+        if not is_key(key):
+            raise ConfigError(unknown(key))
+    try:
+        plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+        assert isinstance(plain, dict)
+        run = from_dict({str(key): value for key, value in plain.items()})
+    except OmegaConfBaseException as error:
+        if isinstance(error.__cause__, ConfigError):  # a resolver's own, about what it read
+            raise error.__cause__ from None
+        raise ConfigError(explain(error)) from error
+    for sentence in chain(
+        _rules(run),
+        _machine_rules(run) if to_run else (),
+        layouts.device_rules(run.trainer) if to_run and here else (),
+    ):
+        raise ConfigError(sentence)
+    return run
+
+
+def explain(error: OmegaConfBaseException) -> str:
+    """OmegaConf's several lines about one key as one sentence."""
+    key = error.full_key or str(error.key or "")
+    kind = key_types().get(key) or key_types().get(key.rpartition(".")[0])  # or an entry of a dict
+    choices = next((k for k in (kind, *get_args(kind)) if isinstance(k, type) and issubclass(k, Enum)), None)
+    said = str(error.msg or error).split("\n")[0]
+    quoted = re.search(r"^Value (\S+) \(|'(.*?)'", said)
+    value = quoted[quoted.lastindex or 0].strip("'") if quoted else ""
+    if value.startswith("${oc.env:"):
+        variable = value.removeprefix("${oc.env:").split(",")[0].rstrip("}")
+        value = f"{os.environ.get(variable, '')} (from the environment variable {variable})"
+    if "issing mandatory value" in said:
+        return f"{key} has no value: give one with {key}=..."
+    if choices and value:
+        return f"{key}={value} is not a choice: {nearest(value, list(choices.__members__))}"
+    if "is not Optional" in said or "Cannot assign" in said:
+        return f"{key} takes {type_words(kind)}: {said}"
+    if "not in" in said and key:
+        return unknown(key)
+    if "is not a ListConfig" in said:
+        return f"{key} takes a list: {key}=[...,...], or {key}=[] for none"
+    if "could not be converted to" in said:
+        return f"{key}={value} is not of type {said.split()[-1].lower()}"
+    return f"{key}: {said}" if key and key not in said else said
+
+
+def unknown(key: str) -> str:
+    """The sentence about a key that does not exist."""
+    group, dot, _ = key.partition(".")
+    groups = list(get_type_hints(Config))
+    near = (
+        nearest(group, groups) if group not in groups else nearest(key, [k for k in key_types() if "." in k or not dot])
+    )
+    return f"{key} is not a key of the configuration: {near}"
+
+
+def _leaves(node: Any, prefix: str = "") -> list[str]:
+    if not isinstance(node, dict):
+        return [prefix[:-1]]
+    return [leaf for key, value in node.items() for leaf in _leaves(value, f"{prefix}{key}.")]
+
+
+def _rules(c: Config) -> Iterator[str]:
+    """What no type can say: a sentence for each rule that is broken."""
+    d, o, t = c.data, c.optim, c.trainer
+    if not Path(c.name).name or ".." in Path(c.name).parts or Path(c.name).is_absolute():
+        yield f"name={c.name!r} must name a folder under runs/"
+    if not o.lr > 0:
+        yield f"optim.lr={o.lr} must be above 0"
+    if not 0 <= o.momentum < 1:
+        yield f"optim.momentum={o.momentum} must be at least 0 and below 1 (2012: 0.9)"
+    if o.weight_decay < 0:
+        yield f"optim.weight_decay={o.weight_decay} must not be negative"
+    for layer, decay in o.layer_decay.items():
+        if not isinstance(decay, int | float) or not decay >= 0:
+            yield f"optim.layer_decay.{layer}={decay} must be a number, and not negative"
+    if not o.bias_lr_factor > 0:
+        yield f"optim.bias_lr_factor={o.bias_lr_factor} must be above 0 (2012: 2)"
+    yield from _schedule_rules(c)
+    yield from _model_rules(c.model)
+    yield from _data_rules(d)
+    if c.model.num_classes < d.num_classes:
+        yield f"model.num_classes={c.model.num_classes} is fewer than the {d.num_classes} of data={d.name.name}"
+    plan = layer_specs(c.model, d.image_size)  # raises where there is no such net
+    layers = [step.name for step in plan if step.parameters]
+    for layer in o.layer_decay:
+        if layer not in layers:
+            yield f"optim.layer_decay names {layer}, which the net does not have: {nearest(layer, layers)}"
+    if c.seed < 0:
+        yield f"seed={c.seed} must not be negative"
+    if c.window < 1:
+        yield f"window={c.window} must be at least 1 picture"
+    if c.test_views not in (0, 1, 10):
+        yield f"test_views={c.test_views} must be 10 (corners, centre and their mirrors), 1 (the centre) or 0 (no test)"
+    if c.test_views == 10 and d.image_size == d.picture_size:
+        yield (
+            f"test_views=10 needs pictures larger than their crops, both have {d.image_size} pixels: set data.resize, "
+            "or test_views=1"
+        )
+    if c.watch_steps < 0:
+        yield f"watch_steps={c.watch_steps} must not be negative (0 never looks)"
+    if c.subset < 0:
+        yield f"subset={c.subset} must not be negative (0 evaluates no training subset)"
+    if c.stop_error is not None and not 0 < c.stop_error < 1:
+        yield f"stop_error={c.stop_error} is a share of wrong answers: it must lie between 0 and 1"
+    if c.figure.target is not None and not 0 < c.figure.target < 1:
+        yield f"figure.target={c.figure.target} is a share of wrong answers: it must lie between 0 and 1"
+    for key in (*c.figure.compare, *c.figure.tuned):
+        if not is_key(key):
+            yield f"figure names {key}, which is not a key: {nearest(key, list(key_types()))}"
+    if t.overfit_batches or t.limit_train_batches == 0:
+        name = "overfit_batches" if t.overfit_batches else "limit_train_batches"
+        yield f"trainer.{name}={getattr(t, name)} would not train as it says: use trainer.limit_train_batches above 0"
+    if all(limit is None for limit in (t.max_epochs, t.max_steps, t.max_time, t.fast_dev_run)):
+        yield "training would never end: set trainer.max_epochs, trainer.max_steps or trainer.max_time"
+    yield from layouts.layout_rules(c, plan)
+
+
+def _data_rules(d: Data) -> Iterator[str]:
+    if d.batch_size < 1:
+        yield f"data.batch_size={d.batch_size} must be at least 1"
+    if not d.scale > 0:
+        yield f"data.scale={d.scale} must be above 0 (1 keeps the pixels at 0..255)"
+    if d.resize is not None and d.resize < 8:
+        yield f"data.resize={d.resize} must be at least 8 pixels"
+    if d.crop_size is not None and not 8 <= d.crop_size <= d.picture_size:
+        yield (
+            f"data.crop_size={d.crop_size} must lie between 8 and the picture's {d.picture_size} pixels "
+            "(data.resize sets them)"
+        )
+    if d.crop_chunk < 1:
+        yield f"data.crop_chunk={d.crop_chunk} must be at least 1 picture (2012: 32)"
+    if d.color_noise_until is not None and (d.color_noise is ColorNoise.off or d.color_noise_until < 1):
+        yield f"data.color_noise_until={d.color_noise_until} must be at least 1, with a data.color_noise to end then"
+    if d.workers is not None and (d.workers < 1 or not d.packed):
+        yield f"data.workers={d.workers} must be at least 1, and only a packed store (data=imagenet) is read by any"
+    if d.name is DataSet.shapes and (d.root is not None or d.download):
+        yield (
+            f"data.root={d.root} and data.download mean nothing for data=shapes, which is generated: "
+            "did you mean data=cifar10?"
+        )
+    if not d.packed and (d.size != 32 or d.store):
+        yield f"data.size={d.size} and data.store={d.store} come from a packed store, and data={d.name.name} is none"
+    if d.packed and d.download:
+        yield f"data.download fetches CIFAR-10 only: for data={d.name.name} prepare a store (alexnet_pl.prepare)"
+
+
+def _machine_rules(c: Config) -> Iterator[str]:
+    """What this machine must have for the run."""
+    d = c.data
+    if d.name is DataSet.cifar10 and not d.download and not (d.root and Path(d.root).expanduser().is_dir()):
+        hint = _folder_hint(d.root)
+        yield f"data.root={d.root} is not a folder: {hint}give the one with CIFAR-10, or data.download=true"
+    if d.packed:
+        found = store.require(Path(d.root or "").expanduser())
+        its = {"num_classes": len(found.classes), "size": found.plan.size, "store": found.plan.identity}
+        for key, there in its.items():
+            if getattr(d, key) != there:
+                yield f"data.{key}={getattr(d, key)}, but the store in data.root={d.root} has {there}: leave it out"
+        if not found.pictures.get("val") and (c.trainer.limit_val_batches != 0 or c.test_views):
+            yield (
+                f"data.root={d.root} holds no validation pictures: prepare it with --hold_out 0.1 (or set "
+                "trainer.limit_val_batches=0 and test_views=0, with an optim.schedule other than plateau)"
+            )
+    if c.logger.name is LoggerName.wandb and c.logger.mode is WandbMode.online and not wandb_key():
+        yield (
+            "logger.mode=online needs a W&B key and none was found: run `wandb login`, set WANDB_API_KEY, "
+            "or keep logger.mode=offline and send the run later with python -m alexnet_pl.sync"
+        )
+
+
+def _schedule_rules(c: Config) -> Iterator[str]:
+    o, t = c.optim, c.trainer
+    for kind in ("cut", "bias_cut", "conv1_cut"):
+        at, to = getattr(o, f"{kind}_at"), getattr(o, f"{kind}_to")
+        if len(at) != len(to):
+            yield f"optim.{kind}_at={at} and optim.{kind}_to={to} must be of one length: a factor of lr for each time"
+        if at != sorted(set(at)) or any(time <= 0 for time in at):
+            yield f"optim.{kind}_at={at} must rise and be above 0"
+        if any(share < 0 for share in to):
+            yield f"optim.{kind}_to={to} are factors of the rate at the start: they must not be negative"
+        if at and o.schedule is Schedule.plateau:
+            yield f"optim.{kind}_at={at} means nothing with optim.schedule=plateau: set it to []"
+        if at and o.schedule is Schedule.shares and at[-1] >= 1:
+            yield f"optim.{kind}_at={at} are shares of the run with optim.schedule=shares: they must be below 1"
+    if o.schedule is Schedule.shares and max(t.max_epochs or -1, t.max_steps or -1) < 0:
+        yield "optim.schedule=shares needs the length of the run: set trainer.max_epochs or trainer.max_steps"
+    if o.schedule is Schedule.plateau and (o.plateau_patience < 1 or o.plateau_cuts < 1):
+        yield "optim.plateau_patience and optim.plateau_cuts must be at least 1"
+    if o.schedule is Schedule.plateau and t.limit_val_batches == 0:
+        yield "optim.schedule=plateau watches the validation error: trainer.limit_val_batches must be above 0"
+    if o.conv1_cut_at and "conv1" in c.model.drop_layers:
+        yield "optim.conv1_cut_at is set, but model.drop_layers leaves conv1 out"
+
+
+def _model_rules(m: Model) -> Iterator[str]:
+    if m.image_size < 8:
+        yield f"model.image_size={m.image_size} must be at least 8 pixels"
+    if m.towers not in (1, 2):
+        yield f"model.towers={m.towers} must be 1 or 2"
+    if not m.width > 0:
+        yield f"model.width={m.width} must be above 0 (1 is the net's own size)"
+    for key in ("widths", "std"):
+        for layer, value in getattr(m, key).items():
+            if not isinstance(value, int | float) or not value > 0:
+                yield f"model.{key}.{layer}={value} must be a number above 0"
+    if m.lrn_size < 3 or m.lrn_size % 2 == 0:
+        yield f"model.lrn_size={m.lrn_size} must be odd and at least 3, so that a unit is the middle of its window"
+    for key in ("lrn_alpha", "lrn_beta", "lrn_k"):
+        if not getattr(m, key) > 0:
+            yield f"model.{key}={getattr(m, key)} must be above 0 (model.lrn=[] is no normalisation)"
+    if not 0 < m.dropout_rate < 1:
+        yield f"model.dropout_rate={m.dropout_rate} must lie between 0 and 1 (model.dropout=none is no dropout)"
+
+
+def _folder_hint(root: str | None) -> str:
+    """`did you mean ...? ` where a folder beside the wrong one has a similar name."""
+    parent = Path(root or ".").expanduser().parent
+    near = [p.name for p in parent.iterdir() if p.is_dir()] if root and parent.is_dir() else []
+    close = difflib.get_close_matches(Path(root or "").name, near, n=1)
+    return f"did you mean {parent / close[0]}? Else " if close else ""
+
+
+def wandb_key() -> bool:
+    """Whether a W&B key is at hand, in the environment or where `wandb login` keeps it; asks no one."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    netrc_file = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+    host = os.environ.get("WANDB_BASE_URL", "api.wandb.ai").split("//")[-1].split("/")[0]
+    return netrc_file.is_file() and host in netrc_file.read_text(errors="replace").split()
+
+
+def needs_wandb_key(command: str) -> None:
+    """Raise ConfigError where a command has to talk to W&B and no key is at hand."""
+    if not wandb_key():
+        raise ConfigError(f"{command} needs a W&B key and none was found: run `wandb login`, or set WANDB_API_KEY")

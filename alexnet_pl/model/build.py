@@ -1,0 +1,133 @@
+"""From the layer table to a net: one `nn.Sequential` whose modules carry the table's names, and how weights start.
+
+    build(cfg.model, 224, seed=1)   ->  conv1_pad, conv1, conv1_act, conv1_lrn, conv1_pool, conv2, ... fc8
+
+Two towers on one device are grouped convolutions: the first half of the maps is one tower, the second the other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from typing import Any
+
+import torch
+from torch import nn
+
+from alexnet_pl.config.choices import Activation, Dropout, Init, LrnAlphaConvention, ParameterNames
+from alexnet_pl.config.schema import Model
+from alexnet_pl.model.layers import ACTIVATIONS, Flatten, LocalConv2d, MaskDropout, TowerLinear
+from alexnet_pl.model.lrn import LocalResponseNorm, SpatialResponseNorm
+from alexnet_pl.model.specs import LayerSpec, layer_specs
+
+
+# ------------------------------------------------------------------------------------------------ build
+def build_net(cfg: Model, image_size: int, seed: int) -> nn.Sequential:
+    """The net of a configuration, for float pictures (N, 3, image_size, image_size), giving logits (N, num_classes).
+
+    Args:
+        cfg: the `model` group.
+        image_size: side of the square input in pixels.
+        seed: of the initial weights; the same seed gives the same weights on every device.
+    Raises:
+        ConfigError: there is no such net; see `table.steps`.
+    """
+    modules: OrderedDict[str, nn.Module] = OrderedDict()
+    generator = torch.Generator().manual_seed(seed)
+    for step in layer_specs(cfg, image_size):
+        if step.kind == "full" and "flatten" not in modules:
+            modules["flatten"] = Flatten()
+        module = _layer(step, cfg)
+        if step.parameters:
+            _init_weights(module, step, cfg, generator)
+        modules[step.name] = module
+    net = nn.Sequential(modules)
+    if cfg.parameter_names is ParameterNames.torchvision:
+        net.register_state_dict_post_hook(_to_torchvision)
+        net.register_load_state_dict_pre_hook(_from_torchvision)
+    return net.to(memory_format=torch.channels_last) if cfg.channels_last else net
+
+
+def _layer(step: LayerSpec, cfg: Model) -> nn.Module:
+    """The module that does what a step says; its weights are not set yet."""
+    compiled = cfg.compile
+    match step.kind:
+        case "pad":
+            return nn.ZeroPad2d((0, step.overhang, 0, step.overhang))
+        case "conv":
+            maps = step.inputs[0], step.outputs[0]
+            return nn.utils.skip_init(
+                nn.Conv2d, *maps, step.size, step.stride, padding=step.padding, groups=step.groups
+            )
+        case "local":
+            return LocalConv2d(step.inputs, step.outputs, step.size, step.padding)
+        case "full" if step.groups > 1:
+            return TowerLinear(math.prod(step.inputs), step.outputs[0], step.groups)
+        case "full":
+            return nn.utils.skip_init(nn.Linear, math.prod(step.inputs), step.outputs[0])
+        case "act":
+            return ACTIVATIONS[cfg.activation]()
+        case "lrn":
+            by_size = cfg.lrn_size if cfg.lrn_scale is LrnAlphaConvention.code else 1
+            return LocalResponseNorm(
+                cfg.lrn_size, cfg.lrn_alpha / by_size, cfg.lrn_beta, cfg.lrn_k, step.groups, compiled
+            )
+        case "spatial":  # the constants of net 145; its code divides the scale of 1e-3 by the window's area
+            return SpatialResponseNorm(5, alpha=1e-3 / 25, beta=0.75, k=1, compiled=compiled)
+        case "max":
+            return nn.MaxPool2d(step.size, step.stride, ceil_mode=True)
+        case "avg":
+            return nn.AvgPool2d(step.size, step.stride, ceil_mode=True)
+        case "dropout":
+            kind = MaskDropout if cfg.dropout is Dropout.mask else nn.Dropout
+            return kind(cfg.dropout_rate)
+
+
+@torch.no_grad()
+def _init_weights(module: Any, step: LayerSpec, cfg: Model, generator: torch.Generator) -> None:
+    """Draw the initial weights of a layer.
+
+    gaussian: the table's width and bias (2012). fan_in: He et al. 2015 for relu (variance 2 / fan_in), LeCun 1998
+    otherwise (1 / fan_in), biases 0. torch: uniform to 1 / sqrt(fan_in) on both sides, biases too.
+    """
+    match cfg.init:
+        case Init.gaussian:
+            std, bias = step.row.std, step.row.bias
+        case Init.fan_in:
+            std, bias = math.sqrt((2 if cfg.activation is Activation.relu else 1) / step.fan_in), 0.0
+        case Init.torch:
+            bound = 1 / math.sqrt(step.fan_in)
+            module.weight.uniform_(-bound, bound, generator=generator)
+            module.bias.uniform_(-bound, bound, generator=generator)
+            return
+    module.weight.copy_(torch.randn(module.weight.shape, generator=generator) * std)
+    module.bias.fill_(bias)
+
+
+# ------------------------------------------------------------------------------------------------ torchvision
+TORCHVISION = {
+    "conv1": "features.0",
+    "conv2": "features.3",
+    "conv3": "features.6",
+    "conv4": "features.8",
+    "conv5": "features.10",
+    "fc6": "classifier.1",
+    "fc7": "classifier.4",
+    "fc8": "classifier.6",
+}
+"""What torchvision's alexnet calls our layers."""
+
+
+def _rename(state: dict[str, Any], prefix: str, names: dict[str, str]) -> None:
+    for ours, theirs in names.items():
+        for parameter in ("weight", "bias"):
+            if f"{prefix}{ours}.{parameter}" in state:
+                state[f"{prefix}{theirs}.{parameter}"] = state.pop(f"{prefix}{ours}.{parameter}")
+
+
+def _to_torchvision(net: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+    _rename(state, prefix, TORCHVISION)
+
+
+def _from_torchvision(net: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:
+    _rename(state, prefix, {theirs: ours for ours, theirs in TORCHVISION.items()})

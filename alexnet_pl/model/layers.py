@@ -1,0 +1,104 @@
+"""The layers that torch does not have: locally connected, fully connected within a tower, dropout of 2012."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from alexnet_pl.config.choices import Activation
+
+
+# ------------------------------------------------------------------------------------------------ modules
+class LocalConv2d(nn.Module):
+    """A convolution whose weights differ from place to place ("locally connected"), stride 1.
+
+    `weight` is (places, kernels, channels * size * size), places row by row; `bias` is (kernels, height, width).
+    """
+
+    def __init__(self, inputs: tuple[int, int, int], outputs: tuple[int, int, int], size: int, padding: int) -> None:
+        super().__init__()
+        self.size, self.padding = size, padding
+        kernels, height, width = outputs
+        self.weight = nn.Parameter(torch.empty(height * width, kernels, inputs[0] * size * size))
+        self.bias = nn.Parameter(torch.empty(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, channels, height, width) -> (N, kernels, height, width)."""
+        return self.compute(x, self.weight, self.bias)
+
+    def compute(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """The same with any weights, as F.conv2d."""
+        windows = F.unfold(x, self.size, padding=self.padding)  # (N, channels * size * size, places)
+        out = windows.permute(2, 0, 1) @ weight.mT  # (places, N, kernels)
+        return out.permute(1, 2, 0).unflatten(2, bias.shape[1:]) + bias
+
+
+class TowerLinear(nn.Module):
+    """Fully connected within each tower: the first half of the units sees the first half of the inputs.
+
+    `weight` is (units, inputs // towers).
+    """
+
+    def __init__(self, inputs: int, outputs: int, towers: int) -> None:
+        super().__init__()
+        self.towers = towers
+        self.weight = nn.Parameter(torch.empty(outputs, inputs // towers))
+        self.bias = nn.Parameter(torch.empty(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs) -> (N, units)."""
+        weights = self.weight.unflatten(0, (self.towers, -1))
+        return torch.einsum("ntc,tuc->ntu", x.unflatten(1, (self.towers, -1)), weights).flatten(1) + self.bias
+
+
+class Flatten(nn.Flatten):
+    """As torch's; but the gradient comes back in the memory layout of the maps.
+
+    Else it comes as NCHW, and an average pool of channels-last maps takes six times as long over it on a processor.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, channels, height, width) -> (N, channels * height * width), row by row within each channel."""
+        if x.requires_grad and x.is_contiguous(memory_format=torch.channels_last):
+            x.register_hook(_channels_last)
+        return super().forward(x)
+
+
+def _channels_last(gradient: Tensor) -> Tensor:
+    return gradient.contiguous(memory_format=torch.channels_last)
+
+
+class MaskDropout(nn.Module):
+    """Dropout as in 2012: a mask in training, and in evaluation everything times 1 - rate (paper, section 4.2).
+
+    torch's own scales the survivors up in training instead. For the layer above that is another optimisation: its
+    inputs are twice as large, and its learning rate counts four times.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            return x * torch.empty_like(x).bernoulli_(1 - self.rate)
+        return x * (1 - self.rate)
+
+    def extra_repr(self) -> str:
+        return f"{self.rate}"
+
+
+class AbsTanh(nn.Module):
+    """|tanh(x)|, which the paper's section 3.1 compares itself with (Jarrett et al., 2009)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(x).abs()
+
+
+ACTIVATIONS: dict[Activation, type[nn.Module]] = {
+    Activation.relu: nn.ReLU,
+    Activation.tanh: nn.Tanh,
+    Activation.sigmoid: nn.Sigmoid,
+    Activation.abs_tanh: AbsTanh,
+}

@@ -1,0 +1,163 @@
+"""From rows to layers: what happens between the rows, with shapes and costs per image. No torch here.
+
+`layer_specs` lays out everything between an image and the logits, or says why such a net cannot be. Shapes are
+(channels, height, width).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from alexnet_pl.config.choices import Activation, Conv1Padding, Dropout, DropoutAt, Pooling
+from alexnet_pl.config.schema import Model
+from alexnet_pl.errors import ConfigError
+from alexnet_pl.model.tables import Conv, Full, Row, table_rows
+
+# ------------------------------------------------------------------------------------------------ steps
+Kind = Literal["pad", "conv", "local", "full", "act", "lrn", "spatial", "max", "avg", "dropout"]
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """One thing done to a picture, with its cost per picture."""
+
+    name: str  # as the module is called
+    kind: Kind
+    inputs: tuple[int, int, int]
+    outputs: tuple[int, int, int]
+    row: Row = field(default_factory=lambda: Row("", 0))  # of a layer with weights
+    groups: int = 1
+    size: int = 0  # of the window
+    stride: int = 1
+    padding: int = 0
+    overhang: int = 0  # zero rows below and zero columns to the right ("pad")
+    parameters: int = 0
+    macs: int = 0  # multiply-adds of the forward pass
+    crossing: int = 0  # numbers each tower gets from the other
+
+    @property
+    def fan_in(self) -> int:
+        """Inputs of one unit."""
+        return self.inputs[0] // self.groups * (self.size**2 if self.size else self.inputs[1] * self.inputs[2])
+
+
+def layer_specs(m: Model, image_size: int) -> list[LayerSpec]:
+    """Everything between a picture (3, image_size, image_size) and the logits, in order.
+
+    Raises:
+        ConfigError: such a net cannot be: the picture is too small for the layers, or towers cannot share a layer.
+    """
+    return list(_layer_specs(m, image_size))
+
+
+def _layer_specs(m: Model, image_size: int) -> Iterator[LayerSpec]:
+    table = table_rows(m)
+    last = table[-1].name
+    shape = (3, image_size, image_size)
+    towers = 1  # parts the signal is in: the picture is whole
+    for row in table:
+        if isinstance(row, Full):
+            hidden = row.name != last
+            if m.dropout is not Dropout.none and m.dropout_at is DropoutAt.inputs and hidden:
+                yield LayerSpec(f"{row.name}_dropout", "dropout", shape, shape)
+            if m.towers > 1 and hidden and row.outputs % m.towers:
+                raise ConfigError(_unshared(m, row))
+            groups = towers if row.own_tower else 1
+            units = (row.outputs, 1, 1)
+            weights = math.prod(shape) // groups * row.outputs
+            crossing = math.prod(shape) // 2 if towers == 2 and groups == 1 else 0
+            yield LayerSpec(
+                row.name, "full", shape, units, row, groups, parameters=weights + row.outputs, macs=weights,
+                crossing=crossing,
+            )  # fmt: skip
+            shape, towers = units, m.towers
+            if hidden:
+                yield LayerSpec(f"{row.name}_act", "act", shape, shape)
+                if m.dropout is not Dropout.none and m.dropout_at is DropoutAt.outputs:
+                    yield LayerSpec(f"{row.name}_dropout", "dropout", shape, shape)
+            continue
+        assert isinstance(row, Conv)
+        if row.outputs:
+            for step in _convolution(m, row, shape, towers, image_size):
+                yield step
+                shape = step.outputs
+            towers = m.towers
+        for what in m.order[row.name].name.split("_") if row.name in m.order else ("act", "lrn", "pool"):
+            if what == "act" and row.outputs:
+                yield LayerSpec(f"{row.name}_act", "act", shape, shape)
+            if what == "lrn" and row.outputs and row.name in m.lrn:
+                yield LayerSpec(f"{row.name}_lrn", "lrn", shape, shape, groups=1 if m.lrn_across_towers else towers)
+            if what == "lrn" and row.outputs and row.name in m.spatial_norm:
+                yield LayerSpec(f"{row.name}_spatial", "spatial", shape, shape)
+            if what == "pool" and row.pool:
+                size = 3 if m.pooling is Pooling.overlapping else 2
+                # A last window that hangs over the edge counts (cuda-convnet; torch's ceil_mode).
+                side = math.ceil((shape[1] - size) / 2) + 1
+                pooled = (shape[0], side, side)
+                if shape[1] < size:
+                    raise ConfigError(_too_small(m, image_size, f"{row.name}_pool", shape[1], size))
+                yield LayerSpec(f"{row.name}_pool", row.pool, shape, pooled, size=size, stride=2)
+                shape = pooled
+
+
+def _convolution(m: Model, row: Conv, shape: tuple[int, int, int], towers: int, image_size: int) -> Iterator[LayerSpec]:
+    """The convolution of a row, after the zeros of 2012 where windows do not end at the picture's edge."""
+    padding, side = row.padding, shape[1]
+    if row.stride > 1 and m.conv1_padding is Conv1Padding.symmetric:
+        padding = 2
+    if row.stride > 1 and m.conv1_padding is Conv1Padding.right_bottom and side >= row.size:
+        # cuda-convnet makes 1 + ceil((224 - 11) / 4) = 55 modules; the last reads three pixels beyond the edge as 0.
+        overhang = -(side - row.size) % row.stride
+        if overhang:
+            padded = (shape[0], side + overhang, side + overhang)
+            yield LayerSpec(f"{row.name}_pad", "pad", shape, padded, overhang=overhang)
+            shape, side = padded, side + overhang
+    if side + 2 * padding < row.size:
+        raise ConfigError(_too_small(m, image_size, row.name, side, row.size))
+    out = (side + 2 * padding - row.size) // row.stride + 1
+    groups = towers if row.own_tower else 1
+    if row.outputs % m.towers or shape[0] % groups:
+        raise ConfigError(_unshared(m, row))
+    fan_in = shape[0] // groups * row.size**2
+    weights, places = fan_in * row.outputs, out * out
+    crossing = math.prod(shape) // 2 if towers == 2 and not row.own_tower else 0
+    yield LayerSpec(
+        row.name, "local" if row.local else "conv", shape, (row.outputs, out, out), row, groups, row.size, row.stride,
+        padding, 0, (weights + row.outputs) * (places if row.local else 1), weights * places, crossing,
+    )  # fmt: skip
+
+
+def _too_small(m: Model, image_size: int, name: str, side: int, size: int) -> str:
+    return (
+        f"pictures of {image_size} pixels are too small for model={m.name}: {side}x{side} are left for {name}, "
+        f"whose window is {size}x{size}"
+    )
+
+
+def _unshared(m: Model, row: Row) -> str:
+    return f"{row.name} has {row.outputs} outputs, which {m.towers} towers cannot share equally: use an even number"
+
+
+def activation_bytes(m: Model, plan: list[LayerSpec]) -> int:
+    """Bytes per picture that the backward pass needs of the forward pass, in fp32: each tensor once."""
+    numbers: dict[str, int] = {}
+    below = "picture"
+    for step in plan:
+        made, given = math.prod(step.outputs), math.prod(step.inputs)
+        if step.kind in ("conv", "full", "lrn", "spatial", "max", "avg"):
+            numbers[below] = given
+        if step.kind == "local":  # every window laid out
+            numbers[f"{step.name} windows"] = step.fan_in * step.outputs[1] * step.outputs[2]
+        if step.kind == "act":
+            numbers[step.name] = made
+        if step.kind == "max":
+            numbers[f"{step.name} places"] = 2 * made  # int64
+        if step.kind == "dropout":
+            numbers[f"{step.name} mask"] = made
+        if step.kind == "act" and m.activation is Activation.abs_tanh:
+            numbers[f"{step.name} signs"] = made
+        below = step.name
+    return 4 * (sum(numbers.values()) + math.prod(plan[-1].outputs))

@@ -1,0 +1,85 @@
+"""What a layout costs: the bytes each device sends in a step, how often it sends, and the memory it needs."""
+
+from __future__ import annotations
+
+import math
+
+from alexnet_pl.config.schema import Config, Model
+from alexnet_pl.model.specs import LayerSpec, activation_bytes, layer_specs
+from alexnet_pl.parallel.layouts import Layout, layout, resolve_precision
+
+
+# ------------------------------------------------------------------------------------------------ what it costs
+def bytes_per_step(where: Layout, plan: list[LayerSpec], batch_size: int, precision: str = "32-true") -> int:
+    """Bytes that each process sends in a training step, exchanges going round in rings.
+
+    A sum over n processes sends 2 (n - 1) / n of its bytes (half of it to sum, half to spread); a gather and its
+    backward send each part n - 1 times, the last one only on its way forward.
+    """
+    number = 2 if precision.startswith(("bf16", "16")) else 4  # of the net's activations
+    gradient = 2 if precision in ("bf16-true", "16-true") else 4
+    n, data = where.processes, where.data
+    weights = sum(step.parameters for step in plan)
+    if where.name == "ddp":
+        return round(2 * (n - 1) / n * weights * gradient)
+    if where.towers == 2:
+        crossing = sum(step.crossing for step in plan)
+        images = batch_size / data * (2 * crossing + plan[-1].outputs[0] // 2) * number
+        return round(images + 2 * (data - 1) / data * weights / 2 * gradient)
+    if where.name == "owt":
+        full = [step for step in plan if step.kind == "full"]
+        below = sum(step.parameters for step in plan if step.kind != "full")
+        # the last exchange turns columns of the whole batch into one's own pictures
+        parts = sum(math.prod(step.inputs) for step in full) / n + full[-1].outputs[0] / n / n
+        return round(2 * (n - 1) * batch_size * parts * number + 2 * (n - 1) / n * below * gradient)
+    return 0
+
+
+def collectives_per_step(where: Layout, plan: list[LayerSpec]) -> int:
+    """How often each process sends in a training step."""
+    if where.name == "ddp":
+        return _buckets(plan)
+    # else each weight and each bias that several processes have is a sum of its own
+    shared = [step for step in plan if step.parameters and where.data > 1]
+    if where.towers == 2:
+        return 2 * sum(step.crossing > 0 for step in plan) + 1 + 2 * len(shared)
+    if where.name == "owt":
+        full = sum(step.kind == "full" for step in plan)
+        return 2 * full + 2 + 2 * (len([step for step in plan if step.parameters]) - full)
+    return 0
+
+
+def _buckets(plan: list[LayerSpec]) -> int:
+    """DDP sends the gradients of whole layers together, from the last one on: from 1 MB at first, then from 25."""
+    buckets, size, limit = 0, 0, 2**20
+    for step in reversed(plan):
+        size += 4 * step.parameters
+        if size >= limit:
+            buckets, size, limit = buckets + 1, 0, 25 * 2**20
+    return buckets + (size > 0)
+
+
+def memory_bytes(where: Layout, m: Model, plan: list[LayerSpec], batch_size: int) -> tuple[int, int]:
+    """Bytes each process needs in fp32: for weights, gradients and velocities; and for what the backward pass needs."""
+    weights, picture_keeps = 0.0, float(activation_bytes(m, plan))
+    for step in plan:
+        whole = step.kind != "full" or where.name != "owt"
+        weights += step.parameters / where.towers / (1 if whole else where.processes)
+    if where.towers == 2:  # half of everything but the picture and what comes from the other tower
+        picture = 4 * math.prod(plan[0].inputs)
+        picture_keeps = (picture_keeps - picture) / 2 + picture + 4 * sum(step.crossing for step in plan)
+    return round(3 * 4 * weights), round(picture_keeps * batch_size / where.data)
+
+
+def sharing_summary(cfg: Config) -> str:
+    """What each device of a run on several keeps and sends; nothing for one device."""
+    where, plan = layout(cfg.trainer), layer_specs(cfg.model, cfg.data.image_size)
+    if where.processes == 1:
+        return ""
+    weights, activations = memory_bytes(where, cfg.model, plan, cfg.data.batch_size)
+    sends = bytes_per_step(where, plan, cfg.data.batch_size, resolve_precision(cfg.trainer))
+    return (
+        f"{where.name} on {where.processes} devices: each keeps {weights / 1e6:,.0f} MB for weights, gradients and "
+        f"velocities and {activations / 1e6:,.0f} MB for the backward pass (fp32), and sends {sends / 1e6:,.1f} MB "
+        f"in a step of data.batch_size={cfg.data.batch_size}"
+    )

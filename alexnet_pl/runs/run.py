@@ -1,0 +1,237 @@
+"""A run folder: what it holds, and how it is written and read back.
+
+    runs/<name>/<overrides>/
+        config.yaml     the whole resolved configuration
+        run.json        identity: W&B id, overrides, versions, git commit, seed, start
+        metrics.csv     one row per window of training pictures and per epoch
+        train.log       a line per epoch, and what went wrong
+        speed.json      how it computes, where that was tried
+        checkpoints/    last.ckpt, best.ckpt
+        done.json       the done mark with the final metrics; or failed.json with the reason
+    runs/<name>/sweep.json   the jobs a sweep asked for, started or not
+
+The folder is the truth: nothing else is read to resume, to skip or to report. Whole files are written beside and
+renamed, so none is ever half there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from omegaconf import OmegaConf
+
+from alexnet_pl.errors import ConfigError, InUse
+from alexnet_pl.files import lock, read_json, write
+from alexnet_pl.runs import provenance
+from alexnet_pl.runs.metrics import read_rows, write_rows
+from alexnet_pl.runs.naming import config_differences
+
+CHECKPOINT_NAMES = ["last", "best"]
+"""A run's checkpoints by name: after its last epoch, and after the epoch with the lowest validation error"""
+
+
+JOB_VARIABLE, JOBS_VARIABLE = "ALEXNET_PL_JOB", "ALEXNET_PL_JOBS"
+"""Environment variables by which a sweep tells a job its place, `3 of 8`, and itself the number of its jobs."""
+
+
+# ------------------------------------------------------------------------------------------------ writing a run
+@dataclass
+class Run:
+    """One run folder."""
+
+    folder: Path
+    lock: TextIO | None = None
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint to continue from."""
+        return self.folder / "checkpoints" / "last.ckpt"
+
+    def start(self, config: dict[str, Any], overrides: list[str]) -> None:
+        """Claim the folder: write config.yaml and run.json, or recognise the run they describe and take it up.
+
+        Raises:
+            ConfigError: the folder cannot be written, is in use, or holds a run with another configuration.
+        """
+        try:
+            self.refuse_another(config)
+            self.last.parent.mkdir(parents=True, exist_ok=True)
+            self._lock()
+            identity = self.identity
+            if identity:  # what goes on from here may be other code, on another machine
+                identity.setdefault("continued", []).append(_session())
+                identity["id"] = _given_id() or identity["id"]
+            else:
+                identity = _identity(config, overrides)
+            self.record(config)  # first: whoever sees an identity, as another process of the run, reads it next
+            write(self.folder / "run.json", json.dumps(identity, indent=1))
+            (self.folder / "failed.json").unlink(missing_ok=True)
+        except OSError as error:
+            raise ConfigError(f"the run folder {self.folder} cannot be written: {error.strerror}") from error
+
+    def record(self, config: dict[str, Any]) -> None:
+        """Write config.yaml; of a run that is there already only bookkeeping can have changed."""
+        write(self.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
+
+    def _lock(self) -> None:
+        """Keep other processes out until this one ends."""
+        if self.lock:  # it is ours already
+            return
+        try:
+            self.lock = lock(self.folder)
+        except BlockingIOError as error:
+            raise InUse(f"another process is training in {self.folder}: wait for it, or stop it") from error
+
+    def refuse_another(self, config: dict[str, Any]) -> None:
+        """Raise ConfigError if the folder holds a run of another configuration; bookkeeping does not count."""
+        changed = config_differences(self.config, config) if self.identity else {}
+        if changed:
+            said = ", ".join(f"{key} was {old} and is now {new}" for key, (old, new) in changed.items())
+            raise ConfigError(
+                f"{self.folder} holds a run of another configuration ({said}): give this one a folder of its own "
+                f"with name=..., or remove that folder"
+            )
+
+    def finish(self, metrics: dict[str, float], seconds: float) -> None:
+        """Set the done mark."""
+        write(
+            self.folder / "done.json",
+            json.dumps({"metrics": metrics, "seconds": round(seconds, 1)}, indent=1, allow_nan=False),
+        )
+
+    def fail(self, reason: str) -> None:
+        """Leave the reason why the run ended early; the next start removes it."""
+        write(self.folder / "failed.json", json.dumps({"reason": reason}, indent=1))
+
+    def rewind(self, images_seen: int, origin: Run) -> None:
+        """Drop the rows of metrics.csv from after a checkpoint (0: there was none): they are about to come again.
+
+        Args:
+            origin: the run that wrote the checkpoint, this one or the one it starts from.
+        """
+        path = self.folder / "metrics.csv"
+        kept = [row for row in origin.metrics if row["images_seen"] <= images_seen]
+        rows = [row for row in kept if "test/error" not in row]  # the test at the end comes again as well
+        if rows:
+            write_rows(path, rows)
+        else:
+            path.unlink(missing_ok=True)
+
+    # -------------------------------------------------------------------------------------------- reading
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """run.json: W&B id, overrides, versions, git, seed, start, machine; empty before the start."""
+        return read_json(self.folder / "run.json")
+
+    @property
+    def config(self) -> dict[str, Any]:
+        plain = OmegaConf.to_container(OmegaConf.load(self.folder / "config.yaml"))
+        assert isinstance(plain, dict)
+        return {str(k): v for k, v in plain.items()}
+
+    @property
+    def done(self) -> dict[str, Any]:
+        """The done mark's contents; empty while the run is not done."""
+        return read_json(self.folder / "done.json")
+
+    @property
+    def failure(self) -> str:
+        """Why the run ended early; empty where it did not, or left no word."""
+        return str(read_json(self.folder / "failed.json").get("reason", ""))
+
+    @property
+    def failed_at(self) -> int:
+        """When that was written, in nanoseconds; 0 where it was not."""
+        path = self.folder / "failed.json"
+        return path.stat().st_mtime_ns if path.is_file() else 0
+
+    @property
+    def status(self) -> str:
+        """done, failed, unfinished (begun and neither of those) or missing (never begun)."""
+        if self.done:
+            return "done"
+        if self.failure:
+            return "failed"
+        return "unfinished" if self.identity else "missing"
+
+    @property
+    def metrics(self) -> list[dict[str, float]]:
+        """The rows of metrics.csv, empty cells left out; a last line cut short by a kill is ignored."""
+        return read_rows(self.folder / "metrics.csv")
+
+
+def _identity(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+    return {
+        "id": _given_id() or secrets.token_hex(4),
+        "overrides": overrides,
+        "command": sys.argv,
+        "seed": config["seed"],
+        **_session(),
+    }
+
+
+def _given_id() -> str:
+    """The W&B id of a run that W&B's agent starts for a W&B sweep, by which the run belongs to the sweep."""
+    return os.environ.get("WANDB_RUN_ID", "") if "WANDB_SWEEP_ID" in os.environ else ""
+
+
+def _session() -> dict[str, Any]:
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "git": provenance.git_state(),
+        "versions": provenance.versions(),
+        "machine": provenance.machine(),
+    }
+
+
+# ------------------------------------------------------------------------------------------------ sweeps
+def record_sweep(folder: Path, jobs: dict[str, list[str]]) -> None:
+    """Write sweep.json: {job folder's name: its overrides}; jobs of earlier calls of the same sweep stay listed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write(folder / "sweep.json", json.dumps(read_json(folder / "sweep.json") | jobs, indent=1))
+
+
+def find_checkpoint(ckpt_path: str, key: str = "ckpt_path") -> Path:
+    """The checkpoint that a path names: a file, a run folder, or a folder of one run.
+
+    Args:
+        key: what the path was given for, to be named in messages.
+    Raises:
+        ConfigError: there is none, or there are several runs.
+    """
+    path = Path(ckpt_path).expanduser()
+    if path.is_dir():
+        there = find_runs(path)
+        if len(there) > 1:
+            names = ", ".join(run.folder.name for run in there)
+            raise ConfigError(f"{key}={ckpt_path} holds {len(there)} runs: name one of them ({names})")
+        path = there[0].last
+    if not path.is_file():
+        raise ConfigError(f"{key}={ckpt_path} is neither a checkpoint nor the folder of a run that has one")
+    return path
+
+
+def find_runs(folder: Path) -> list[Run]:
+    """The runs of a folder: the folder itself if it is a run, else those below it and those its sweep asked for.
+
+    Raises:
+        ConfigError: there is no such folder, or no run in it.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} is not a folder: give a run, or a folder of runs such as runs/figure1")
+    if (folder / "run.json").is_file():
+        return [Run(folder)]
+    asked = list(read_json(folder / "sweep.json"))
+    begun = sorted(path.parent.name for path in folder.glob("*/run.json"))
+    names = asked + [name for name in begun if name not in asked]
+    if not names:
+        raise ConfigError(f"{folder} holds no run: start one with python -m alexnet_pl.train")
+    return [Run(folder / name) for name in names]

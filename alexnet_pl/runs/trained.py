@@ -1,0 +1,219 @@
+"""A trained net with all it needs to look at pictures: weights, mean image, what its classes are called.
+
+    load("runs/alexnet")        from a run, a folder of one run, or a checkpoint file
+    torchvision_net("alexnet-owt-7be5be79.pth")        torchvision's published weights
+
+A checkpoint carries all of it: no data set is needed to use one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf.errors import OmegaConfBaseException
+from torch import Tensor, nn
+
+from alexnet_pl.config.choices import (
+    Arch,
+    Conv1Padding,
+    DataSet,
+    Dropout,
+    DropoutAt,
+    Init,
+    LrnAlphaConvention,
+    ParameterNames,
+)
+from alexnet_pl.config.schema import Config, Data, Model, from_dict
+from alexnet_pl.data import augment
+from alexnet_pl.errors import ConfigError
+from alexnet_pl.model.build import build_net
+from alexnet_pl.model.layers import LocalConv2d
+from alexnet_pl.runs.run import CHECKPOINT_NAMES, Run, find_checkpoint
+
+
+@dataclass
+class TrainedModel:
+    """A net in evaluation mode."""
+
+    name: str
+    cfg: Config
+    net: nn.Sequential
+    mean: Tensor
+    """float32 (H, W, 3): what is subtracted from a square, in grey levels"""
+    classes: list[str]
+    run: Run | None = None
+
+    @property
+    def device(self) -> torch.device:
+        return self.mean.device
+
+    @property
+    def picture_size(self) -> int:
+        """Side in pixels of the squares that a picture is made into, before views are cut out."""
+        return self.cfg.data.picture_size
+
+    def to(self, device: torch.device) -> TrainedModel:
+        return replace(self, net=self.net.to(device), mean=self.mean.to(device))
+
+    def input(self, images: Tensor, views: int = 1) -> Tensor:
+        """uint8 squares (n, S, S, 3) as the net takes them: (n * views, 3, H, W), a picture's views side by side."""
+        d = self.cfg.data
+        return augment.evaluation_input(images.to(self.device), self.mean, d.picture_size, d.scale, views)
+
+    def logits(self, images: Tensor, views: int = 1) -> Tensor:
+        """uint8 squares (n, S, S, 3) -> float32 (n, views, classes); a net may have more outputs than that."""
+        return self.outputs(images, views)[:, :, : len(self.classes)]
+
+    @torch.inference_mode()
+    def outputs(self, images: Tensor, views: int = 1) -> Tensor:
+        """uint8 squares (n, S, S, 3) -> all that the net puts out, float32 (n, views, outputs)."""
+        layout = torch.channels_last if self.cfg.model.channels_last else torch.contiguous_format
+        dtype = next(self.net.parameters()).dtype
+        inputs = self.input(images, views).to(dtype).contiguous(memory_format=layout)
+        return self.net(inputs).float().unflatten(0, (len(images), views))
+
+
+def load(path: str | Path, weights: list[str] | None = None) -> TrainedModel:
+    """The trained net of a run, on the processor.
+
+    Args:
+        path: a run folder, a folder of one run, or a checkpoint file.
+        weights: names of the run's checkpoints (`runs.WEIGHTS`) or files; of several the mean of the weights is taken.
+            None: the last.
+    Raises:
+        ConfigError: there is no checkpoint, it cannot be read, or the several are not of one net.
+    """
+    path = Path(path).expanduser()
+    files = [_file(path, name) for name in weights or ["last"]] if path.is_dir() else [path]
+    checkpoints = [_read(file) for file in files]
+    first, *others = checkpoints
+    cfg = _config(first, files[0])
+    for file, other in zip(files[1:], others, strict=True):
+        if _shapes(other) != _shapes(first):
+            raise ConfigError(f"{files[0]} and {file} are not of one net: only weights of the same net can be averaged")
+    dtype = next(iter(first["state_dict"].values())).dtype
+    net = build_net(cfg.model, cfg.data.image_size, cfg.seed).to(dtype)
+    net.load_state_dict({name.removeprefix("net."): value for name, value in _mean(checkpoints).items()})
+    folder = files[0].parent.parent
+    run = Run(folder) if (folder / "run.json").is_file() else None
+    name, seen = run.folder.name if run else files[0].stem, first["input"]
+    return TrainedModel(name, cfg, net.eval(), seen["mean"], seen["classes"], run)
+
+
+def _file(folder: Path, name: str) -> Path:
+    if name not in CHECKPOINT_NAMES:
+        return Path(name).expanduser()
+    last = find_checkpoint(str(folder), "run")
+    file = last.with_name(f"{name}.ckpt")
+    if not file.is_file():
+        raise ConfigError(f"{last.parent} has no {name}.ckpt: a run without validation keeps last.ckpt only")
+    return file
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        return {key: checkpoint[key] for key in ("state_dict", "config", "input")}
+    except FileNotFoundError as error:
+        raise ConfigError(f"there is no checkpoint {file}: give a run folder, or a file in its checkpoints/") from error
+    except Exception as error:  # whatever a damaged or foreign file makes torch say
+        reason = str(error).strip().split("\n")[0]
+        raise ConfigError(f"{file} is not a checkpoint of a run ({reason}): give one that training wrote") from error
+
+
+def _config(checkpoint: dict[str, Any], file: Path) -> Config:
+    try:
+        return from_dict(checkpoint["config"])
+    except OmegaConfBaseException as error:
+        said = str(error).split("\n")[0]
+        raise ConfigError(
+            f"{file} was written by another version ({said}): train again, or use that version"
+        ) from error
+
+
+def _shapes(checkpoint: dict[str, Any]) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in checkpoint["state_dict"].items()}
+
+
+def _mean(checkpoints: list[dict[str, Any]]) -> dict[str, Tensor]:
+    """The mean of several checkpoints' weights, summed in float64."""
+    states = [checkpoint["state_dict"] for checkpoint in checkpoints]
+    if len(states) == 1:
+        return states[0]
+    return {
+        name: (sum(state[name].double() for state in states) / len(states)).to(value.dtype)
+        for name, value in states[0].items()
+    }
+
+
+def load_pretrained(net: nn.Module, path: str) -> None:
+    """Give a net all convolutions that a trained one has, too, in place (section 6: pre-training, then fine-tuning).
+
+    Args:
+        path: a run folder, a folder of one run, or a checkpoint file.
+    Raises:
+        ConfigError: they have none in common, or one of another shape.
+    """
+    given = load(find_checkpoint(path, "pretrained")).net
+    names = [name for name, layer in net.named_children() if isinstance(layer, nn.Conv2d | LocalConv2d)]
+    layers = [name for name in names if hasattr(given, name)]
+    if not layers:
+        raise ConfigError(f"pretrained={path} is of a net without the layers of this one")
+    for name in layers:
+        for parameter, own in net.get_submodule(name).named_parameters():
+            other = given.get_submodule(name).get_parameter(parameter)
+            if other.shape != own.shape:
+                there, here = tuple(other.shape), tuple(own.shape)
+                raise ConfigError(f"pretrained={path} has {name}.{parameter} of {there}, and here it is of {here}")
+            own.data.copy_(other)
+
+
+# ------------------------------------------------------------------------------------------------ torchvision
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of ImageNet's pixels as 0..1: what torchvision's nets expect to be taken off and divided by."""
+
+
+def torchvision_net(file: str | Path | None = None) -> TrainedModel:
+    """torchvision's alexnet with its published weights, on the processor.
+
+    Its pixels are 0..1 minus a mean colour, over a deviation for each colour; ours are 0..255 minus a mean image. The
+    deviation goes into the first layer's weights, so that both give the same logits.
+
+    Args:
+        file: torchvision's .pth file. None: where torch.hub keeps its downloads, fetched if it is not there.
+    Raises:
+        ConfigError: the file cannot be read, or holds another net.
+    """
+    from torchvision.models import AlexNet_Weights
+
+    published = AlexNet_Weights.IMAGENET1K_V1
+    try:
+        if file is None:
+            state = published.get_state_dict(progress=False, check_hash=True)
+        else:
+            state = torch.load(Path(file).expanduser(), map_location="cpu", weights_only=True)
+    except Exception as error:  # no network, no file, or one of another kind: torch says it in many ways
+        reason = str(error).strip().split("\n")[0]
+        raise ConfigError(f"torchvision's weights cannot be read ({reason}): give the .pth file") from error
+    cfg = Config(name="torchvision", seed=0, window=1, subset=0)
+    cfg.model = Model(
+        "torchvision", Arch.alexnet, 1000, 224, {"conv1": 64, "conv2": 192, "conv4": 256},
+        conv1_padding=Conv1Padding.symmetric, lrn_scale=LrnAlphaConvention.paper, dropout=Dropout.inverted,
+        dropout_at=DropoutAt.inputs, init=Init.torch,
+        parameter_names=ParameterNames.torchvision,
+    )  # fmt: skip
+    cfg.data = Data(DataSet.imagenet, num_classes=1000, size=256, crop_size=224)
+    net = build_net(cfg.model, 224, 0)
+    try:
+        net.load_state_dict(state)
+    except (RuntimeError, AttributeError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ConfigError(f"{file} does not hold torchvision's alexnet ({reason})") from error
+    with torch.no_grad():
+        net.get_parameter("conv1.weight").div_(255 * torch.tensor(STD)[:, None, None])
+    mean = (255 * torch.tensor(MEAN)).expand(224, 224, 3).clone()
+    return TrainedModel("torchvision", cfg, net.eval(), mean, list(published.meta["categories"]))

@@ -1,0 +1,158 @@
+"""The 2012 update rule, its parameter groups, and how the learning rates fall."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+from torch.optim.sgd import sgd
+
+from alexnet_pl.config.choices import Rule
+from alexnet_pl.config.schema import Optim
+
+
+class SGD2012(torch.optim.Optimizer):
+    """Stochastic gradient descent with the learning rate inside the velocity (paper, section 5; cuda-convnet).
+
+        v <- momentum v - lr (weight_decay w + gradient)
+        w <- w + v
+
+    `torch.optim.SGD` keeps the learning rate outside. At a constant rate both take the same steps; where the rate
+    changes, this one carries the old velocity on for some ten steps, as the original did. A rate of 0 freezes: neither
+    velocity nor decay moves the weights, and the velocity stays.
+
+    torch's fused kernel does it in one pass over the memory instead of four. It takes the learning rate outside as -1,
+    and what it multiplies the gradient with, 1 - dampening, as -lr.
+    """
+
+    def __init__(self, params: Iterable[Any], lr: float, momentum: float = 0.9, weight_decay: float = 0.0) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """One update; parameters without a gradient stay as they are. Returns what the closure returns."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            weights: list[Tensor] = [p for p in group["params"] if p.grad is not None]
+            if not weights or not group["lr"]:
+                continue
+            for w in weights:
+                velocity = self.state[w].get("velocity")
+                if velocity is None:
+                    self.state[w]["velocity"] = torch.zeros_like(w)
+                elif _here(velocity).stride() != _here(w).stride():  # from a checkpoint of another memory layout
+                    self.state[w]["velocity"] = torch.empty_like(w).copy_(velocity)
+            here = [_here(w) for w in weights]
+            # The kernel has no velocity at momentum 0, and ignores dampening: there the rate is an ordinary one.
+            outside, dampening = (-1.0, 1 + group["lr"]) if group["momentum"] else (group["lr"], 0.0)
+            sgd(
+                here,
+                [_laid_out(_here(w.grad), like) for w, like in zip(weights, here, strict=True) if w.grad is not None],
+                [_here(self.state[w]["velocity"]) for w in weights],
+                weight_decay=group["weight_decay"],
+                momentum=group["momentum"],
+                lr=outside,
+                dampening=dampening,
+                nesterov=False,
+                maximize=False,
+                fused=True,
+            )
+        return loss
+
+
+def _here(t: Tensor) -> Tensor:
+    """The part of a tensor that this process has; the rule looks at one number at a time."""
+    return t.to_local() if isinstance(t, DTensor) else t
+
+
+def _laid_out(t: Tensor, like: Tensor) -> Tensor:
+    """In the order in memory that the kernel, which knows no strides, takes for granted."""
+    return t if t.stride() == like.stride() else torch.empty_like(like).copy_(t)
+
+
+def build_optimizer(net: nn.Module, cfg: Optim) -> torch.optim.Optimizer:
+    """The optimiser of a net: weights and biases are groups, and again of layers with cuts or decay of their own."""
+    parts = [*(["conv1."] if cfg.conv1_cut_at else []), *(f"{layer}." for layer in cfg.layer_decay), ""]
+    groups: list[dict[str, Any]] = []
+    taken: set[str] = set()
+    for prefix in dict.fromkeys(parts):
+        decay = cfg.layer_decay.get(prefix[:-1], cfg.weight_decay)
+        for kind in ("weight", "bias"):
+            named = {
+                name: p
+                for name, p in net.named_parameters()
+                if name.startswith(prefix) and name.endswith(kind) and name not in taken
+            }
+            taken |= set(named)
+            decays = kind == "weight" or cfg.decay_biases
+            groups.append(
+                {
+                    "name": f"{prefix}{kind}",
+                    "params": list(named.values()),
+                    "lr": cfg.lr * (1 if kind == "weight" else cfg.bias_lr_factor),
+                    "weight_decay": decay if decays else 0.0,
+                }
+            )
+    rule = SGD2012 if cfg.name is Rule.sgd_2012 else torch.optim.SGD
+    return rule([g for g in groups if g["params"]], lr=cfg.lr, momentum=cfg.momentum)
+
+
+# ------------------------------------------------------------------------------------------------ schedules
+
+
+def lr_factor(cfg: Optim, group: str, time: float) -> float:
+    """What a group's starting rate is multiplied with, at a time in the schedule's unit.
+
+    Args:
+        group: weight or bias, with a layer's name before it where that has a group of its own: conv1.weight.
+    """
+
+    def reached(at: list[float], to: list[float]) -> float | None:
+        passed = bisect_right(at, time + 1e-9)  # a share of the run need not be exact in binary
+        return to[passed - 1] if passed else None
+
+    own = reached(cfg.conv1_cut_at, cfg.conv1_cut_to) if group.startswith("conv1.") else None
+    if group.endswith("bias"):
+        if own == 0:
+            return 0.0
+        now = reached(cfg.bias_cut_at, cfg.bias_cut_to)
+    else:
+        now = reached(cfg.cut_at, cfg.cut_to) if own is None else own
+    return 1.0 if now is None else now
+
+
+def lr_schedule(optimizer: torch.optim.Optimizer, cfg: Optim, time: Callable[[int], float]) -> LambdaLR:
+    """The cuts by epoch or by share of the run; to be stepped after each update.
+
+    Args:
+        time: updates made -> epochs (schedule=epochs) or share of the run (schedule=shares).
+    """
+
+    def of(group: str) -> Callable[[int], float]:
+        return lambda updates: lr_factor(cfg, group, time(updates))
+
+    return LambdaLR(optimizer, [of(group["name"]) for group in optimizer.param_groups])
+
+
+def plateau(optimizer: torch.optim.Optimizer, cfg: Optim) -> ReduceLROnPlateau:
+    """The paper's rule (section 5): all rates divided by ten when the validation error stops improving, three times.
+
+    To be stepped with the validation error after each validation.
+    """
+    least = [group["lr"] * 10.0**-cfg.plateau_cuts for group in optimizer.param_groups]
+    return ReduceLROnPlateau(
+        optimizer,
+        factor=0.1,
+        patience=cfg.plateau_patience - 1,  # torch cuts when patience is exceeded
+        threshold=0.0,
+        min_lr=[rate * (1 - 1e-9) for rate in least],
+        eps=min(least) * 1e-6,  # a change this small is not one: rounding would make a cut too many
+    )
