@@ -20,10 +20,10 @@ from alexnet_pl.parallel.costs import sharing_summary
 
 def show(cfg: Config, console: Console | None = None) -> None:
     """Print shapes, parameters, multiply-adds, what crosses the towers, initial weights, memory, and what is sent."""
-    m, size = cfg.model, cfg.data.image_size
+    m, size = cfg.model, cfg.data.input_size
     plan = layer_specs(m, size)
     two = m.towers == 2
-    table = Table(title=f"{m.name}: {'two towers' if two else 'one tower'}, pictures 3x{size}x{size}", box=box.SIMPLE)
+    table = Table(title=f"{m.name}: {'two towers' if two else 'one tower'}, images 3x{size}x{size}", box=box.SIMPLE)
     for title in ("layer", "what it does", "output"):
         table.add_column(title)
     for title in ("parameters", "multiply-adds", *(["from other tower"] if two else [])):
@@ -50,12 +50,12 @@ def show(cfg: Config, console: Console | None = None) -> None:
 
 def alone(cfg: Config) -> str:
     """What a run on one device keeps."""
-    plan, batch_size = layer_specs(cfg.model, cfg.data.image_size), cfg.data.batch_size
-    picture = activation_bytes(cfg.model, plan)
+    plan, batch_size = layer_specs(cfg.model, cfg.data.input_size), cfg.data.batch_size
+    image = activation_bytes(cfg.model, plan)
     return (
         f"memory in fp32: {3 * 4 * sum(s.parameters for s in plan) / 1e6:,.0f} MB for weights, gradients and "
-        f"velocities; {picture / 1e6:,.2f} MB kept per picture for the backward pass, "
-        f"{picture * batch_size / 1e6:,.0f} MB at data.batch_size={batch_size}"
+        f"velocities; {image / 1e6:,.2f} MB kept per image for the backward pass, "
+        f"{image * batch_size / 1e6:,.0f} MB at data.batch_size={batch_size}"
     )
 
 
@@ -72,14 +72,14 @@ def what(m: Model, step: LayerSpec) -> str:
             if step.kind == "local":
                 words.append("other weights at every place")
             if m.towers == 2:
-                words.append("own tower" if step.groups == 2 else "both towers" if step.crossing else "the picture")
+                words.append("own tower" if step.groups == 2 else "both towers" if step.crossing else "the image")
             return ", ".join(words)
         case "full":
             return "fully connected" + (", own tower" if step.groups == 2 else ", both towers" if step.crossing else "")
         case "act":
             return str(m.activation)
         case "lrn":
-            by = f"/{m.lrn_size}" if m.lrn_scale is LrnAlphaConvention.code else ""
+            by = f"/{m.lrn_size}" if m.lrn_alpha_convention is LrnAlphaConvention.code else ""
             where = "" if m.towers == 1 else ", within a tower" if step.groups == 2 else ", across the towers"
             return f"LRN n={m.lrn_size} k={m.lrn_k:g} alpha={m.lrn_alpha:g}{by} beta={m.lrn_beta:g}{where}"
         case "spatial":

@@ -2,17 +2,17 @@
 
     python -m alexnet_pl.train experiment=alexnet trainer=gpu --estimate --link=300
 
-The model behind the table: a step on one device takes a fixed time and a time for each picture, which a line through
+The model behind the table: a step on one device takes a fixed time and a time for each image, which a line through
 three measured batches gives. On several devices each has its share of both,
 
-                 fixed time                           time of the pictures
+                 fixed time                           time of the images
     ddp          whole (each updates all weights)     of its part of the batch
     towers       half (it has half of the weights)    half, of its part of the batch
     owt          its share of the weights             of its part of the batch
 
 and to that comes what it sends (`layouts.sent`) at the rate of its link, and for each time that it sends
 (`layouts.exchanges`) a delay; nothing is assumed to overlap. Validation, start-up and checkpoints are left out, and a
-processor's trial of bf16 (trainer.precision=auto) is not made. `bench/scale.py` compares the model with runs of two
+CPU's trial of bf16 (trainer.precision=auto) is not made. `bench/scale.py` compares the model with runs of two
 processes.
 """
 
@@ -35,7 +35,6 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from alexnet_pl import cpu
-from alexnet_pl.config.choices import DataSet
 from alexnet_pl.config.schema import Config
 from alexnet_pl.data import augment, store
 from alexnet_pl.data.datamodule import ImageDataModule
@@ -50,7 +49,7 @@ from alexnet_pl.parallel.layouts import Layout
 from alexnet_pl.training import optim
 
 IMAGENET = 1_281_167
-"""Training pictures of ILSVRC-2012, where no store says how many there are"""
+"""Training images of ILSVRC-2012, where no store says how many there are"""
 LINKS = {"cpu": 2.0, "cuda": 50.0}
 """Gigabytes per second that a device sends, unless --link says otherwise: through memory by gloo, about PCIe 5"""
 DELAYS = {"cpu": 2.5e-3, "cuda": 30e-6}
@@ -64,8 +63,8 @@ class Measured:
     """What one device needs for a step."""
 
     fixed: float  # seconds
-    per_picture: float  # seconds
-    batches: dict[int, float]  # pictures -> seconds of a step, as they were measured
+    per_image: float  # seconds
+    batches: dict[int, float]  # images -> seconds of a step, as they were measured
     peak: int = 0  # bytes of GPU memory at the largest batch
 
     def step(
@@ -82,16 +81,16 @@ class Measured:
         share = 1 / where.towers
         if where.name == "owt":
             share = 1 - full / parameters * (1 - 1 / where.processes)
-        pictures = batch_size / (where.processes if where.name == "owt" else where.data) / where.towers
+        own_images = batch_size / (where.processes if where.name == "owt" else where.data) / where.towers
         sending = bytes_per_step(where, plan, batch_size, precision) / link + collectives_per_step(where, plan) * delay
-        return self.fixed * share + self.per_picture * pictures + sending
+        return self.fixed * share + self.per_image * own_images + sending
 
 
-def measure(cfg: Config, pictures: ImageDataModule, fabric: Fabric) -> Measured:
+def measure(cfg: Config, datamodule: ImageDataModule, fabric: Fabric) -> Measured:
     """Steps of a run at its batch size, a half and a quarter of it: augmentation, forward, backward, update."""
     device, size = fabric.device, cfg.data.batch_size
     layout = torch.channels_last if cfg.model.channels_last else torch.contiguous_format
-    plain = build_net(cfg.model, cfg.data.image_size, cfg.seed)
+    plain = build_net(cfg.model, cfg.data.input_size, cfg.seed)
     net, optimizer = fabric.setup(plain, optim.build_optimizer(plain, cfg.optim), _reapply_compile=False)
     shape = size, cfg.data.size, cfg.data.size, 3
     images = torch.randint(256, shape, dtype=torch.uint8, generator=augment.stream(1)).to(device)
@@ -99,7 +98,7 @@ def measure(cfg: Config, pictures: ImageDataModule, fabric: Fabric) -> Measured:
 
     def step(count: int) -> float:
         began = _now(device)
-        inputs = pictures.train_input(images[:count], 0).contiguous(memory_format=layout)
+        inputs = datamodule.train_input(images[:count], 0).contiguous(memory_format=layout)
         loss = F.cross_entropy(net(inputs), labels[:count])
         optimizer.zero_grad()
         fabric.backward(loss)
@@ -115,7 +114,7 @@ def measure(cfg: Config, pictures: ImageDataModule, fabric: Fabric) -> Measured:
             seconds.append(step(count))
     batches = {count: statistics.median(seconds) for count, seconds in taken.items()}
     slope, fixed = np.polyfit(list(batches), list(batches.values()), 1) if len(batches) > 1 else (0.0, 0.0)
-    if fixed < 0 or slope <= 0:  # noise, or a batch of one: all of it is the pictures'
+    if fixed < 0 or slope <= 0:  # noise, or a batch of one: all of it is the images'
         slope, fixed = batches[size] / size, 0.0
     peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
     return Measured(float(fixed), float(slope), batches, peak)
@@ -128,9 +127,9 @@ def _now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def loading_rate(pictures: ImageDataModule, batch_size: int) -> float | None:
-    """Pictures per second that a store's reading threads give; nothing where pictures lie on the device."""
-    stored = getattr(pictures, "train", None)
+def loading_rate(datamodule: ImageDataModule, batch_size: int) -> float | None:
+    """Images per second that a store's reading threads give; nothing where images lie on the device."""
+    stored = getattr(datamodule, "train", None)
     if not isinstance(stored, PackedDataset):
         return None
     order = torch.randperm(len(stored), generator=augment.stream(2))
@@ -156,14 +155,14 @@ def layouts_for(cfg: Config, plan: list[LayerSpec]) -> Iterator[Layout]:
 
 
 def open_images(cfg: Config) -> tuple[ImageDataModule, int]:
-    """The run's pictures and how many there are to train on; where there is no store yet, as many as ImageNet has."""
-    pictures = ImageDataModule(cfg)
-    if cfg.data.name is DataSet.imagenet and not store.read(Path(cfg.data.root or ".").expanduser()):
-        pictures.mean = torch.zeros(cfg.data.image_size, cfg.data.image_size, 3)
-        pictures.colors = ColorPCA(torch.eye(3, dtype=torch.float64), torch.ones(3, dtype=torch.float64))
-        return pictures, IMAGENET
-    pictures.setup("fit")
-    return pictures, len(pictures.train)
+    """The run's images and how many there are to train on; where there is no store yet, as many as ImageNet has."""
+    images = ImageDataModule(cfg)
+    if cfg.data.packed and not store.read(Path(cfg.data.root or ".").expanduser()):
+        images.mean = torch.zeros(cfg.data.input_size, cfg.data.input_size, 3)
+        images.colors = ColorPCA(torch.eye(3, dtype=torch.float64), torch.ones(3, dtype=torch.float64))
+        return images, IMAGENET
+    images.setup("fit")
+    return images, len(images.train)
 
 
 def show(cfg: Config, link: float | None = None, console: Console | None = None) -> None:
@@ -178,26 +177,26 @@ def show(cfg: Config, link: float | None = None, console: Console | None = None)
     t, size = cfg.trainer, cfg.data.batch_size
     precision = layouts.resolve_precision(t)
     fabric = Fabric(accelerator=t.accelerator or "auto", devices=1, precision=precision)  # type: ignore[arg-type]
-    pictures, count = open_images(cfg)
-    pictures.mean = pictures.mean.to(fabric.device)
-    plan = layer_specs(cfg.model, cfg.data.image_size)
+    images, count = open_images(cfg)
+    images.mean = images.mean.to(fabric.device)
+    plan = layer_specs(cfg.model, cfg.data.input_size)
     with torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else []):
-        measured = measure(cfg, pictures, fabric)
-    rate = loading_rate(pictures, size)
+        measured = measure(cfg, images, fabric)
+    rate = loading_rate(images, size)
     kind = fabric.device.type
     link, delay = link or LINKS.get(kind, LINKS["cuda"]), DELAYS.get(kind, DELAYS["cuda"])
     name = torch.cuda.get_device_name(fabric.device) if kind == "cuda" else cpu.name()
     console.print(
         f"measured on one device ({name}, {precision}): "
-        + ", ".join(f"{n} pictures {1000 * s:,.1f} ms" for n, s in measured.batches.items())
-        + f"; as a line, {1000 * measured.fixed:,.1f} ms and {1e6 * measured.per_picture:,.0f} µs per picture"
+        + ", ".join(f"{n} images {1000 * s:,.1f} ms" for n, s in measured.batches.items())
+        + f"; as a line, {1000 * measured.fixed:,.1f} ms and {1e6 * measured.per_image:,.0f} µs per image"
         + (f"; GPU memory at most {measured.peak / 1e9:,.1f} GB" if measured.peak else ""),
         soft_wrap=True,
     )
     to_see = images_in_run(cfg, count)
     out = Table(box=box.SIMPLE)
     reads = ["reads, MB/s"] if cfg.data.packed else []
-    for title in ("devices", "layout", "pictures/s", "time", "sends, MB a step", "keeps, GB in fp32", *reads):
+    for title in ("devices", "layout", "images/s", "time", "sends, MB a step", "keeps, GB in fp32", *reads):
         out.add_column(title, justify="left" if title == "layout" else "right", no_wrap=True)
     for where in layouts_for(cfg, plan):
         seconds = measured.step(where, plan, size, link * 1e9, delay, precision)
@@ -208,7 +207,7 @@ def show(cfg: Config, link: float | None = None, console: Console | None = None)
         row += [f"{sends:,.1f}", f"{keeps:,.2f}"]
         if reads:
             slower = " (the store is slower)" if rate and rate < speed else ""
-            row.append(f"{_bytes(pictures, cfg) * speed / 1e6:,.0f}{slower}")
+            row.append(f"{_bytes(images, cfg) * speed / 1e6:,.0f}{slower}")
         out.add_row(*row)
     natural = Measurement.get(console, console.options.update(max_width=1000), out).maximum
     console.width = max(console.width, natural)
@@ -218,11 +217,11 @@ def show(cfg: Config, link: float | None = None, console: Console | None = None)
         f"batches of {size} over all devices"
     ]
     if to_see:
-        lines.append(f"{to_see:,} pictures to see; validation, checkpoints and start-up are left out")
-    if cfg.data.packed and not hasattr(pictures, "train"):
-        lines.append(f"no store in data.root={cfg.data.root} yet: taken are ImageNet's {IMAGENET:,} pictures, raw")
+        lines.append(f"{to_see:,} images to see; validation, checkpoints and start-up are left out")
+    if cfg.data.packed and not hasattr(images, "train"):
+        lines.append(f"no store in data.root={cfg.data.root} yet: taken are ImageNet's {IMAGENET:,} images, raw")
     if rate:
-        lines.append(f"the store gives {rate:,.0f} pictures/s to this machine")
+        lines.append(f"the store gives {rate:,.0f} images/s to this machine")
     for line in lines:
         console.print(line, soft_wrap=True)
 
@@ -235,9 +234,9 @@ def _long(seconds: float) -> str:
     return f"{seconds:,.0f} s"
 
 
-def _bytes(pictures: ImageDataModule, cfg: Config) -> float:
-    """Bytes of a picture in its store; without one, those of a raw square."""
-    stored = getattr(pictures, "train", None)
+def _bytes(images: ImageDataModule, cfg: Config) -> float:
+    """Bytes of a image in its store; without one, those of a raw square."""
+    stored = getattr(images, "train", None)
     if isinstance(stored, PackedDataset):
         return float(stored.places[:, 2].mean())
     return 3.0 * cfg.data.size**2

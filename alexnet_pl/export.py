@@ -1,10 +1,10 @@
-"""Export: a trained net for other programs, as ONNX or as plain weights, with all that is done to a picture before.
+"""Export: a trained net for other programs, as ONNX or as plain weights, with all that is done to a image before.
 
     python -m alexnet_pl.export runs/alexnet                      net.onnx, preprocessing.json, mean.npy
     python -m alexnet_pl.export runs/alexnet --format torch       net.pt instead
     python -m alexnet_pl.export --torchvision --out folder        torchvision's published weights
 
-The ONNX net takes pixels as they are, float32 (pictures, 3, H, W), RGB of 0..255, any number of pictures: the mean
+The ONNX net takes pixels as they are, float32 (images, 3, H, W), RGB of 0..255, any number of images: the mean
 image and the scale are a part of it. What is left to do is to resize and to crop. It gives logits. net.pt is a state
 dict, and pixels must be centred and scaled first. Either way preprocessing.json says what is to be done, and how to
 build the net with this package (`model`); the ONNX file carries the same text as its metadata. Before the files take
@@ -51,7 +51,7 @@ class Centred(nn.Module):
 
     def __init__(self, net: TrainedModel) -> None:
         super().__init__()
-        self.net, self.scale, self.classes = net.net, net.cfg.data.scale, len(net.classes)
+        self.net, self.scale, self.classes = net.net, net.cfg.data.pixel_scale, len(net.classes)
         self.register_buffer("mean", net.mean.permute(2, 0, 1).contiguous())
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -59,12 +59,12 @@ class Centred(nn.Module):
         return self.net((pixels - self.mean) / self.scale)[:, : self.classes]
 
 
-def export(net: TrainedModel, folder: Path, form: str = "onnx", pictures: Sequence[Tensor] = ()) -> float:
+def export(net: TrainedModel, folder: Path, form: str = "onnx", images: Sequence[Tensor] = ()) -> float:
     """Write a net and its preprocessing into a folder, once it is certain that both give the same logits.
 
     Args:
         form: onnx or torch.
-        pictures: uint8 (S, S, 3) of the net's picture_size, to compare on, besides random ones.
+        images: uint8 (S, S, 3) of the net's resized_size, to compare on, besides random ones.
     Returns:
         The largest difference of two logits, as a share of the largest logit.
     Raises:
@@ -73,9 +73,9 @@ def export(net: TrainedModel, folder: Path, form: str = "onnx", pictures: Sequen
     if form == "onnx":
         _need_onnx()
     plain = _plain(net)
-    size = net.picture_size
+    size = net.resized_size
     random = torch.randint(0, 256, (3, size, size, 3), dtype=torch.uint8, generator=augment.stream(1))
-    squares = torch.stack([*random, *pictures])
+    squares = torch.stack([*random, *images])
     name = "net.onnx" if form == "onnx" else "net.pt"
     told = json.dumps(preprocessing(net), indent=1)
     with ExitStack() as stack:
@@ -102,7 +102,7 @@ def export(net: TrainedModel, folder: Path, form: str = "onnx", pictures: Sequen
 
 def centre(net: TrainedModel, squares: Tensor) -> np.ndarray:
     """Squares, uint8 (n, S, S, 3), as the ONNX net takes them: their centres, float32 (n, 3, H, W) of 0..255."""
-    return augment.centre_crop(squares, net.cfg.data.image_size).permute(0, 3, 1, 2).float().contiguous().numpy()
+    return augment.centre_crop(squares, net.cfg.data.input_size).permute(0, 3, 1, 2).float().contiguous().numpy()
 
 
 def run_onnx(file: Path, pixels: np.ndarray) -> np.ndarray:
@@ -115,17 +115,17 @@ def run_onnx(file: Path, pixels: np.ndarray) -> np.ndarray:
 
 
 def preprocessing(net: TrainedModel) -> dict[str, Any]:
-    """What preprocessing.json says: how a picture becomes the input of either file, and what comes out."""
+    """What preprocessing.json says: how a image becomes the input of either file, and what comes out."""
     d = net.cfg.data
     said = "net.onnx does it; net.pt expects (pixels - mean) / scale"
     return {
         "net": net.cfg.model.name,
-        "input": {"shape": ["pictures", 3, d.image_size, d.image_size], "dtype": "float32", "colours": "RGB"},
-        "resize": {"shorter_side": d.picture_size, "how": "bilinear, antialiased; the longer side is rounded down"},
-        "crop": {"size": d.image_size, "where": "centre; of an odd margin one pixel more is left below and right"},
+        "input": {"shape": ["images", 3, d.input_size, d.input_size], "dtype": "float32", "colours": "RGB"},
+        "resize": {"shorter_side": d.resized_size, "how": "bilinear, antialiased; the longer side is rounded down"},
+        "crop": {"size": d.input_size, "where": "centre; of an odd margin one pixel more is left below and right"},
         "mean": {"file": "mean.npy", "shape": list(net.mean.shape), "unit": "RGB of 0..255", "applied": said},
-        "scale": {"value": d.scale, "applied": said},
-        "views": "one, the centre; for ten, average the softmax over the four corners of the resized picture's central "
+        "scale": {"value": d.pixel_scale, "applied": said},
+        "views": "one, the centre; for ten, average the softmax over the four corners of the resized image's central "
         "square, its centre, and their mirror images",
         "output": {"what": "logits, one for each class; softmax makes them probabilities"},
         "classes": net.classes,
@@ -134,7 +134,7 @@ def preprocessing(net: TrainedModel) -> dict[str, Any]:
 
 
 def _plain(net: TrainedModel) -> TrainedModel:
-    """A copy on the processor, of float32, its numbers in memory as they are numbered."""
+    """A copy on the CPU, of float32, its numbers in memory as they are numbered."""
     layers = copy.deepcopy(net.net).cpu().float().to(memory_format=torch.contiguous_format)
     return replace(net, net=layers.eval(), mean=net.mean.cpu())
 
@@ -148,13 +148,13 @@ def _need_onnx() -> None:
 
 
 def _write_onnx(net: TrainedModel, file: Path, told: str) -> None:
-    example = torch.zeros(2, 3, net.cfg.data.image_size, net.cfg.data.image_size)
+    example = torch.zeros(2, 3, net.cfg.data.input_size, net.cfg.data.input_size)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of torch's exporter, about itself
         program = torch.onnx.export(
             Centred(net), (example,), dynamo=True, verbose=False, opset_version=OPSET,
-            input_names=["pixels"], output_names=["logits"], dynamic_shapes=({0: torch.export.Dim("pictures")},),
+            input_names=["pixels"], output_names=["logits"], dynamic_shapes=({0: torch.export.Dim("images")},),
         )  # fmt: skip
     assert program is not None
     program.model.metadata_props["preprocessing"] = told
@@ -163,7 +163,7 @@ def _write_onnx(net: TrainedModel, file: Path, told: str) -> None:
 
 def _run_torch(net: TrainedModel, file: Path, squares: Tensor) -> np.ndarray:
     """The logits of a net that is built anew with the weights of a file."""
-    fresh = build_net(net.cfg.model, net.cfg.data.image_size, seed=0).eval()
+    fresh = build_net(net.cfg.model, net.cfg.data.input_size, seed=0).eval()
     fresh.load_state_dict(torch.load(file, weights_only=True))
     return replace(net, net=fresh).logits(squares)[:, 0].numpy()
 
@@ -179,7 +179,7 @@ def main() -> None:
     add("--torchvision", metavar="FILE", nargs="?", const="", help=published)
     add("--format", choices=FORMATS, default="onnx", help="what to write (%(default)s)")
     add("--out", metavar="FOLDER", type=Path, help="where to (export/ in the run folder)")
-    add("--pictures", metavar="PICTURE", nargs="+", default=[], help="files or folders to compare on, too")
+    add("--images", metavar="PICTURE", nargs="+", default=[], help="files or folders to compare on, too")
     arguments = parser.parse_args()
     if (arguments.run is None) == (arguments.torchvision is None):
         parser.error("give a run, or --torchvision")
@@ -189,8 +189,8 @@ def main() -> None:
         folder = arguments.out or (net.run.folder / "export" if net.run else None)
         if folder is None:
             raise ConfigError(f"{net.name} is not the net of a run: say with --out where to write it")
-        names = find_images(arguments.pictures, said.append)[:64]
-        squares = [square for _, square in ImageFiles(names, net.picture_size, said.append).read(range(len(names)))]
+        names = find_images(arguments.images, said.append)[:64]
+        squares = [square for _, square in ImageFiles(names, net.resized_size, said.append).read(range(len(names)))]
         if said:
             raise ConfigError(said[0])
         apart = export(net, folder, arguments.format, squares)
@@ -199,7 +199,7 @@ def main() -> None:
     except OSError as error:
         sys.exit(f"error: {error.filename or 'output'}: {error.strerror or error}")
     print(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
-    print(f"logits as the net's, to {apart:.1e} of the largest, on {3 + len(squares)} pictures")
+    print(f"logits as the net's, to {apart:.1e} of the largest, on {3 + len(squares)} images")
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def fit(cfg: Config, run: Run) -> None:
         run.rewind(checkpoints.images_seen(resume) if resume else 0, origin)
     run_loggers = loggers.build_loggers(cfg, run) if first else []
     datamodule = ImageDataModule(cfg)
-    classifier = ImageClassifier(cfg, datamodule.image_size)
+    classifier = ImageClassifier(cfg, datamodule.input_size)
     if cfg.pretrained and resume is None:
         trained.load_pretrained(classifier.net, cfg.pretrained)
     validates = cfg.trainer.limit_val_batches != 0
@@ -81,11 +81,11 @@ def fit(cfg: Config, run: Run) -> None:
         callbacks.append(lines)
     if cfg.trainer.enable_checkpointing is not False:
         callbacks += checkpoints.epoch_checkpoints(run, validates)
-    if cfg.stop_error is not None:
+    if cfg.stop_at_train_error is not None:
         callbacks.append(
             EarlyStopping(
                 "train/epoch_error",
-                stopping_threshold=cfg.stop_error,
+                stopping_threshold=cfg.stop_at_train_error,
                 patience=10**9,  # only the threshold ends the run
                 check_on_train_epoch_end=True,
             )

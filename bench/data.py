@@ -1,13 +1,13 @@
-"""How fast pictures are prepared, read and augmented, on one core, against the usual ways.
+"""How fast images are prepared, read and augmented, on one core, against the usual ways.
 
     python bench/data.py                                  photographs drawn for the purpose; about a minute
     python bench/data.py --source DIR --rounds 9          an image folder of one's own, <class>/<file>
 
-All ways get the same pictures and one thread; what is timed is processor time. Printed are the median pictures per
+All ways get the same images and one thread; what is timed is CPU time. Printed are the median images per
 second of each way, and its ratio to its peer (see ratios.py).
 
-The last two rows are by the clock, with a run's reading threads: how many pictures a second reach the device as
-floats, augmented (on a processor by one thread). What a run waits for them stands in its own log and metrics.csv.
+The last two rows are by the clock, with a run's reading threads: how many images a second reach the device as
+floats, augmented (on a CPU by one thread). What a run waits for them stands in its own log and metrics.csv.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from PIL import Image
 from rich.console import Console
 from torchvision.transforms import v2
 
-from alexnet_pl.config.choices import ColorNoise, DataSet
+from alexnet_pl.config.choices import ColorNoise
 from alexnet_pl.config.schema import Config, Data
 from alexnet_pl.data import decode
 from alexnet_pl.data.datamodule import ImageDataModule
@@ -78,14 +78,15 @@ def modules(source: Path, folder: Path) -> dict[str, ImageDataModule]:
     made = {}
     for form in ("raw", "jpeg"):
         prepare(source, folder / form, Options(form=form, workers=1), Console(quiet=True))
-        cfg = Config(name="bench", seed=1, window=1, subset=0)
+        cfg = Config(name="bench", seed=1, train_error_window=1, train_eval_images=0)
         cfg.data = Data(
-            name=DataSet.imagenet,
+            kind="packed",
+            name="bench",
             root=str(folder / form),
             num_classes=1000,
             size=256,
             crop_size=224,
-            flips=True,
+            random_flip=True,
             color_noise=ColorNoise.released_2012,
         )
         cfg.trainer.limit_val_batches = 0
@@ -94,20 +95,20 @@ def modules(source: Path, folder: Path) -> dict[str, ImageDataModule]:
     return made
 
 
-def fed(pictures: ImageDataModule, device: torch.device, batches: int) -> float:
-    """Pictures per second that reach the device, read ahead by threads."""
-    pictures.mean = pictures.mean.to(device)
-    pictures.train.pinned = device.type == "cuda"  # type: ignore[union-attr]
-    rows = torch.arange(batches * BATCH) % len(pictures.train)
+def fed(datamodule: ImageDataModule, device: torch.device, batches: int) -> float:
+    """Images per second that reach the device, read ahead by threads."""
+    datamodule.mean = datamodule.mean.to(device)
+    datamodule.train.pinned = device.type == "cuda"  # type: ignore[union-attr]
+    rows = torch.arange(batches * BATCH) % len(datamodule.train)
     start = time.perf_counter()
-    for images, *_ in BatchLoader(pictures.train, lambda: rows, len(rows), BATCH, pictures.train_input, device):
+    for images, *_ in BatchLoader(datamodule.train, lambda: rows, len(rows), BATCH, datamodule.train_input, device):
         last = images
     assert last.isfinite().all()  # and so it has arrived
     return len(rows) / (time.perf_counter() - start)
 
 
 def ways(source: Path, folder: Path, modules: dict[str, ImageDataModule]) -> dict[str, Callable[[], int]]:
-    """name -> a function that handles some pictures and returns how many."""
+    """name -> a function that handles some images and returns how many."""
     originals = [path.read_bytes() for path in sorted(source.rglob("*.*"))]
     files = []
     for number, original in enumerate(originals):  # what a loader of 256-pixel files reads
@@ -116,7 +117,7 @@ def ways(source: Path, folder: Path, modules: dict[str, ImageDataModule]) -> dic
     floats = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
     crop = v2.Compose([v2.RandomCrop(224), v2.RandomHorizontalFlip(), *floats])
     reference = v2.Compose([v2.RandomResizedCrop(224, antialias=True), v2.RandomHorizontalFlip(), *floats])
-    plan = Plan("", "", 256, "jpeg", 90)
+    plan = Plan("", "", "", 256, "jpeg", 90)
     rows = torch.arange(BATCH) % len(modules["raw"].train)
 
     def read(form: str) -> Callable[[], int]:

@@ -46,7 +46,7 @@ BAR = 1.5  # on two cores at batch 64, against either
 
 
 def ours(folder: Path, device: str, batch_size: int) -> Callable[[], float]:
-    """Pictures per second of an epoch, our way."""
+    """Images per second of an epoch, our way."""
     cfg = ratios.composed(
         "experiment=alexnet",
         "model=torchvision",
@@ -60,7 +60,7 @@ def ours(folder: Path, device: str, batch_size: int) -> Callable[[], float]:
         "trainer.limit_val_batches=0",
         "test_views=0",
     )
-    pictures = ImageDataModule(cfg)
+    images = ImageDataModule(cfg)
 
     def epoch() -> float:
         clock = Clock()
@@ -77,8 +77,8 @@ def ours(folder: Path, device: str, batch_size: int) -> Callable[[], float]:
                 enable_model_summary=False,
                 enable_checkpointing=False,
             )
-            trainer.fit(ImageClassifier(cfg, pictures.image_size), pictures)
-        return len(pictures.train) / clock.seconds
+            trainer.fit(ImageClassifier(cfg, images.input_size), images)
+        return len(images.train) / clock.seconds
 
     return epoch
 
@@ -90,23 +90,23 @@ def torchvisions(folder: Path, batch_size: int) -> Iterable[Any]:
     transform = v2.Compose(
         [v2.RandomResizedCrop(224, antialias=True), v2.RandomHorizontalFlip(), *to_floats, normalize]
     )
-    pictures = torchvision.datasets.ImageFolder(str(folder / "source"), transform)
-    return DataLoader(pictures, batch_size, shuffle=True, num_workers=2, persistent_workers=True)
+    images = torchvision.datasets.ImageFolder(str(folder / "source"), transform)
+    return DataLoader(images, batch_size, shuffle=True, num_workers=2, persistent_workers=True)
 
 
 def timms(folder: Path, batch_size: int) -> Iterable[Any]:
     """Batches as timm reads them, without augmentation beyond the reference's."""
     from timm.data import ImageDataset, create_loader
 
-    pictures = ImageDataset(str(folder / "source"))
+    images = ImageDataset(str(folder / "source"))
     options = {"is_training": True, "use_prefetcher": False, "num_workers": 2, "color_jitter": 0.0}
-    return create_loader(pictures, (3, 224, 224), batch_size, **options)
+    return create_loader(images, (3, 224, 224), batch_size, **options)
 
 
 def reference(
     loader: Callable[[Path, int], Iterable[Any]], folder: Path, device: str, batch_size: int
 ) -> Callable[[], float]:
-    """Pictures per second of an epoch of torchvision's own loop."""
+    """Images per second of an epoch of torchvision's own loop."""
     batches = loader(folder, batch_size)
     net = torchvision.models.alexnet().to(device)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)

@@ -3,10 +3,10 @@
     python bench/loop.py                 about a minute on two cores
     python bench/loop.py --rounds 9
 
-Every variant takes the same steps of the convnet on the generated pictures: gather, centre, forward, backward, update.
+Every variant takes the same steps of the convnet on the generated images: gather, centre, forward, backward, update.
 The plain loop is what one would write first: a DataLoader over tensors centred beforehand, NCHW, fp32, each activation
 right after its convolution, torch's SGD. Each way has a process of its own, ours with the settings of the command.
-Printed are the median pictures per second of each variant, and its ratio to its peer (see ratios.py).
+Printed are the median images per second of each variant, and its ratio to its peer (see ratios.py).
 """
 
 from __future__ import annotations
@@ -50,16 +50,18 @@ PAIRS = [  # and the least that the ratio must be
 def configuration(channels_last: bool, *more: str) -> Config:
     """One of Figure 1's curves, without what a run does beside its steps."""
     layout = f"model.channels_last={str(channels_last).lower()}"
-    return ratios.composed("experiment=figure1", "logger=csv", "window=2500", "subset=0", layout, *more)
+    return ratios.composed(
+        "experiment=figure1", "logger=csv", "train_error_window=2500", "train_eval_images=0", layout, *more
+    )
 
 
-def plain(pictures: ImageDataModule, steps: int) -> float:
-    """Pictures per second of what one would write first."""
+def plain(datamodule: ImageDataModule, steps: int) -> float:
+    """Images per second of what one would write first."""
     cfg = configuration(False, "model.order={conv1: act_lrn_pool}")
     net = build_net(cfg.model, 32, seed=1)
     optimizer = torch.optim.SGD(net.parameters(), lr=cfg.optim.lr, momentum=0.9)
-    images = (pictures.train.images - pictures.mean).permute(0, 3, 1, 2).contiguous()  # float (N, 3, 32, 32)
-    batches = DataLoader(TensorDataset(images, pictures.train.labels), cfg.data.batch_size, shuffle=True)
+    images = (datamodule.train.images - datamodule.mean).permute(0, 3, 1, 2).contiguous()  # float (N, 3, 32, 32)
+    batches = DataLoader(TensorDataset(images, datamodule.train.labels), cfg.data.batch_size, shuffle=True)
     running_loss = 0.0
     start = time.perf_counter()
     for inputs, labels in islice(batches, steps):
@@ -71,14 +73,14 @@ def plain(pictures: ImageDataModule, steps: int) -> float:
     return steps * cfg.data.batch_size / (time.perf_counter() - start)
 
 
-def bare(pictures: ImageDataModule, steps: int, bf16: bool) -> float:
-    """Pictures per second of our parts without Lightning, counting errors as a run does."""
+def bare(datamodule: ImageDataModule, steps: int, bf16: bool) -> float:
+    """Images per second of our parts without Lightning, counting errors as a run does."""
     cfg = configuration(channels_last=True)
     net = build_net(cfg.model, 32, seed=1)
     optimizer = optim.build_optimizer(net, cfg.optim)
     wrong = torch.zeros(())
     start = time.perf_counter()
-    for step, (images, labels, _) in enumerate(pictures.train_dataloader()):
+    for step, (images, labels, _) in enumerate(datamodule.train_dataloader()):
         if step == steps:
             break
         with torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext():
@@ -99,8 +101,8 @@ class Clock(pl.Callback):
         self.seconds = time.perf_counter() - self.start
 
 
-def lightning(pictures: ImageDataModule, steps: int, channels_last: bool, precision: str) -> float:
-    """Pictures per second through our module, with its running error and metrics.csv."""
+def lightning(images: ImageDataModule, steps: int, channels_last: bool, precision: str) -> float:
+    """Images per second through our module, with its running error and metrics.csv."""
     cfg = configuration(channels_last)
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
@@ -117,7 +119,7 @@ def lightning(pictures: ImageDataModule, steps: int, channels_last: bool, precis
             enable_model_summary=False,
             enable_checkpointing=False,
         )
-        trainer.fit(ImageClassifier(cfg, pictures.image_size), pictures)
+        trainer.fit(ImageClassifier(cfg, images.input_size), images)
     return steps * cfg.data.batch_size / clock.seconds
 
 
@@ -135,9 +137,9 @@ def prepare(way: str, steps: int) -> Callable[[], float]:
     """In the process of one way."""
     warnings.filterwarnings("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    pictures = ImageDataModule(configuration(True))
-    pictures.setup("fit")
-    return partial(WAYS[way][0], pictures, steps)
+    images = ImageDataModule(configuration(True))
+    images.setup("fit")
+    return partial(WAYS[way][0], images, steps)
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
     python bench/scale.py                                  a minute on two cores
 
-One thread for each process. The convnet trains data parallel, AlexNet with a quarter of its kernels (pictures of 112
+One thread for each process. The convnet trains data parallel, AlexNet with a quarter of its kernels (images of 112
 pixels) as two towers. The estimate is `estimate.measure` in one process and the model in `estimate.py`, with its usual
 link; the run is the command's, in its own windows, the first left out. Printed is how well both agree: the smaller over
 the larger, 1 at best. The delay of an exchange was fitted to runs like these two; the rest was not.
@@ -33,7 +33,7 @@ RUNS = {
         "experiment=alexnet",
         "model=released_2012",
         "model.width=0.25",
-        "model.image_size=112",
+        "model.input_size=112",
         "data.resize=128",
         "data.batch_size=32",
         "data.color_noise=off",
@@ -44,25 +44,31 @@ RUNS = {
     ],
 }
 BAR = 0.6
-SMALL = ["trainer.accelerator=cpu", "trainer.max_epochs=1", "trainer.limit_val_batches=0", "subset=0", "logger=csv"]
+SMALL = [
+    "trainer.accelerator=cpu",
+    "trainer.max_epochs=1",
+    "trainer.limit_val_batches=0",
+    "train_eval_images=0",
+    "logger=csv",
+]
 
 
 def estimated(overrides: list[str]) -> float:
-    """Pictures per second, from steps of one process."""
+    """Images per second, from steps of one process."""
     cfg = ratios.composed(*overrides, *SMALL)
-    pictures, _ = estimate.open_images(cfg)
+    images, _ = estimate.open_images(cfg)
     precision = layouts.resolve_precision(cfg.trainer)
     fabric = Fabric(accelerator="cpu", devices=1, precision=precision)  # type: ignore[arg-type]
-    measured = estimate.measure(cfg, pictures, fabric)
-    plan = layer_specs(cfg.model, cfg.data.image_size)
+    measured = estimate.measure(cfg, images, fabric)
+    plan = layer_specs(cfg.model, cfg.data.input_size)
     where, link, delay = layouts.layout(cfg.trainer), estimate.LINKS["cpu"] * 1e9, estimate.DELAYS["cpu"]
     return cfg.data.batch_size / measured.step(where, plan, cfg.data.batch_size, link, delay, precision)
 
 
 def run(overrides: list[str], steps: int) -> float:
-    """Pictures per second of the command, in two processes."""
+    """Images per second of the command, in two processes."""
     batch_size = ratios.composed(*overrides, *SMALL).data.batch_size
-    batches = [f"trainer.limit_train_batches={steps}", f"window={max(1, steps // 4) * batch_size}"]
+    batches = [f"trainer.limit_train_batches={steps}", f"train_error_window={max(1, steps // 4) * batch_size}"]
     with tempfile.TemporaryDirectory() as folder:
         ratios.train(Path(folder), 1, *overrides, *SMALL, *batches)
         (metrics,) = Path(folder).glob("runs/*/*/metrics.csv")

@@ -27,7 +27,13 @@ TORCH, LIGHTNING = "import torch", "import pytorch_lightning"
 HELP, JOB = "--help", "a job of one batch"
 IN_TURN, AT_ONCE = "two jobs, one after the other", "two jobs at once"
 MOST = 5.0  # seconds that a job of one batch may take
-JOBS = ["logger=csv", "window=1000", "subset=0", "trainer.limit_val_batches=0", "trainer.max_epochs=1"]
+JOBS = [
+    "logger=csv",
+    "train_error_window=1000",
+    "train_eval_images=0",
+    "trainer.limit_val_batches=0",
+    "trainer.max_epochs=1",
+]
 TWO = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
 
 

@@ -3,12 +3,12 @@
     python bench/step.py                                              some minutes on two cores
     python bench/step.py --device cuda --batch_size 128 --steps 20
 
-A step is forward, cross entropy, backward and the update of 2012, with dropout, on a random batch of 224x224 pictures
+A step is forward, cross entropy, backward and the update of 2012, with dropout, on a random batch of 224x224 images
 of 0..255 minus their mean. The variants differ in the two layers of LRN alone, and share weights and optimiser; what
 torch's own leaves out is done around it: it runs once per tower. torchvision's net is trained as its reference does it,
 and ours of the same shape beside it. The peers have a process with memory and threads as any torch program, ours one
 with the settings of a run in bf16 (one in fp32 lets threads sleep, and is a tenth slower at most). Printed are the
-median pictures per second and the shares of the step's parts, the ratios (see ratios.py), and LRN's share of the step.
+median images per second and the shares of the step's parts, the ratios (see ratios.py), and LRN's share of the step.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Steps:
         self.labels = torch.randint(1000, (batch_size,), generator=generator).to(device)
 
     def per_second(self, norm: str, steps: int, bf16: bool) -> tuple[float, Counter[str]]:
-        """Pictures per second of so many steps, and the seconds of their parts."""
+        """Images per second of so many steps, and the seconds of their parts."""
         parts: Counter[str] = Counter()
         for name, layer in self.norms.get(norm, {}).items():
             setattr(self.net, name, layer)
@@ -117,14 +117,14 @@ def ours(channels_last: bool, batch_size: int, device: torch.device) -> Steps:
     """The paper's net and rule."""
     cfg = Model(
         name="alexnet",
-        table=Arch.alexnet,
+        arch=Arch.alexnet,
         num_classes=1000,
         towers=2,
         lrn=["conv1", "conv2"],
-        lrn_scale=LrnAlphaConvention.paper,
+        lrn_alpha_convention=LrnAlphaConvention.paper,
         dropout=Dropout.mask,
         channels_last=channels_last,
-        compile=CompileLrn.never,
+        compile_lrn=CompileLrn.never,
     )
     return _ours(cfg, batch_size, device)
 
@@ -133,7 +133,7 @@ def ours_of_torchvision(batch_size: int, device: torch.device) -> Steps:
     """model=torchvision: the shape of torchvision's net, by our parts."""
     cfg = Model(
         name="torchvision",
-        table=Arch.alexnet,
+        arch=Arch.alexnet,
         num_classes=1000,
         conv1_padding=Conv1Padding.symmetric,
         widths={"conv1": 64, "conv2": 192, "conv4": 256},

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, Protocol
 from unittest import mock
 
+from alexnet_pl.data import shapes
+
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch starts its threads; the tests themselves run in parallel
 
 import functools
@@ -22,22 +24,19 @@ from hydra import compose, initialize_config_dir
 
 from alexnet_pl import ROOT
 from alexnet_pl.config.schema import Config
-from alexnet_pl.data import datamodule
 from alexnet_pl.jobs import checks
 from alexnet_pl.runs.run import Run
 from alexnet_pl.train import main
 
 torch.set_num_threads(1)
-datamodule.draw_shapes = functools.cache(
-    datamodule.draw_shapes
-)  # drawn once for all runs of a worker, and of its forks
+shapes.draw_shapes = functools.cache(shapes.draw_shapes)  # drawn once for all runs of a worker, and of its forks
 
 TINY = (
     "logger=csv",
     "model.width=0.5",
-    "subset=200",
+    "train_eval_images=200",
     "data.batch_size=64",
-    "window=64",
+    "train_error_window=64",
     "trainer.max_epochs=3",
     "trainer.limit_train_batches=16",
     "trainer.limit_val_batches=1",

@@ -43,8 +43,8 @@ def one(
     """A run of a sweep over model.lrn that ends with these errors."""
     value = f"[{','.join(LRN[lrn])}]"
     overrides = [f"model.lrn={value}", f"seed={seed}", "sweep=lrn", "data.root=/x"]
-    plain = settings(seed=seed, model__lrn=LRN[lrn], test_views=views, figure__compare=[], figure__target=None)
-    plain["figure"] |= {"published": {}, "panel": ""}
+    plain = settings(seed=seed, model__lrn=LRN[lrn], test_views=views, report__compare=[], report__target=None)
+    plain["report"] |= {"published": {}, "panel": ""}
     metrics = rows(9, 4)
     metrics[-1] |= {"val/error": val} | (more or {})
     return make(folder / job_folder_name(overrides), plain, metrics, done, overrides)
@@ -59,7 +59,7 @@ def claimed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def plain_run(folder: Path, *overrides: str, seed: int = 1, **other: Any) -> None:
-    plain = settings(seed=seed, figure__compare=[], figure__target=None, **other)
+    plain = settings(seed=seed, report__compare=[], report__target=None, **other)
     make(folder / job_folder_name([*overrides, f"seed={seed}"]), plain, rows(3, 2), True, [*overrides, f"seed={seed}"])
 
 
@@ -94,17 +94,17 @@ def test_a_choice_explains_its_groups_keys_and_an_experiment_any(tmp_path: Path)
 
 def test_what_no_override_explains_is_refused(tmp_path: Path) -> None:
     plain_run(tmp_path, "model.lrn=[]")
-    plain_run(tmp_path, "model.lrn=[]", seed=2, window=500)
-    with pytest.raises(ConfigError, match=r"window \(250, 500\).*figure\.compare=\[KEY\]"):
+    plain_run(tmp_path, "model.lrn=[]", seed=2, train_error_window=500)
+    with pytest.raises(ConfigError, match=r"train_error_window \(250, 500\).*report\.compare=\[KEY\]"):
         collect(tmp_path)
-    (line,) = collect(tmp_path, ["window"]).panels[0].lines
+    (line,) = collect(tmp_path, ["train_error_window"]).panels[0].lines
     assert (line.name, len(line.runs)) == ("model.lrn=[]", 2)  # alone, it is called by what it was given
 
 
 def test_a_search_over_rates_is_sorted_and_has_a_best(tmp_path: Path) -> None:
     for lr, crosses in ((0.1, 9), (0.02, 7), (0.004, 8)):
         overrides = [f"optim.lr={lr}"]
-        plain = settings(lr=lr, figure__compare=[], figure__target=None)
+        plain = settings(lr=lr, report__compare=[], report__target=None)
         make(tmp_path / str(lr), plain, rows(crosses, 5), overrides=overrides)
     (panel,) = collect(tmp_path).panels
     assert [line.name for line in panel.lines] == ["optim.lr=0.004", "optim.lr=0.02", "optim.lr=0.1"]
@@ -188,7 +188,7 @@ def test_arms_are_paired_with_those_that_agree_in_the_rest(tmp_path: Path) -> No
     for activation in ("relu", "tanh"):
         for lrn, extra in (("off", 0.1), ("on", 0.0)):
             overrides = [f"model.activation={activation}", f"model.lrn={LRN[lrn]}"]
-            plain = settings(activation, model__lrn=LRN[lrn], figure__compare=[], figure__target=None)
+            plain = settings(activation, model__lrn=LRN[lrn], report__compare=[], report__target=None)
             metrics = rows(9, 2)
             metrics[-1]["val/error"] = 0.2 + extra * (1 if activation == "relu" else -1)
             make(tmp_path / (activation + lrn), plain, metrics, overrides=overrides)
@@ -223,7 +223,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed in (1, 2):
         for lrn, val in (("off", 0.14), ("on", 0.12)):
             one(folder, lrn, seed, val + seed / 1000, {"val/top5_error": val / 2})
-    plain = settings(figure__panel=NASTY, figure__compare=[], figure__target=None)
+    plain = settings(report__panel=NASTY, report__compare=[], report__target=None)
     make(folder / "n", plain, rows(9, 3), False, ["sweep=lrn"]).fail("<i>no</i>")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(paper, "claims", lambda: (CLAIM,))
@@ -231,7 +231,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_both_pictures_show_both_lines(written: Path) -> None:
+def test_both_figures_show_both_lines(written: Path) -> None:
     root = ElementTree.parse(written / "lrn.svg").getroot()
     text = ElementTree.tostring(root, encoding="unicode").lower()
     assert root.tag.endswith("svg")
@@ -276,7 +276,7 @@ def test_the_json_has_the_verdicts(written: Path) -> None:
 
 def test_a_mixed_report_has_both_kinds_of_panels(tmp_path: Path) -> None:
     make(tmp_path / "a", settings(), rows(3, 5))
-    plain_run(tmp_path, "model.lrn=[conv1]", model__lrn=["conv1"], figure__panel="other")
+    plain_run(tmp_path, "model.lrn=[conv1]", model__lrn=["conv1"], report__panel="other")
     collected, _ = cli.write(tmp_path)
     assert [panel.target for panel in collected.panels] == [0.25, None]
     page = (tmp_path / "report.html").read_text()
@@ -348,7 +348,7 @@ def test_claims_are_tested_as_far_as_their_sweeps_are(tmp_path: Path) -> None:
     said = "same sign, one seed (top-1), not measured (top-5) on shapes (10 classes), 4 epochs"
     assert state() == f"3 of 4 jobs done: {said}"
     one(tmp_path / "mixed", "on", 1, 0.1)
-    plain_run(tmp_path / "mixed", "sweep=lrn", window=500, figure__panel="")
+    plain_run(tmp_path / "mixed", "sweep=lrn", train_error_window=500, report__panel="")
     (claim,) = survey(tmp_path)
     assert claim.state.startswith(f"3 of 4 jobs done: {said}; done: panel"), "a folder each, and why one has no report"
     assert any(said.startswith("mixed: panel") for said in claim.ours), "what cannot be compared does not stop the rest"
@@ -386,13 +386,13 @@ def test_the_command_lists_claims(
 
 def test_the_command_lets_keys_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for seed, window in ((1, 250), (2, 500)):
-        plain_run(tmp_path, seed=seed, window=window)
+        plain_run(tmp_path, seed=seed, train_error_window=window)
     drawn: list[Any] = []
     write: Callable[..., Any] = cli.write
     monkeypatch.setattr(cli, "write", lambda *args: drawn.append(args) or write(*args))
-    monkeypatch.setattr(sys, "argv", ["report", str(tmp_path), "--allow", "window", "--allow", "data.size"])
+    monkeypatch.setattr(sys, "argv", ["report", str(tmp_path), "--allow", "train_error_window", "--allow", "data.size"])
     cli.main()
-    assert drawn == [(tmp_path, ["window", "data.size"])]
+    assert drawn == [(tmp_path, ["train_error_window", "data.size"])]
 
 
 def test_differences_equal_welchs_test() -> None:

@@ -36,7 +36,7 @@ def test_every_point_is_a_configuration(file: Path):
             f"{k}={p['values'][end] if 'values' in p else (p['min'], p['max'])[end]}" for k, p in parameters.items()
         ]
         cfg = composed(*fixed, *point)
-        assert cfg.stop_error is None
+        assert cfg.stop_at_train_error is None
         assert cfg.optim.lr > 0
     assert f"name={file.stem}_${{envvar:WANDB_SWEEP_ID}}" in plain(file)
 

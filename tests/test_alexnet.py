@@ -8,7 +8,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from alexnet_pl.data import datamodule
+from alexnet_pl.data import datasets
 from alexnet_pl.data.datamodule import ImageDataModule
 from alexnet_pl.runs.run import Run
 from alexnet_pl.training.module import ImageClassifier
@@ -20,15 +20,15 @@ SMALL = "model.widths={conv1: 4, conv2: 4, conv3: 4, conv4: 4, conv5: 4, fc6: 8,
 
 @pytest.mark.slow
 def test_the_papers_net_trains_end_to_end(tmp_path: Path):
-    """All 57 million parameters (10 classes), on generated pictures enlarged to 256 and cropped to 224."""
+    """All 57 million parameters (10 classes), on generated images enlarged to 256 and cropped to 224."""
     process = Process(
         tmp_path,
         "alexnet_pl.train",
         "experiment=alexnet",
         "data.batch_size=8",
-        "window=8",
-        "watch_steps=2",
-        "subset=8",
+        "train_error_window=8",
+        "stuck_after_steps=2",
+        "train_eval_images=8",
         "logger=csv",
         "trainer.max_epochs=1",
         "trainer.limit_train_batches=3",
@@ -61,17 +61,17 @@ class SaveAt(pl.Callback):
 @pytest.mark.parametrize(("optim", "dropout"), [("released_170", "inverted"), ("paper", "mask"), ("torch_sgd", "mask")])
 def test_resumed_in_mid_epoch_is_bit_equal(optim: str, dropout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Crops, flips, colours, dropout masks, velocities and the schedule all go on where they were."""
-    monkeypatch.setattr(datamodule, "SHAPES_SPLITS", {"train": (1000, 1), "val": (100, 2)})
+    monkeypatch.setattr(datasets, "SHAPES_SPLITS", {"train": (1000, 1), "val": (100, 2)})
     cfg = composed(
         "model=released_2012", SMALL, f"optim={optim}", f"model.dropout={dropout}",
-        "data.resize=72", "data.crop_size=67", "data.flips=true", "data.batch_size=16", "subset=0",
+        "data.resize=72", "data.crop_size=67", "data.random_flip=true", "data.batch_size=16", "train_eval_images=0",
         "data.color_noise=released_2012",
     )  # fmt: skip
     cfg.optim.plateau_patience = 1
 
     def fit(*callbacks: pl.Callback, ckpt_path: Path | None = None) -> tuple[ImageClassifier, list[float]]:
         datamodule = ImageDataModule(cfg)
-        classifier = ImageClassifier(cfg, datamodule.image_size)
+        classifier = ImageClassifier(cfg, datamodule.input_size)
         trainer = pl.Trainer(
             accelerator="cpu",
             max_epochs=3,

@@ -1,4 +1,4 @@
-"""Batched augmentation against one picture at a time, in float64."""
+"""Batched augmentation against one image at a time, in float64."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ IMAGENET = ColorPCA(
 
 
 def numbered(n: int, size: int = 32) -> Tensor:
-    """Pictures in which every pixel tells its picture, row and column."""
-    picture, row, column = torch.meshgrid(torch.arange(n), torch.arange(size), torch.arange(size), indexing="ij")
-    return torch.stack([picture, row, column], -1).to(torch.int32)
+    """Images in which every pixel tells its image, row and column."""
+    image, row, column = torch.meshgrid(torch.arange(n), torch.arange(size), torch.arange(size), indexing="ij")
+    return torch.stack([image, row, column], -1).to(torch.int32)
 
 
-def random_pictures(n: int, size: int) -> Tensor:
+def random_images(n: int, size: int) -> Tensor:
     return torch.randint(256, (n, size, size, 3), generator=augment.stream(n, size), dtype=torch.uint8)
 
 
 def reference(image: np.ndarray, size: int, top: int, left: int, mirrored: bool) -> np.ndarray:
-    """One picture's square, pixel by pixel."""
+    """One image's square, pixel by pixel."""
     out = np.empty((size, size, 3), image.dtype)
     for y in range(size):
         for x in range(size):
@@ -38,10 +38,10 @@ def reference(image: np.ndarray, size: int, top: int, left: int, mirrored: bool)
 
 
 @pytest.mark.parametrize("way", [augment.crop, augment._copied, augment._gathered])
-def test_each_square_is_cut_out_of_its_own_picture_and_mirrored_where_it_is_said(way):
-    """By copying, as on processors, and by gathering, as on GPUs."""
+def test_each_square_is_cut_out_of_its_own_image_and_mirrored_where_it_is_said(way):
+    """By copying, as on CPUs, and by gathering, as on GPUs."""
     images, size = numbered(40, 12), 9
-    place = augment.draw_crops(40, 3, flips=True, generator=augment.stream(4))
+    place = augment.draw_crops(40, 3, flip=True, generator=augment.stream(4))
     squares = way(images, size, place)
     assert squares.shape == (40, size, size, 3)
     for image, square, top, left, mirrored in zip(images, squares, *(each.tolist() for each in place), strict=True):
@@ -52,18 +52,18 @@ def test_each_square_is_cut_out_of_its_own_picture_and_mirrored_where_it_is_said
 def test_offsets_are_uniform_over_0_to_32_inclusive_and_half_is_mirrored():
     """33 x 33 places, as in the code of 2012 (the paper counts 32 x 32)."""
     n = 33 * 33 * 100
-    place = augment.draw_crops(n, 256 - 224, flips=True, generator=augment.stream(1, 2, 3))
+    place = augment.draw_crops(n, 256 - 224, flip=True, generator=augment.stream(1, 2, 3))
     counts = np.zeros((33, 33))
     np.add.at(counts, (place.top.numpy(), place.left.numpy()), 1)
     assert counts.sum() == n
     freedom, chi_squared = 33 * 33 - 1, ((counts - 100) ** 2 / 100).sum()
     assert abs(chi_squared - freedom) < 4 * np.sqrt(2 * freedom)
     assert abs(place.mirrored.sum().item() - n / 2) < 4 * np.sqrt(n / 4)
-    assert not augment.draw_crops(n, 32, flips=False, generator=augment.stream(1)).mirrored.any()
+    assert not augment.draw_crops(n, 32, flip=False, generator=augment.stream(1)).mirrored.any()
 
 
 def test_a_chunk_shares_its_place_as_in_2012():
-    place = augment.draw_crops(150, 32, flips=True, generator=augment.stream(7), chunk=32)
+    place = augment.draw_crops(150, 32, flip=True, generator=augment.stream(7), chunk=32)
     for each in place:
         assert len(each) == 150
         assert all(len(set(chunk.tolist())) == 1 for chunk in each.split(32))
@@ -117,7 +117,7 @@ def test_colour_noise_has_the_strength_of_its_kind(kind: ColorNoise, levels: lis
 
 
 def test_colour_noise_equals_the_sum_over_components():
-    """For each picture by itself, in float64: sum over k of e_k alpha_k sqrt(eigenvalue_k)."""
+    """For each image by itself, in float64: sum over k of e_k alpha_k sqrt(eigenvalue_k)."""
     shift, _ = augment.color_noise(ColorNoise.released_2012, 50, IMAGENET, augment.stream(8))
     alphas = 0.1 * torch.randn(50, 3, generator=augment.stream(8), dtype=torch.float64)
     for i in range(50):
@@ -137,7 +137,7 @@ def test_streams_depend_on_every_number_and_on_nothing_else():
 
 
 def test_resize_is_bilinear_about_pixel_centres():
-    """Enlarging uint8 pictures, against the formula in float64; also a mean image in float, and no size change."""
+    """Enlarging uint8 images, against the formula in float64; also a mean image in float, and no size change."""
     images = torch.randint(256, (3, 32, 32, 3), generator=augment.stream(5), dtype=torch.uint8)
     size = 56
     centres = ((np.arange(size) + 0.5) * 32 / size - 0.5).clip(0, 31)

@@ -1,6 +1,6 @@
 """Every combination of the axes makes a net that trains, or is refused with a reason.
 
-The whole product is some 10^9 nets. Walked here, at few kernels and the smallest pictures that fit:
+The whole product is some 10^9 nets. Walked here, at few kernels and the smallest images that fit:
 - the full product of what stands between conv1, conv2 and conv3, in one tower and two;
 - the full product of the layers left out (none, each, every two) with towers, pooling and dropout;
 - for each table, every two values of all its axes together.
@@ -54,7 +54,7 @@ def dropped(kind: Arch) -> list[list[str]]:
 
 
 def smallest(kind: Arch, pooling: Pooling, padding: Conv1Padding = Conv1Padding.none) -> int:
-    """The side below which some window has too few pixels; worked out from the last pooling down to the picture."""
+    """The side below which some window has too few pixels; worked out from the last pooling down to the image."""
     if kind not in TWO_TOWERS:
         return {Arch.convnet: (12, 5), Arch.conv_local: (6, 3)}[kind][pooling is Pooling.plain]
     zeros = {Conv1Padding.none: 0, Conv1Padding.right_bottom: 3, Conv1Padding.symmetric: 4}[padding]
@@ -65,12 +65,12 @@ def few(kind: Arch, orders: Iterable[Order] = (), **axes: Any) -> Model:
     """A table with four kernels or units in each layer; `orders` are those of conv1 and conv2."""
     order = dict(zip(("conv1", "conv2"), orders, strict=False))
     widths = dict.fromkeys(LAYERS[kind], 4)
-    return Model(name=str(kind), table=kind, **({"num_classes": 3, "widths": widths, "order": order} | axes))
+    return Model(name=str(kind), arch=kind, **({"num_classes": 3, "widths": widths, "order": order} | axes))
 
 
 def trains(cfg: Model) -> None:
-    """One update and one evaluation on random pictures, after which the weights can be kept and read again."""
-    side = smallest(cfg.table, cfg.pooling)
+    """One update and one evaluation on random images, after which the weights can be kept and read again."""
+    side = smallest(cfg.arch, cfg.pooling)
     net = build_net(cfg, side, seed=1)
     optimiser = optim.build_optimizer(net, Optim(lr=1e-4, weight_decay=0.1))
     x = 60 * torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(2))
@@ -129,7 +129,7 @@ def test_all_dropped_layers_towers_poolings_and_dropouts(kind: Arch):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", TWO_TOWERS, ids=str)
 def test_all_layers_but_the_last_can_go(kind: Arch):
-    """What is left is a linear classifier of the pooled picture."""
+    """What is left is a linear classifier of the pooled image."""
     walk([few(kind, drop_layers=LAYERS[kind], towers=2, lrn=["conv1"], dropout=Dropout.mask)])
 
 
@@ -142,7 +142,7 @@ def axes(kind: Arch) -> Axes:
         "second": list(Order),
         "lrn": [[], ["conv1"], ["conv1", "conv2"], [name for name in names if not name.startswith("fc")]],
         "lrn_size": [3, 5, 9],
-        "lrn_scale": list(LrnAlphaConvention),
+        "lrn_alpha_convention": list(LrnAlphaConvention),
         "lrn_across_towers": [False, True],
         "spatial_norm": [[], ["conv1"], ["conv2"], ["conv1", "conv2"]],
         "pooling": list(Pooling),
@@ -193,19 +193,19 @@ def test_all_pairs_are_all_pairs():
 @pytest.mark.parametrize("kind", Arch, ids=str)
 @pytest.mark.parametrize("pooling", Pooling, ids=str)
 @pytest.mark.parametrize("padding", Conv1Padding, ids=str)
-def test_the_smallest_picture(kind: Arch, pooling: Pooling, padding: Conv1Padding):
+def test_the_smallest_image(kind: Arch, pooling: Pooling, padding: Conv1Padding):
     if kind not in TWO_TOWERS:
         padding = Conv1Padding.right_bottom  # their conv1 leaves no choice
     cfg, side = few(kind, pooling=pooling, conv1_padding=padding), smallest(kind, pooling, padding)
     assert layer_specs(cfg, side)
     for less in (side - 1, 1):
         with pytest.raises(
-            ConfigError, match=rf"pictures of {less} pixels are too small for model={kind}: \d.* for conv"
+            ConfigError, match=rf"images of {less} pixels are too small for model={kind}: \d.* for conv"
         ):
             layer_specs(cfg, less)
 
 
-ALEXNET = ["model=alexnet", "model.image_size=64"]
+ALEXNET = ["model=alexnet", "model.input_size=64"]
 REFUSED = [  # overrides; what the sentence names
     ([*ALEXNET, "model.drop_layers=[fc8]"], ["model.drop_layers", "fc8", "the last layer"]),
     (["model.drop_layers=[fc10]"], ["model.drop_layers", "fc10", "the last layer"]),
@@ -213,9 +213,9 @@ REFUSED = [  # overrides; what the sentence names
     ([*ALEXNET, "model.widths={fc7: 7}"], ["fc7", "7", "2 towers", "even"]),
     ([*ALEXNET, "model.widths={fc8: 20}"], ["model.widths", "fc8", "model.num_classes"]),
     ([*ALEXNET, "model.widths={conv3: 0}"], ["model.widths.conv3=0", "a number above 0"]),
-    (["model=alexnet", "model.image_size=32"], ["pictures of 32 pixels", "too small", "conv5_pool"]),
-    (["model=alexnet", "model.image_size=8"], ["pictures of 8 pixels", "8x8", "conv1, whose window is 11x11"]),
-    ([*ALEXNET, "model.pooling=plain"], ["pictures of 64 pixels", "too small", "conv5_pool"]),
+    (["model=alexnet", "model.input_size=32"], ["images of 32 pixels", "too small", "conv5_pool"]),
+    (["model=alexnet", "model.input_size=8"], ["images of 8 pixels", "8x8", "conv1, whose window is 11x11"]),
+    ([*ALEXNET, "model.pooling=plain"], ["images of 64 pixels", "too small", "conv5_pool"]),
     ([*ALEXNET, "model.drop_layers=[conv6]"], ["model.drop_layers", "conv6", "did you mean conv"]),
     ([*ALEXNET, "model.lrn=[cnov1]"], ["model.lrn", "cnov1", "did you mean conv1?"]),
     ([*ALEXNET, "model.spatial_norm=[pool2]"], ["model.spatial_norm", "pool2", "conv1, conv2"]),
@@ -239,7 +239,7 @@ REFUSED = [  # overrides; what the sentence names
     ([*ALEXNET, "model.lrn_size=1"], ["model.lrn_size=1", "at least 3"]),
     ([*ALEXNET, "model.lrn_k=0"], ["model.lrn_k=0", "above 0"]),
     (
-        ["model=six_conv", "model.image_size=64", "model.parameter_names=torchvision"],
+        ["model=six_conv", "model.input_size=64", "model.parameter_names=torchvision"],
         ["model=six_conv", "parameter_names"],
     ),
     (["model.parameter_names=torchvision"], ["model=convnet", "parameter_names=layers"]),
@@ -259,16 +259,16 @@ def test_refused_with_a_reason(overrides: list[str], named: list[str]):
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["model=alexnet", "model.image_size=55", "model.drop_layers=[conv3,fc7]", "model.lrn=[]", "model.dropout=none"],
+        ["model=alexnet", "model.input_size=55", "model.drop_layers=[conv3,fc7]", "model.lrn=[]", "model.dropout=none"],
         [
             "model=released_2012",
-            "model.image_size=75",
+            "model.input_size=75",
             "model.pooling=plain",
             "model.activation=tanh",
             "model.init=fan_in",
         ],
-        ["model=six_conv", "model.image_size=55", "model.towers=1", "model.order={conv1: act_pool_lrn}"],
-        ["model=torchvision", "model.image_size=55", "model.drop_layers=[conv1]", "model.dropout_at=outputs"],
+        ["model=six_conv", "model.input_size=55", "model.towers=1", "model.order={conv1: act_pool_lrn}"],
+        ["model=torchvision", "model.input_size=55", "model.drop_layers=[conv1]", "model.dropout_at=outputs"],
         ["model=conv_local_11", "model.lrn=[conv1,local3]", "model.drop_layers=[local4]"],
         ["model=convnet", "model.drop_layers=[conv1]", "model.spatial_norm=[conv2]", "model.pooling=plain"],
     ],
@@ -276,6 +276,6 @@ def test_refused_with_a_reason(overrides: list[str], named: list[str]):
 )
 def test_departures_through_the_command_line(overrides: list[str]):
     cfg = composed(*overrides)
-    side, units = cfg.data.image_size, {name: 4 for name in LAYERS[cfg.model.table] if name.startswith("fc")}
+    side, units = cfg.data.input_size, {name: 4 for name in LAYERS[cfg.model.arch] if name.startswith("fc")}
     net = build_net(replace(cfg.model, widths=cfg.model.widths | units), side, cfg.seed)
     assert net(torch.zeros(2, 3, side, side)).shape == (2, 10)

@@ -99,7 +99,7 @@ class Browser:
             or (event["method"] == "Log.entryAdded" and event["params"]["entry"]["level"] == "error")
         ]
 
-    def picture(self, file: Path) -> None:
+    def screenshot(self, file: Path) -> None:
         """What the page looks like, from top to bottom."""
         png = self.ask("Page.captureScreenshot", captureBeyondViewport=True)["data"]
         file.write_bytes(base64.b64decode(png))

@@ -19,14 +19,14 @@ from alexnet_pl.errors import ConfigError
 from tests.conftest import TINY, Command
 
 
-def pictures(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def draw_images(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     return rng.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8), rng.integers(0, 10, n)
 
 
-def png(picture: np.ndarray) -> bytes:
+def png(image: np.ndarray) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "png")
+    Image.fromarray(image).save(buffer, "png")
     return buffer.getvalue()
 
 
@@ -42,13 +42,13 @@ def write_parquet(file: Path, cells: list[bytes], labels: list[int]) -> None:
 @pytest.fixture
 def hub(tmp_path: Path) -> Path:
     for split, n in (("train", 300), ("test", 40)):
-        images, labels = pictures(n)
+        images, labels = draw_images(n)
         write_parquet(tmp_path / "hub" / f"{split}-00000-of-00001.parquet", [png(i) for i in images], list(labels))
     return tmp_path / "hub"
 
 
 def test_parquet(hub: Path):
-    expected, labels = pictures(300)
+    expected, labels = draw_images(300)
     for root in (hub, hub.parent):  # the files, or one folder above them
         images, read = cifar10.load(root, "train")
         assert images.dtype == torch.uint8
@@ -57,7 +57,7 @@ def test_parquet(hub: Path):
 
 
 def test_shards_are_read_in_order(tmp_path: Path):
-    images, labels = pictures(6)
+    images, labels = draw_images(6)
     for shard in (0, 1):
         part = slice(3 * shard, 3 * shard + 3)
         write_parquet(
@@ -74,7 +74,7 @@ def test_pickles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torchvision.datasets.cifar, "check_integrity", lambda *a: True)
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
-    images, labels = pictures(60)
+    images, labels = draw_images(60)
     names = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
     for i, name in enumerate(names):
         rows = images[10 * i : 10 * i + 10].transpose(0, 3, 1, 2).reshape(10, 3072)
@@ -89,9 +89,9 @@ def damage_truncated(hub: Path) -> None:
     file.write_bytes(file.read_bytes()[:-500])
 
 
-def damage_picture(hub: Path) -> None:
+def damage_image(hub: Path) -> None:
     write_parquet(
-        hub / "train-00000-of-00001.parquet", [png(i) for i in pictures(3)[0]] + [b"no picture"], [0, 1, 2, 3]
+        hub / "train-00000-of-00001.parquet", [png(i) for i in draw_images(3)[0]] + [b"no image"], [0, 1, 2, 3]
     )
 
 
@@ -100,7 +100,7 @@ def damage_size(hub: Path) -> None:
 
 
 def damage_labels(hub: Path) -> None:
-    write_parquet(hub / "train-00000-of-00001.parquet", [png(i) for i in pictures(3)[0]], [0, 10, 2])
+    write_parquet(hub / "train-00000-of-00001.parquet", [png(i) for i in draw_images(3)[0]], [0, 10, 2])
 
 
 def damage_empty(hub: Path) -> None:
@@ -123,10 +123,10 @@ def damage_pickles(hub: Path) -> None:
 
 DAMAGES = [
     (damage_truncated, "train-00000-of-00001.parquet cannot be read as Parquet"),
-    (damage_picture, "train-00000-of-00001.parquet, row 3: the picture does not decode"),
-    (damage_size, "row 0: a picture of (16, 32, 3), expected (32, 32, 3)"),
+    (damage_image, "train-00000-of-00001.parquet, row 3: the image does not decode"),
+    (damage_size, "row 0: a image of (16, 32, 3), expected (32, 32, 3)"),
     (damage_labels, "labels from 0 to 10, but data.num_classes=10"),
-    (damage_empty, "train-00000-of-00001.parquet holds no pictures"),
+    (damage_empty, "train-00000-of-00001.parquet holds no images"),
     (damage_columns, "needs img and label"),
     (damage_gone, "holds no CIFAR-10 train set"),
     (damage_pickles, "cannot be read or downloaded"),
@@ -135,13 +135,12 @@ DAMAGES = [
 
 @pytest.mark.parametrize(("damage", "said"), DAMAGES, ids=lambda value: getattr(value, "__name__", ""))
 def test_damage_is_told_in_one_sentence(hub: Path, damage, said: str):
-    from alexnet_pl.config.choices import DataSet
     from alexnet_pl.config.schema import Config, Data
     from alexnet_pl.data.datamodule import ImageDataModule
 
     damage(hub)
-    cfg = Config(name="x", seed=1, window=100, subset=10)
-    cfg.data = Data(name=DataSet.cifar10, root=str(hub), num_classes=10)
+    cfg = Config(name="x", seed=1, train_error_window=100, train_eval_images=10)
+    cfg.data = Data(kind="cifar10", name="cifar10", root=str(hub), num_classes=10)
     with pytest.raises(ConfigError) as error:
         ImageDataModule(cfg).setup("fit")
     assert said in str(error.value)
@@ -149,17 +148,17 @@ def test_damage_is_told_in_one_sentence(hub: Path, damage, said: str):
 
 
 def test_a_damaged_set_fails_the_run_and_says_so(hub: Path, train: Command, tmp_path: Path):
-    damage_picture(hub)
+    damage_image(hub)
     result = train("data=cifar10", f"data.root={hub}", *TINY)
     assert result.returncode == 1
     (sentence,) = result.stderr.strip().splitlines()
-    assert "row 3: the picture does not decode" in sentence
+    assert "row 3: the image does not decode" in sentence
     (run,) = (tmp_path / "runs" / "train").iterdir()
     assert "row 3" in json.loads((run / "failed.json").read_text())["reason"]
     assert not list(tmp_path.rglob("*.tmp"))
 
 
 def test_trains_on_the_hubs_files(hub: Path, train: Command):
-    result = train("data=cifar10", f"data.root={hub}", "trainer.max_epochs=1", "subset=50", "logger=csv")
+    result = train("data=cifar10", f"data.root={hub}", "trainer.max_epochs=1", "train_eval_images=50", "logger=csv")
     assert result.returncode == 0, result.stderr
     assert "epoch   1/1" in result.stdout

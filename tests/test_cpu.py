@@ -51,7 +51,7 @@ def test_the_command_settles_it_before_torch_is_loaded(tmp_path: Path):
     """Also where it counts GPUs first, and asks torch for it."""
     env = environment(tmp_path) | {"OMP_DISPLAY_ENV": "verbose"}
     env.pop("OMP_WAIT_POLICY", None)
-    command = [sys.executable, "-m", "alexnet_pl.train", *TINY, "trainer=single", "trainer.max_epochs=1"]
+    command = [sys.executable, "-m", "alexnet_pl.train", *TINY, "trainer=auto", "trainer.max_epochs=1"]
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "GOMP_SPINCOUNT = '0'" in done.stderr

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from alexnet_pl.config.choices import ColorNoise, DataSet
+from alexnet_pl.config.choices import ColorNoise
 from alexnet_pl.config.schema import Config, Data
-from alexnet_pl.data import augment, datamodule
+from alexnet_pl.data import augment, datasets
 from alexnet_pl.data.datamodule import ImageDataModule
 from alexnet_pl.data.shapes import CLASSES, draw_shapes
 
@@ -16,8 +16,8 @@ FEW = {"train": (1000, 1), "val": (100, 2)}
 
 
 def module(**changes: object) -> ImageDataModule:
-    cfg = Config(name="x", seed=7, window=100, subset=50)
-    cfg.data = Data(name=DataSet.shapes, num_classes=10)
+    cfg = Config(name="x", seed=7, train_error_window=100, train_eval_images=50)
+    cfg.data = Data(kind="shapes", name="shapes", num_classes=10)
     for key, value in changes.items():
         setattr(cfg.data, key, value)
     out = ImageDataModule(cfg)
@@ -59,9 +59,9 @@ def test_mean_image_is_exact(whole: ImageDataModule):
     np.testing.assert_allclose(whole.mean.numpy(), reference, rtol=1e-6)
 
 
-def test_an_epoch_holds_every_picture_once_in_an_order_of_its_own(whole: ImageDataModule):
+def test_an_epoch_holds_every_image_once_in_an_order_of_its_own(whole: ImageDataModule):
     batches = list(whole.train_dataloader())
-    assert [len(y) for _, y, _ in batches] == [128] * 78 + [16], "10,000 pictures end in a batch of 16, as in 2012"
+    assert [len(y) for _, y, _ in batches] == [128] * 78 + [16], "10,000 images end in a batch of 16, as in 2012"
     labels = torch.cat([y for _, y, _ in batches])
     assert torch.equal(labels.bincount(), whole.train.labels.bincount())
     assert not torch.equal(labels, whole.train.labels)
@@ -95,9 +95,9 @@ def test_an_evaluation_left_early_starts_anew(whole: ImageDataModule):
 
 
 def test_crop_and_flip_reach_the_net_and_evaluation_sees_the_centre(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(datamodule, "SHAPES_SPLITS", FEW)
-    cropped = module(crop_size=24, flips=True)
-    assert cropped.image_size == 24
+    monkeypatch.setattr(datasets, "SHAPES_SPLITS", FEW)
+    cropped = module(crop_size=24, random_flip=True)
+    assert cropped.input_size == 24
     x, *_ = next(iter(cropped.train_dataloader()))
     assert x.shape == (128, 3, 24, 24)
     again, *_ = next(iter(cropped.train_dataloader()))
@@ -108,21 +108,21 @@ def test_crop_and_flip_reach_the_net_and_evaluation_sees_the_centre(monkeypatch:
     assert torch.equal(cropped.mean, module().mean[4:28, 4:28]), "the mean image's central part, whatever the crop"
 
 
-def test_pictures_are_enlarged_to_what_the_net_was_made_for(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(datamodule, "SHAPES_SPLITS", FEW)
+def test_images_are_enlarged_to_what_the_net_was_made_for(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(datasets, "SHAPES_SPLITS", FEW)
     large = module(crop_size=48)
-    assert (large.cfg.data.picture_size, large.image_size) == (48, 48)
+    assert (large.cfg.data.resized_size, large.input_size) == (48, 48)
     images, *_ = next(iter(large.train_dataloader()))
     assert images.shape == (128, 3, 48, 48)
     assert large.mean.shape == (48, 48, 3)
     cropped = module(resize=56, crop_size=48)
     a, b = (next(iter(m.val_dataloader()[0]))[0] for m in (cropped, module(resize=56)))
-    torch.testing.assert_close(a, b[..., 4:52, 4:52], msg="the centre of the enlarged picture and of its mean")
+    torch.testing.assert_close(a, b[..., 4:52, 4:52], msg="the centre of the enlarged image and of its mean")
 
 
-def test_training_input_equals_a_picture_by_picture_reference():
+def test_training_input_equals_a_image_by_image_reference():
     """All that is switched on at once, in float64: place, mirror, central mean image, colours, scale."""
-    noisy = module(crop_size=24, flips=True, color_noise=ColorNoise.released_2012, scale=2.0)
+    noisy = module(crop_size=24, random_flip=True, color_noise=ColorNoise.released_2012, pixel_scale=2.0)
     x, labels, _ = next(iter(noisy.train_dataloader()))
     rows = torch.randperm(10_000, generator=augment.stream(7, 0))[:128]
     random = augment.stream(7, 0, 1)
@@ -153,7 +153,7 @@ def test_colour_noise_ends_after_its_epochs():
 
 
 def test_without_crops_training_sees_the_centre():
-    still = module(crop_size=24, crops=False)
+    still = module(crop_size=24, random_crop=False)
     images = still.train.images[:4]
     assert torch.equal(still.train_input(images, 0), still.centre_input(images, 0))
 
@@ -174,9 +174,9 @@ def test_ten_views_stand_side_by_side():
     viewed.cfg.test_views = 10
     inputs, labels, _ = next(iter(viewed.test_dataloader()))
     assert len(inputs) == 10 * len(labels)
-    picture = viewed.val.images[1].float()
-    corner = picture[:24, 8:] - viewed.mean
+    image = viewed.val.images[1].float()
+    corner = image[:24, 8:] - viewed.mean
     assert torch.equal(inputs[10 + 1], corner.permute(2, 0, 1))
     assert torch.equal(inputs[10 + 4], viewed.centre_input(viewed.val.images[1:2], 0)[0])
-    mirrored = picture[:24, 8:].flip(1) - viewed.mean
+    mirrored = image[:24, 8:].flip(1) - viewed.mean
     assert torch.equal(inputs[10 + 6], mirrored.permute(2, 0, 1)), "the mean image is not mirrored"

@@ -49,7 +49,7 @@ def test_describe_needs_no_data(train: Command):
 def test_memory_is_what_a_step_keeps(overrides: list[str]):
     """Against autograd: every tensor it holds for the backward pass, each storage once, weights left out."""
     cfg = composed(*overrides)
-    net = build_net(cfg.model, cfg.data.image_size, seed=1)
+    net = build_net(cfg.model, cfg.data.input_size, seed=1)
     weights = {p.untyped_storage().data_ptr() for p in net.parameters()}
     held: dict[int, int] = {}
 
@@ -59,10 +59,10 @@ def test_memory_is_what_a_step_keeps(overrides: list[str]):
             held[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    pictures = 8
-    x = torch.randn(pictures, 3, cfg.data.image_size, cfg.data.image_size).to(memory_format=torch.channels_last)
+    images = 8
+    x = torch.randn(images, 3, cfg.data.input_size, cfg.data.input_size).to(memory_format=torch.channels_last)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss = torch.nn.functional.cross_entropy(net(x), torch.zeros(pictures, dtype=torch.long))
-    measured = sum(held.values()) / pictures
+        loss = torch.nn.functional.cross_entropy(net(x), torch.zeros(images, dtype=torch.long))
+    measured = sum(held.values()) / images
     loss.backward()
-    assert activation_bytes(cfg.model, layer_specs(cfg.model, cfg.data.image_size)) == pytest.approx(measured, rel=0.05)
+    assert activation_bytes(cfg.model, layer_specs(cfg.model, cfg.data.input_size)) == pytest.approx(measured, rel=0.05)

@@ -15,20 +15,20 @@ from alexnet_pl.parallel.layouts import Layout
 from tests.conftest import Command, composed
 
 SMALL = (
-    "experiment=alexnet", "model.width=0.05", "model.image_size=67", "data.resize=72", "data.batch_size=8",
+    "experiment=alexnet", "model.width=0.05", "model.input_size=67", "data.resize=72", "data.batch_size=8",
     "trainer=cpu",
 )  # fmt: skip
 
 
 def alexnet() -> tuple[Config, list[LayerSpec]]:
     cfg = composed("experiment=alexnet", "model.num_classes=1000", "trainer.accelerator=cpu")
-    return cfg, layer_specs(cfg.model, cfg.data.image_size)
+    return cfg, layer_specs(cfg.model, cfg.data.input_size)
 
 
 @pytest.mark.parametrize(
     ("where", "seconds"),
     [
-        # 10 ms and 1 ms per picture; MB that are sent: tests/test_layouts.py; 1 GB/s, and 0.1 ms each time: the
+        # 10 ms and 1 ms per image; MB that are sent: tests/test_layouts.py; 1 GB/s, and 0.1 ms each time: the
         # gradients in 4 buckets; conv3 and three layers exchange twice, and the last once more; 16 weights and biases
         (Layout("single"), 0.010 + 0.128),
         (Layout("ddp", 2), 0.010 + 0.064 + 0.2439 + 0.0004),
@@ -65,10 +65,10 @@ def test_the_command_measures_and_runs_nothing(train: Command, tmp_path: Path):
     assert result.returncode == 0, result.stderr
     found = rows(result.stdout)
     assert {(1, "single"), (2, "ddp"), (2, "towers"), (4, "towers_ddp"), (8, "ddp")} <= set(found)
-    measured = {int(n): float(ms) for n, ms in re.findall(r"(\d+) pictures ([\d.]+) ms", result.stdout)}
+    measured = {int(n): float(ms) for n, ms in re.findall(r"(\d+) images ([\d.]+) ms", result.stdout)}
     assert set(measured) == {8, 4, 2}
     assert all(ms > 0 for ms in measured.values())
-    assert "900,000 pictures to see" in result.stdout, "90 epochs of the generated pictures"
+    assert "900,000 images to see" in result.stdout, "90 epochs of the generated images"
     speed = float(found[1, "single"][0].replace(",", ""))
     cfg = composed(*SMALL)
     two = bytes_per_step(Layout("ddp", 2), layer_specs(cfg.model, 67), 8)
@@ -82,7 +82,7 @@ def test_the_command_measures_and_runs_nothing(train: Command, tmp_path: Path):
 def test_without_a_store_it_is_imagenet(train: Command):
     result = train(*SMALL, "data=imagenet", "model.num_classes=1000", "--estimate")
     assert result.returncode == 0, result.stderr
-    assert "115,305,030 pictures to see" in result.stdout, "90 times 1,281,167"
+    assert "115,305,030 images to see" in result.stdout, "90 times 1,281,167"
     assert "no store in data.root=data/imagenet yet" in result.stdout
     speed, *_, reads = rows(result.stdout)[1, "single"]
     assert float(reads.replace(",", "")) == pytest.approx(float(speed.replace(",", "")) * 3 * 256 * 256 / 1e6, abs=1)

@@ -24,7 +24,7 @@ from rich.console import Console
 from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
 
 from alexnet_pl.config.schema import as_dict
-from alexnet_pl.data import datamodule
+from alexnet_pl.data import datamodule, datasets, shapes
 from alexnet_pl.data.shapes import CLASSES
 from alexnet_pl.evaluate import cli, plots, predictions
 from alexnet_pl.prepare.cli import prepare
@@ -36,7 +36,7 @@ from tests.conftest import TINY, environment, trains
 from tests.test_prepare import made, put
 
 VAL = 250
-QUICK = (*TINY, "trainer.limit_val_batches=1.0", "model.init=fan_in", "data.scale=64", "optim.lr=0.02")
+QUICK = (*TINY, "trainer.limit_val_batches=1.0", "model.init=fan_in", "data.pixel_scale=64", "optim.lr=0.02")
 VIEWED = ("data.resize=36", "data.crop_size=32")
 
 
@@ -48,12 +48,12 @@ def place(tmp_path_factory: pytest.TempPathFactory):
         source = put(folder / f"{name}_source", made(train, val, seed=train))
         prepare(source, folder / name, Options(size=24, workers=2), Console(file=io.StringIO()))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(datamodule, "SHAPES_SPLITS", {"train": (1200, 1), "val": (VAL, 2)})
+        patch.setattr(datasets, "SHAPES_SPLITS", {"train": (1200, 1), "val": (VAL, 2)})
         patch.setattr(provenance, "git_state", lambda: {"commit": "0123456789abcdef", "dirty": False})
         train = trains(folder, patch)
         for overrides in (
             ("name=pair", "seed=1", *VIEWED),
-            ("name=pair", "seed=2", "data.resize=40", "data.crop_size=28", "data.scale=32"),
+            ("name=pair", "seed=2", "data.resize=40", "data.crop_size=28", "data.pixel_scale=32"),
             ("name=whole",),
             ("name=store", "data=imagenet", f"data.root={folder / 'packed'}"),
         ):
@@ -117,11 +117,11 @@ def results(folder: Path) -> dict:
 def test_an_ensemble_equals_numpy_over_the_members_logits(
     command: Command, place: Path, monkeypatch: pytest.MonkeyPatch, views: int, by: str
 ):
-    monkeypatch.setattr(datamodule, "EVAL_PIXELS", 63 * 32**2)  # batches of 64 or 7 pictures: the last is short
+    monkeypatch.setattr(datamodule, "EVAL_PIXELS", 63 * 32**2)  # batches of 64 or 7 images: the last is short
     said = command("runs/pair", "--views", str(views), "--average", by, "--keep-logits")
     folder = place / "runs/ensembles/pair" / f"{views}-{by}"
     logits = [np.load(folder / f"logits-{i}.npy") for i in (1, 2)]
-    labels = datamodule.draw_shapes(*datamodule.SHAPES_SPLITS["val"])[1].numpy()
+    labels = shapes.draw_shapes(*datasets.SHAPES_SPLITS["val"])[1].numpy()
     assert [each.shape for each in logits] == [(VAL, views, 10)] * 2
     p, expected = truth(logits, labels, by)
     found = results(folder)
@@ -146,13 +146,13 @@ def test_an_ensemble_equals_numpy_over_the_members_logits(
 
 
 def test_batches_change_nothing(command: Command, place: Path, monkeypatch: pytest.MonkeyPatch):
-    """The logits are those of the net asked for all pictures at once; an ensemble of one net twice is that net."""
+    """The logits are those of the net asked for all images at once; an ensemble of one net twice is that net."""
     run = str(members(place)[0].folder)
     monkeypatch.setattr(datamodule, "EVAL_PIXELS", 63 * 32**2)
     for out, given in (("one", [run]), ("two", [run, run])):
         command(*given, "--views", "10", "--keep-logits", "--out", out)
     net = trained.load(run)
-    expected = net.logits(datamodule.draw_shapes(*datamodule.SHAPES_SPLITS["val"])[0], 10).numpy()
+    expected = net.logits(shapes.draw_shapes(*datasets.SHAPES_SPLITS["val"])[0], 10).numpy()
     np.testing.assert_allclose(np.load(place / "one/logits.npy"), expected, atol=1e-5)
     one, two = (results(place / name) for name in ("one", "two"))
     figures = ("error", "top5_error", "nll", "calibration_error")
@@ -166,7 +166,7 @@ def test_one_view_gives_the_validation_error_of_training(
 ):
     """The W&B run is told the same."""
     sent = []
-    monkeypatch.setattr(loggers, "attach_results", lambda run, summary, pictures: sent.append((run.folder, summary)))
+    monkeypatch.setattr(loggers, "attach_results", lambda run, summary, images: sent.append((run.folder, summary)))
     command(alone(place, name))
     (run,) = find_runs(place / "runs" / name)
     last = [row for row in run.metrics if "val/error" in row][-1]
@@ -188,7 +188,7 @@ def test_a_packed_store_gives_names(command: Command, place: Path):
     assert all(name.startswith(f"{named}/") for name, named in zip(rows["name"], rows["class"], strict=True))
     per_class = list(csv.DictReader((folder / "classes.csv").open()))
     right = Counter(label for label, correct in zip(rows["class"], rows["correct"], strict=True) if correct)
-    assert {row["class"]: (row["pictures"], int(row["correct"])) for row in per_class} == {
+    assert {row["class"]: (row["images"], int(row["correct"])) for row in per_class} == {
         name: ("20", right[name]) for name in ("n00", "n01", "n02")
     }
     assert str(folder / "confusion.png") in said
@@ -261,10 +261,10 @@ def test_what_cannot_be_evaluated_is_told_in_one_sentence(command: Command, plac
             whole,
             "--views",
             "10",
-        ): f"--views 10 needs pictures larger than their crops, but those of {whole} both have 32",
+        ): f"--views 10 needs images larger than their crops, but those of {whole} both have 32",
         (first, stored): f"{stored} has other classes than {first}",
         (stored, str(other)): f"{other} was trained on other data than {stored}",
-        (stored, "--data", "blind"): "blind holds no pictures in its val split",
+        (stored, "--data", "blind"): "blind holds no images in its val split",
         (stored, "--data", "away"): "should be in away, which is no folder",
         (stored, "--data", str(renamed)): "are of other classes than those",
         (stored, "--weights", str(tmp_path / "broken.ckpt")): "answers with numbers that are not finite",
@@ -276,4 +276,4 @@ def test_what_cannot_be_evaluated_is_told_in_one_sentence(command: Command, plac
         assert expected in said
         assert "\n" not in said
     assert not list((place / "runs").glob("*/*/evaluation/**/*.tmp"))
-    assert "on 11 pictures" in command(stored, str(other), "--data", "packed", "--out", str(tmp_path / "out"))
+    assert "on 11 images" in command(stored, str(other), "--data", "packed", "--out", str(tmp_path / "out"))

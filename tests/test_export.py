@@ -25,7 +25,7 @@ from alexnet_pl.data.shapes import draw_shapes
 from alexnet_pl.errors import UserError
 from alexnet_pl.model.build import build_net
 from alexnet_pl.runs.trained import TrainedModel
-from tests.test_pictures import encoded, smooth
+from tests.test_decode import encoded, smooth
 from tests.test_predict import saved, untrained
 
 NETS = sorted(file.stem for file in (ROOT / "conf/model").glob("*.yaml"))
@@ -33,7 +33,7 @@ SAMPLES = ROOT / "../shared/data/ilsvrc-samples"
 
 
 def drawn(size: int) -> Tensor:
-    """Three pictures, enlarged or reduced: uint8 (3, size, size, 3)."""
+    """Three images, enlarged or reduced: uint8 (3, size, size, 3)."""
     return v2.functional.resize(draw_shapes(3, 1)[0].permute(0, 3, 1, 2), [size, size]).permute(0, 2, 3, 1)
 
 
@@ -41,13 +41,13 @@ def drawn(size: int) -> Tensor:
 @pytest.mark.parametrize("name", NETS)
 def test_onnx_of_every_net(name: str, tmp_path: Path):
     net = untrained(name)
-    assert export.export(net, tmp_path, pictures=list(drawn(net.picture_size))) < 1e-5
-    squares = drawn(net.picture_size)
-    size = net.cfg.data.image_size
+    assert export.export(net, tmp_path, images=list(drawn(net.resized_size))) < 1e-5
+    squares = drawn(net.resized_size)
+    size = net.cfg.data.input_size
     pixels = v2.functional.center_crop(squares.permute(0, 3, 1, 2), [size, size]).float().numpy()
     session = onnxruntime.InferenceSession(tmp_path / "net.onnx", providers=["CPUExecutionProvider"])
     expected = net.logits(squares)[:, 0].numpy()
-    assert np.ptp(expected, axis=0).max() > 0.05 * np.abs(expected).max(), "the pictures differ"
+    assert np.ptp(expected, axis=0).max() > 0.05 * np.abs(expected).max(), "the images differ"
     for count in (1, 3):
         (logits,) = session.run(None, {"pixels": pixels[:count]})
         np.testing.assert_allclose(logits, expected[:count], rtol=0, atol=1e-5 * np.abs(expected).max())
@@ -55,7 +55,7 @@ def test_onnx_of_every_net(name: str, tmp_path: Path):
 
 @pytest.fixture(scope="module")
 def net() -> TrainedModel:
-    return untrained("convnet", "data.resize=36", "data.crop_size=32", "data.scale=64")
+    return untrained("convnet", "data.resize=36", "data.crop_size=32", "data.pixel_scale=64")
 
 
 Export = Callable[..., tuple[int, str, str]]
@@ -78,23 +78,23 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     return call
 
 
-def test_a_picture_by_what_preprocessing_json_says(net: TrainedModel, tmp_path: Path, command: Export):
+def test_a_image_by_what_preprocessing_json_says(net: TrainedModel, tmp_path: Path, command: Export):
     """From a photograph to probabilities without this package: Pillow, NumPy, onnxruntime, and the two files."""
     pixels, out = smooth(90, 72, noise=20), tmp_path / "out"
-    picture = tmp_path / "picture.png"
-    picture.write_bytes(encoded(pixels, "PNG"))
-    code, said, err = command(saved(net, tmp_path / "net.ckpt"), "--out", out, "--pictures", picture)
+    shown = tmp_path / "image.png"
+    shown.write_bytes(encoded(pixels, "PNG"))
+    code, said, err = command(saved(net, tmp_path / "net.ckpt"), "--out", out, "--images", shown)
     assert (code, err) == (0, "")
     assert "mean.npy, net.onnx, preprocessing.json" in said
-    assert "on 4 pictures" in said
+    assert "on 4 images" in said
     told = json.loads((out / "preprocessing.json").read_text())
     side, crop = told["resize"]["shorter_side"], told["crop"]["size"]
-    image = Image.open(picture).resize((side * 90 // 72, side), Image.Resampling.BILINEAR)
+    image = Image.open(shown).resize((side * 90 // 72, side), Image.Resampling.BILINEAR)
     left, top = (image.width - crop) // 2, (image.height - crop) // 2
     square = np.asarray(image.crop((left, top, left + crop, top + crop))).astype(np.float32)
     session = onnxruntime.InferenceSession(out / "net.onnx", providers=["CPUExecutionProvider"])
     (logits,) = session.run(None, {"pixels": square.transpose(2, 0, 1)[None]})
-    expected = net.logits(decode.centre_square(decode.decode_image(picture.read_bytes()), 36)[None])[:, 0].numpy()
+    expected = net.logits(decode.centre_square(decode.decode_image(shown.read_bytes()), 36)[None])[:, 0].numpy()
     np.testing.assert_allclose(logits, expected, atol=0.02 * np.abs(expected).max())  # Pillow rounds twice
     assert told["classes"] == net.classes
     assert json.loads(session.get_modelmeta().custom_metadata_map["preprocessing"]) == told
@@ -137,7 +137,7 @@ def test_another_result_is_refused(net: TrainedModel, tmp_path: Path, monkeypatc
 def test_mistakes_are_one_sentence(net: TrainedModel, tmp_path: Path, command: Export, monkeypatch: pytest.MonkeyPatch):
     run = saved(net, tmp_path / "net.ckpt")
     assert "say with --out where to write it" in command(run)[2]
-    assert "there is no picture away.jpg" in command(run, "--out", tmp_path, "--pictures", "away.jpg")[2]
+    assert "there is no image away.jpg" in command(run, "--out", tmp_path, "--images", "away.jpg")[2]
     assert "there is no checkpoint" in command(tmp_path / "none.ckpt")[2]
     assert command()[0] == 2
     monkeypatch.setitem(sys.modules, "onnxscript", None)

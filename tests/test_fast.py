@@ -19,9 +19,9 @@ pytestmark = pytest.mark.slow
 
 STEPS, SEEDS = 200, (1, 2, 3)
 RUN = (
-    "model.lrn=[conv1,conv2]", "model.width=0.5", "model.init=fan_in", "data.scale=64", "data.batch_size=16",
+    "model.lrn=[conv1,conv2]", "model.width=0.5", "model.init=fan_in", "data.pixel_scale=64", "data.batch_size=16",
     "optim.weight_decay=0.001", "trainer.max_epochs=1", f"trainer.limit_train_batches={STEPS}", "trainer=cpu",
-    "trainer.limit_val_batches=0", "subset=0", "window=16", "logger=csv",
+    "trainer.limit_val_batches=0", "train_eval_images=0", "train_error_window=16", "logger=csv",
 )  # fmt: skip
 
 
@@ -39,15 +39,15 @@ class Torchs(nn.Module):
 def plain(*overrides: str, seed: int = 1) -> Tensor:
     """Losses of the steps: NCHW, fp32, torch's LRN, and the paper's rule written out."""
     cfg = composed(*RUN, *overrides, f"seed={seed}", "model.channels_last=false")
-    pictures = ImageDataModule(cfg)
-    pictures.setup("fit")
+    datamodule = ImageDataModule(cfg)
+    datamodule.setup("fit")
     net = build_net(cfg.model, 32, seed)
     for name, layer in list(net.named_children()):
         if isinstance(layer, LocalResponseNorm):
             setattr(net, name, Torchs(layer))
     velocity = {name: torch.zeros_like(w) for name, w in net.named_parameters()}
     losses = []
-    for _, (images, labels, _) in zip(range(STEPS), pictures.train_dataloader(), strict=False):
+    for _, (images, labels, _) in zip(range(STEPS), datamodule.train_dataloader(), strict=False):
         loss = F.cross_entropy(net(images.contiguous()), labels)
         net.zero_grad()
         loss.backward()
@@ -55,7 +55,7 @@ def plain(*overrides: str, seed: int = 1) -> Tensor:
         with torch.no_grad():
             for name, w in net.named_parameters():
                 assert w.grad is not None
-                decay, rate = (cfg.optim.weight_decay, 1) if name.endswith("weight") else (0, cfg.optim.bias_lr_factor)
+                decay, rate = (cfg.optim.weight_decay, 1) if name.endswith("weight") else (0, cfg.optim.bias_lr_mult)
                 velocity[name] = cfg.optim.momentum * velocity[name] - rate * cfg.optim.lr * (decay * w + w.grad)
                 w += velocity[name]
     return torch.stack(losses)

@@ -72,7 +72,7 @@ def test_help_names_every_key_with_its_meaning(tmp_path: Path):
         ("sweep=", {f"sweep={file.stem}" for file in (ROOT / "sweeps").glob("*.yaml")}),
         ("model.act", {"model.activation="}),
         ("model.activation=", {"model.activation=relu"}),
-        ("data=", {"data=cifar10", "data=imagenet", "data=shapes", "data=tiny_imagenet"}),
+        ("data=", {"data=cifar10", "data=imagenet", "data=packed", "data=shapes", "data=tiny_imagenet"}),
     ],
 )
 def test_completion(tmp_path: Path, line: str, offered: set[str]):

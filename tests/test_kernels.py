@@ -1,4 +1,4 @@
-"""Figure 3: how colourful kernels are, against kernels made by hand; the picture tower by tower."""
+"""Figure 3: how colourful kernels are, against kernels made by hand; the figure tower by tower."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_each_kernel_has_its_own_scale_around_grey():
     assert (pixels[:, 11] == 1).all()
 
 
-def test_the_picture(tmp_path: Path):
+def test_the_figure(tmp_path: Path):
     net = untrained("alexnet")
     weights = net.net.get_parameter("conv1.weight").data
     weights[4:] = weights[4:].mean(1, keepdim=True)  # the second tower sees grey only

@@ -23,7 +23,8 @@ from tests.forked import Process
 
 TWO, FOUR = Layout("ddp", 2), Layout("towers_ddp", 4, 1, 2)
 NET = [
-    "model=alexnet", "model.image_size=67", "data.resize=72", "data.crop_size=67", "subset=0", "window=150",
+    "model=alexnet", "model.input_size=67", "data.resize=72", "data.crop_size=67", "train_eval_images=0",
+    "train_error_window=150",
     "model.widths={conv1: 4, conv2: 4, conv3: 4, conv4: 4, conv5: 4, fc6: 8, fc7: 8}", "trainer.accelerator=cpu",
     "data.batch_size=50", "trainer.limit_val_batches=1",
 ]  # fmt: skip
@@ -196,7 +197,7 @@ def none_is_left(folder: Path) -> None:
 
 
 def check(run: Run, processes: int, epochs: int = 1) -> None:
-    """A finished run: of the right size, with one W&B run, and each picture counted once."""
+    """A finished run: of the right size, with one W&B run, and each image counted once."""
     (wandb,) = run.folder.glob("wandb/offline-run-*")
     assert wandb.name.endswith(run.identity["id"])
     log = (run.folder / "train.log").read_text()
@@ -210,7 +211,7 @@ def check(run: Run, processes: int, epochs: int = 1) -> None:
 @pytest.mark.slow
 def test_a_sweep_mixes_layouts_and_a_job_that_fails_stops_no_other(tmp_path: Path):
     """The job in the middle finds its folder in use."""
-    over = ["trainer.max_epochs=1", "trainer.limit_train_batches=8", "trainer=single,ddp,towers", "name=mixed"]
+    over = ["trainer.max_epochs=1", "trainer.limit_train_batches=8", "trainer=auto,ddp,towers", "name=mixed"]
     sweep = Process(tmp_path, "alexnet_pl.train", "-m", *NET, *over)
     wait_for(tmp_path, "runs/mixed/sweep.json")
     one, middle, two = jobs(tmp_path / "runs" / "mixed").values()

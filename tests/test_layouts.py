@@ -12,7 +12,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from alexnet_pl.config.schema import Config, Trainer
-from alexnet_pl.data import datamodule
+from alexnet_pl.data import datasets
 from alexnet_pl.model.build import build_net
 from alexnet_pl.model.specs import LayerSpec, layer_specs
 from alexnet_pl.parallel import layouts
@@ -44,7 +44,7 @@ def test_what_the_trainer_group_asks_for(group: str, devices: Any, nodes: int, n
 
 def alexnet(*overrides: str) -> tuple[Config, list[LayerSpec]]:
     cfg = composed("experiment=alexnet", "model.num_classes=1000", "trainer.accelerator=cpu", *overrides)
-    return cfg, layer_specs(cfg.model, cfg.data.image_size)
+    return cfg, layer_specs(cfg.model, cfg.data.input_size)
 
 
 # Megabytes that each process sends in a step, ring algorithms, worked out and partly counted beforehand.
@@ -54,7 +54,7 @@ SENT = [
     ("towers", 2, 31.3, 250.6),
     ("towers_ddp", 4, 137.6, 247.2),
     ("owt", 2, 18.5, 82.7),
-    ("owt", 4, 27.6, 122.5),  # classes are exchanged for pictures, not gathered: 27.8 and 124.0 otherwise
+    ("owt", 4, 27.6, 122.5),  # classes are exchanged for images, not gathered: 27.8 and 124.0 otherwise
 ]
 
 
@@ -89,7 +89,7 @@ def counted(overrides: list[str], batch_size: int) -> tuple[float, int, int]:
     """Bytes and exchanges of a forward and backward pass, and bytes of the parameters that are here."""
     cfg, plan = alexnet(*overrides)
     where = layouts.layout(cfg.trainer)
-    net = build_net(cfg.model, cfg.data.image_size, 1)
+    net = build_net(cfg.model, cfg.data.input_size, 1)
     mesh = init_device_mesh("cpu", (where.data, where.towers), mesh_dim_names=("data_parallel", "tensor_parallel"))
     batch = Batch(mesh["data_parallel"].get_local_rank(), where.data)
     parallelize(net, plan, where, mesh, batch)
@@ -116,9 +116,9 @@ def test_the_estimate_is_what_a_step_sends_and_a_process_holds(group: str):
 @pytest.mark.parametrize("name", ["alexnet", "one_gpu", "convnet", "cuda_convnet2"])
 def test_ddps_buckets_are_torchs(name: str):
     cfg = composed(f"model={name}", "data.resize=300")
-    net = build_net(cfg.model, cfg.data.image_size, 1)
+    net = build_net(cfg.model, cfg.data.input_size, 1)
     buckets, _ = dist._compute_bucket_assignment_by_size(list(net.parameters())[::-1], [2**20, 25 * 2**20])
-    plan = layer_specs(cfg.model, cfg.data.image_size)
+    plan = layer_specs(cfg.model, cfg.data.input_size)
     assert collectives_per_step(layouts.Layout("ddp", 2), plan) == len(buckets)
 
 
@@ -129,7 +129,7 @@ def test_a_run_on_several_devices_says_what_it_costs(train: Any, tmp_path: Path)
     assert result.returncode == 0, result.stderr
     assert "towers on 2 devices: each keeps 3" in result.stdout
     assert "in a step of data.batch_size=128" in result.stdout
-    assert f"{3 * datamodule.SHAPES_SPLITS['train'][0]:,} pictures to see" in result.stdout
+    assert f"{3 * datasets.SHAPES_SPLITS['train'][0]:,} images to see" in result.stdout
 
 
 def test_a_machine_with_too_few_gpus_says_so(monkeypatch: pytest.MonkeyPatch):
@@ -140,4 +140,4 @@ def test_a_machine_with_too_few_gpus_says_so(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     (sentence,) = layouts.device_rules(Trainer(accelerator="gpu", devices=1))
     assert "asks for 1 GPU and none is here" in sentence
-    assert not list(layouts.device_rules(Trainer(accelerator="auto", devices=2))), "gloo processes on the processor"
+    assert not list(layouts.device_rules(Trainer(accelerator="auto", devices=2))), "gloo processes on the CPU"

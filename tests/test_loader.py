@@ -1,4 +1,4 @@
-"""Batches from a packed store: the right pictures, in order, read ahead, counted exactly by any number of processes."""
+"""Batches from a packed store: the right images, in order, read ahead, counted exactly by any number of processes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ COUNTS = {"train": 8, "val": 3}  # of each class
 
 @pytest.fixture(scope="module", params=["raw", "jpeg"])
 def packed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store of 13 classes: each has a colour of its own, and each of its pictures a shade of that."""
+    """A store of 13 classes: each has a colour of its own, and each of its images a shade of that."""
     folder = tmp_path_factory.mktemp(request.param)
     for split, count in COUNTS.items():
         for label in range(CLASSES):
@@ -58,38 +58,38 @@ def as_saved(packed: Path, name: str, split: str = "train") -> np.ndarray:
     return np.asarray(Image.open(packed.parent / "source" / split / name))
 
 
-def test_rows_are_the_pictures_of_their_names(packed: Path):
-    pictures = stored(packed)
+def test_rows_are_the_images_of_their_names(packed: Path):
+    dataset = stored(packed)
     names = store.require(packed).index("train")["name"].to_pylist()
     rows = torch.randperm(len(names), generator=augment.stream(3))[:40]
-    images = pictures.read(rows)
+    images = dataset.read(rows)
     assert images.dtype == torch.uint8
     worst = 0 if store.require(packed).plan.form == "raw" else 12  # JPEG is not exact
     for image, row in zip(images, rows.tolist(), strict=True):
-        assert int(names[row][5:7]) == pictures.labels[row]
+        assert int(names[row][5:7]) == dataset.labels[row]
         difference = image.numpy().astype(int) - as_saved(packed, names[row])
         assert np.abs(difference).max() <= worst
 
 
-def batches(pictures: loader.PackedDataset, log: list[Tensor] | None = None) -> loader.BatchLoader:
+def batches(dataset: loader.PackedDataset, log: list[Tensor] | None = None) -> loader.BatchLoader:
     def transform(images: Tensor, step: int, part: loader.BatchSlice) -> Tensor:
         if log is not None:
             log.append(images)
         return images.float() + step
 
-    order = torch.randperm(len(pictures), generator=augment.stream(5))
-    return loader.BatchLoader(pictures, lambda: order, len(order), 9, transform, torch.device("cpu"))
+    order = torch.randperm(len(dataset), generator=augment.stream(5))
+    return loader.BatchLoader(dataset, lambda: order, len(order), 9, transform, torch.device("cpu"))
 
 
 def test_reading_ahead_keeps_the_order_and_the_numbers_of_the_batches(packed: Path):
-    pictures = stored(packed)
-    pictures.workers = 4
-    order = torch.randperm(len(pictures), generator=augment.stream(5))
-    given = list(batches(pictures))
+    dataset = stored(packed)
+    dataset.workers = 4
+    order = torch.randperm(len(dataset), generator=augment.stream(5))
+    given = list(batches(dataset))
     assert [len(labels) for _, labels, _ in given] == [9] * 11 + [5]
     for step, ((images, labels, _), rows) in enumerate(zip(given, order.split(9), strict=True)):
-        assert torch.equal(labels, pictures.labels[rows])
-        assert torch.equal(images, pictures.read(rows).float() + step)
+        assert torch.equal(labels, dataset.labels[rows])
+        assert torch.equal(images, dataset.read(rows).float() + step)
 
 
 def test_a_resumed_epoch_goes_on_with_the_next_batch(packed: Path):
@@ -117,7 +117,7 @@ def test_an_epoch_left_early_leaves_no_thread_behind(packed: Path):
 
 
 class Slow(loader.InMemoryDataset):
-    """A set whose pictures take their time."""
+    """A set whose images take their time."""
 
     workers = 1
 
@@ -141,13 +141,13 @@ def test_waiting_is_measured_and_what_a_gpu_still_has_to_do_is_none(monkeypatch:
 def test_a_store_cut_short_is_refused_and_one_damaged_under_way_is_told(packed: Path, tmp_path: Path):
     copy = tmp_path / "copy"
     shutil.copytree(packed, copy)
-    pictures = stored(copy)
+    images = stored(copy)
     part = copy / store.require(copy).parts["train"][0].file
     part.write_bytes(part.read_bytes()[:-100])
     with pytest.raises(ConfigError, match=rf"{part.name} has [\d,]+ bytes instead of [\d,]+: copy the store again"):
         stored(copy)
     with pytest.raises(TrainingError, match="prepare --verify"):
-        pictures.read(torch.arange(10))
+        images.read(torch.arange(10))
     part.unlink()
     with pytest.raises(ConfigError, match="is missing"):
         stored(copy)
@@ -161,7 +161,7 @@ NET = ["model=alexnet", "model.widths={conv1: 4, conv2: 4, conv3: 4, conv4: 4, c
 def configuration(packed: Path) -> Config:
     return composed(
         "experiment=released_2012", *NET, "data=imagenet", f"data.root={packed}", "data.resize=72",
-        "model.image_size=67", "data.batch_size=16", "subset=20", "logger=csv",
+        "model.input_size=67", "data.batch_size=16", "train_eval_images=20", "logger=csv",
     )  # fmt: skip
 
 
@@ -178,9 +178,9 @@ def test_the_configuration_takes_classes_and_size_from_the_store(packed: Path):
         (["data.store=other"], "data.store=other, but the store in data.root=.* has "),
         (
             ["test_views=10", "data.crop_size=40", "data.resize=40"],
-            "test_views=10 needs pictures larger than their crops",
+            "test_views=10 needs images larger than their crops",
         ),
-        (["data.resize=32", "data.crop_size=40"], r"data\.crop_size=40 must lie between 8 and the picture's 32 pixels"),
+        (["data.resize=32", "data.crop_size=40"], r"data\.crop_size=40 must lie between 8 and the image's 32 pixels"),
     ],
 )
 def test_what_contradicts_the_store_is_refused(packed: Path, overrides: list[str], sentence: str):
@@ -188,15 +188,15 @@ def test_what_contradicts_the_store_is_refused(packed: Path, overrides: list[str
         composed("model=convnet", "data=imagenet", f"data.root={packed}", *overrides)
 
 
-def test_a_store_without_validation_pictures_trains_without(packed: Path, tmp_path: Path):
+def test_a_store_without_validation_images_trains_without(packed: Path, tmp_path: Path):
     alone = tmp_path / "alone"
     prepare(packed.parent / "source" / "train", alone, Options(size=32), Console(quiet=True))
-    with pytest.raises(ConfigError, match=r"holds no validation pictures: prepare it with --hold_out 0\.1"):
+    with pytest.raises(ConfigError, match=r"holds no validation images: prepare it with --hold-out 0\.1"):
         composed("data=imagenet", f"data.root={alone}")
     cfg = composed("data=imagenet", f"data.root={alone}", "trainer.limit_val_batches=0")
-    pictures = ImageDataModule(cfg)
-    pictures.setup("fit")
-    assert len(pictures.train) == CLASSES * COUNTS["train"]
+    images = ImageDataModule(cfg)
+    images.setup("fit")
+    assert len(images.train) == CLASSES * COUNTS["train"]
 
 
 def test_a_store_that_is_not_finished_is_refused(packed: Path, tmp_path: Path):
@@ -206,52 +206,52 @@ def test_a_store_that_is_not_finished_is_refused(packed: Path, tmp_path: Path):
 
 
 def test_the_mean_and_the_colours_are_the_stores(packed: Path):
-    pictures = ImageDataModule(configuration(packed))
-    pictures.setup("fit")
-    images = pictures.train.read(torch.arange(len(pictures.train))).double()
+    datamodule = ImageDataModule(configuration(packed))
+    datamodule.setup("fit")
+    images = datamodule.train.read(torch.arange(len(datamodule.train))).double()
     mean = augment.resize(images.mean(0).float()[None], 72)[0][2:69, 2:69]
-    torch.testing.assert_close(pictures.mean, mean)
+    torch.testing.assert_close(datamodule.mean, mean)
     covariance = torch.cov(images.reshape(-1, 3).T, correction=0)
     torch.testing.assert_close(
-        pictures.colors.vectors.T @ pictures.colors.std.square().diag() @ pictures.colors.vectors, covariance
+        datamodule.colors.vectors.T @ datamodule.colors.std.square().diag() @ datamodule.colors.vectors, covariance
     )
 
 
 def test_a_limited_evaluation_is_a_fair_sample(packed: Path):
     """The store holds one class after the other; the first batch of an evaluation does not."""
-    pictures = ImageDataModule(configuration(packed))
-    pictures.setup("fit")
-    val, subset = pictures.val_dataloader()
+    images = ImageDataModule(configuration(packed))
+    images.setup("fit")
+    val, subset = images.val_dataloader()
     _, labels, _ = next(iter(val))
     assert len(labels[:13].unique()) > 6
     assert sum(len(labels) for _, labels, _ in subset) == 20
 
 
 def reference_counts(cfg: Config) -> tuple[float, float]:
-    """Top-1 and top-5 error of the untrained net, one picture at a time in float64."""
-    pictures = ImageDataModule(cfg)
-    pictures.setup("fit")
-    net = ImageClassifier(cfg, pictures.image_size).eval().double()
+    """Top-1 and top-5 error of the untrained net, one image at a time in float64."""
+    images = ImageDataModule(cfg)
+    images.setup("fit")
+    net = ImageClassifier(cfg, images.input_size).eval().double()
     wrong = wrong5 = 0
-    for row in range(len(pictures.val)):
-        image = pictures.centre_input(pictures.val.read(torch.tensor([row])), 0).double()
+    for row in range(len(images.val)):
+        image = images.centre_input(images.val.read(torch.tensor([row])), 0).double()
         best = net(image)[0].argsort(descending=True).tolist()
-        wrong += best[0] != int(pictures.val.labels[row])
-        wrong5 += int(pictures.val.labels[row]) not in best[:5]
-    return wrong / len(pictures.val), wrong5 / len(pictures.val)
+        wrong += best[0] != int(images.val.labels[row])
+        wrong5 += int(images.val.labels[row]) not in best[:5]
+    return wrong / len(images.val), wrong5 / len(images.val)
 
 
 @pytest.mark.parametrize("packed", ["raw"], indirect=True)
 @pytest.mark.timeout(60)
-def test_validation_counts_every_picture_once_where_processes_do_not_divide_them(packed: Path):
-    """39 pictures on two processes."""
+def test_validation_counts_every_image_once_where_processes_do_not_divide_them(packed: Path):
+    """39 images on two processes."""
     cfg = configuration(packed)
-    pictures = ImageDataModule(cfg)
+    images = ImageDataModule(cfg)
     trainer = pl.Trainer(
         accelerator="cpu", devices=2, strategy="ddp_fork", logger=False, enable_progress_bar=False,
         enable_model_summary=False, enable_checkpointing=False,
     )  # fmt: skip
-    trainer.validate(ImageClassifier(cfg, pictures.image_size), pictures, verbose=False)
+    trainer.validate(ImageClassifier(cfg, images.input_size), images, verbose=False)
     results = trainer.callback_metrics
     assert trainer.world_size == 2
     error, top5_error = reference_counts(cfg)
@@ -280,7 +280,7 @@ def test_a_run_from_a_store_is_resumed_bit_for_bit(
 
 
 def test_a_run_is_not_continued_on_another_store(packed: Path, tmp_path: Path):
-    """The store may move, but pictures, size and form are its own."""
+    """The store may move, but images, size and form are its own."""
     cfg = configuration(packed)
     run = Run(tmp_path / "run")
     run.start(as_dict(cfg), [])
@@ -323,7 +323,8 @@ def test_a_signal_in_the_test_at_the_end_is_heard(packed: Path, tmp_path: Path, 
 def test_a_run_from_a_store_reports_its_waiting_and_ends_with_ten_views(packed: Path, train: Command, tmp_path: Path):
     result = train(
         "experiment=released_2012", *NET, "data=imagenet", f"data.root={packed}", "data.resize=72",
-        "model.image_size=67", "data.batch_size=16", "trainer.max_epochs=2", "logger=csv", "name=own", "window=52",
+        "model.input_size=67", "data.batch_size=16", "trainer.max_epochs=2", "logger=csv", "name=own",
+        "train_error_window=52",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     (folder,) = (tmp_path / "runs" / "own").iterdir()

@@ -20,8 +20,9 @@ import pytest
 from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
 
 from alexnet_pl import sync
-from alexnet_pl.config.choices import Arch, DataSet, LoggerName
+from alexnet_pl.config.choices import Arch, LoggerName
 from alexnet_pl.config.schema import Config, Data, Logger, Model, Optim, Trainer, as_dict
+from alexnet_pl.data import datasets
 from alexnet_pl.errors import Interrupted, NotFinite
 from alexnet_pl.jobs import checks
 from alexnet_pl.runs.metrics import read_rows
@@ -31,7 +32,13 @@ from tests.forked import Process
 from tests.test_resume import fit
 from tests.wandb_server import KEY, Received, Server
 
-SMALL = ("model.width=0.5", "window=100", "subset=100", "trainer.limit_train_batches=12", "trainer.limit_val_batches=1")
+SMALL = (
+    "model.width=0.5",
+    "train_error_window=100",
+    "train_eval_images=100",
+    "trainer.limit_train_batches=12",
+    "trainer.limit_val_batches=1",
+)
 TINY = (*SMALL, "trainer.max_epochs=2")
 ONE_EPOCH = (*SMALL, "trainer.max_epochs=1")
 ONLINE = "logger.mode=online"
@@ -206,7 +213,7 @@ def test_curves_are_drawn_over_epochs(synced: Synced):
     metrics = [r.metric for r in records(file) if r.WhichOneof("record_type") == "metric"]
     assert {m.glob_name: m.step_metric for m in metrics if m.glob_name} == {
         "train/*": "epoch",
-        "subset/*": "epoch",
+        "train_eval/*": "epoch",
         "val/*": "epoch",
         "test/*": "epoch",
         "target/*": "epoch",
@@ -214,7 +221,7 @@ def test_curves_are_drawn_over_epochs(synced: Synced):
     defined = synced.server.runs[synced.runs["relu"].identity["id"]].config["_wandb"]["m"]
     names = [entry.get("1") for entry in defined]  # 1: name, 2: glob, 5: index of the step metric, from 1
     axis = {entry["2"]: names[entry["5"] - 1] for entry in defined if "2" in entry}
-    assert axis == dict.fromkeys(("train/*", "subset/*", "val/*", "test/*", "target/*"), "epoch")
+    assert axis == dict.fromkeys(("train/*", "train_eval/*", "val/*", "test/*", "target/*"), "epoch")
 
 
 # ------------------------------------------------------------------------------------------------ online
@@ -295,14 +302,13 @@ def test_a_key_in_a_netrc_file_is_found(
 
 @pytest.mark.parametrize("name", ["csv", "none"])
 def test_without_wandb_nothing_of_it_is_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str):
-    from alexnet_pl.data import datamodule
     from alexnet_pl.train import fit
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(datamodule, "SHAPES_SPLITS", {"train": (1000, 1), "val": (100, 2)})
-    cfg = Config(name="train", seed=1, window=100, subset=100)
-    cfg.model = Model(name="convnet", table=Arch.convnet, num_classes=10, image_size=32)
-    cfg.data = Data(name=DataSet.shapes, num_classes=10)
+    monkeypatch.setattr(datasets, "SHAPES_SPLITS", {"train": (1000, 1), "val": (100, 2)})
+    cfg = Config(name="train", seed=1, train_error_window=100, train_eval_images=100)
+    cfg.model = Model(name="convnet", arch=Arch.convnet, num_classes=10, input_size=32)
+    cfg.data = Data(kind="shapes", name="shapes", num_classes=10)
     cfg.optim = Optim(lr=0.002)
     cfg.trainer = Trainer(accelerator="cpu", devices=1, max_epochs=1, limit_train_batches=2, limit_val_batches=1)
     cfg.logger = Logger(name=LoggerName[name])

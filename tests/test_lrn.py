@@ -263,8 +263,8 @@ def test_two_runs_are_equal_to_the_bit(norm: str, layout: str, deterministic: No
 
 @norms
 @layouts
-def test_a_picture_does_not_depend_on_its_batch(norm: str, layout: str):
-    """Five pictures that a processor takes two at a time."""
+def test_a_image_does_not_depend_on_its_batch(norm: str, layout: str):
+    """Five images that a CPU takes two at a time."""
     x, layer = signals(5, 32, 64, 64, layout=layout, dtype=torch.float32), NORMS[norm]()
     g = signals(*x.shape, layout=layout, dtype=torch.float32, seed=1)
 

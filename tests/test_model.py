@@ -28,8 +28,8 @@ NARROW = dict.fromkeys(CONVS, 8) | {"fc6": 16, "fc7": 16}  # float64 and NumPy t
 def narrow(name: str, **changes: Any) -> tuple[Model, int]:
     """`config` with few kernels and units."""
     cfg, side = config(name, **changes)
-    if cfg.table in (Arch.alexnet, Arch.six_conv):
-        cfg = replace(cfg, widths=NARROW | ({"conv6": 8} if cfg.table is Arch.six_conv else {}))
+    if cfg.arch in (Arch.alexnet, Arch.six_conv):
+        cfg = replace(cfg, widths=NARROW | ({"conv6": 8} if cfg.arch is Arch.six_conv else {}))
     return cfg, side
 
 
@@ -85,7 +85,7 @@ def caffe(*args: Any) -> ref.Result:
 
 
 def torchvision_rule(*args: Any) -> ref.Result:
-    """One tower, no normalisation, two zeros on every side of the picture, and widths rounded down."""
+    """One tower, no normalisation, two zeros on every side of the image, and widths rounded down."""
     first = [("conv1", partial(ref.conv, stride=4, pad=2, rounding=floor)), ref.relu, ref.POOL]
     second = [("conv2", partial(ref.conv, pad=2)), ref.relu, ref.POOL]
     rest = [layer for name in CONVS[2:] for layer in ((name, partial(ref.conv, pad=1)), ref.relu)]
@@ -137,7 +137,7 @@ def difference(cfg: Model, side: int, rule: Callable[..., ref.Result], pixels: f
 
 @pytest.mark.parametrize("name", RULES)
 def test_logits_and_gradients_equal_the_rules(name: str):
-    """Those of every weight and bias, and of the pictures; in evaluation."""
+    """Those of every weight and bias, and of the images; in evaluation."""
     assert max(difference(*narrow(name), RULES[name]).values()) < 1e-10
 
 
@@ -158,7 +158,7 @@ def test_activations_equal_the_rules(activation: Activation):
         {"lrn_alpha": 2e-4},
         {"lrn_beta": 0.7},
         {"lrn_size": 3},
-        {"lrn_scale": LrnAlphaConvention.paper},
+        {"lrn_alpha_convention": LrnAlphaConvention.paper},
         {"lrn_across_towers": True},
         {"lrn": ["conv1"]},
         {"lrn": ["conv2"]},

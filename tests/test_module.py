@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alexnet_pl.config.choices import Arch, DataSet, Init, LoggerName
+from alexnet_pl.config.choices import Arch, Init, LoggerName
 from alexnet_pl.config.schema import Config, Data, Logger, Model, Optim, Trainer, as_dict
-from alexnet_pl.data import augment, datamodule
+from alexnet_pl.data import augment, datasets
 from alexnet_pl.data.datamodule import ImageDataModule
 from alexnet_pl.errors import TrainingError
 from alexnet_pl.jobs import checks
@@ -28,9 +28,9 @@ SETS = {"train": (1000, 1), "val": (50, 2)}
 
 
 def small_config(**optim: float) -> Config:
-    cfg = Config(name="x", seed=5, window=53, subset=100)
-    cfg.model = Model(name="convnet", table=Arch.convnet, init=Init.fan_in, num_classes=10, image_size=32)
-    cfg.data = Data(name=DataSet.shapes, num_classes=10, scale=SCALE, batch_size=BATCH)
+    cfg = Config(name="x", seed=5, train_error_window=53, train_eval_images=100)
+    cfg.model = Model(name="convnet", arch=Arch.convnet, init=Init.fan_in, num_classes=10, input_size=32)
+    cfg.data = Data(kind="shapes", name="shapes", num_classes=10, pixel_scale=SCALE, batch_size=BATCH)
     cfg.optim = Optim(**{"lr": LR, "weight_decay": 0.01} | optim)
     cfg.trainer = Trainer(max_epochs=EPOCHS, devices=1)
     cfg.logger = Logger(name=LoggerName.csv)
@@ -41,7 +41,7 @@ def fit(cfg: Config, folder: Path) -> tuple[ImageClassifier, ImageDataModule, li
     run = Run(folder)
     run.start(as_dict(cfg), [])
     datamodule = ImageDataModule(cfg)
-    classifier = ImageClassifier(cfg, datamodule.image_size)
+    classifier = ImageClassifier(cfg, datamodule.input_size)
     trainer = pl.Trainer(
         accelerator="cpu",
         precision="64-true",
@@ -60,7 +60,7 @@ def fit(cfg: Config, folder: Path) -> tuple[ImageClassifier, ImageDataModule, li
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory: pytest.TempPathFactory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(datamodule, "SHAPES_SPLITS", SETS)  # float64 convolutions are slow: a small set
+        patch.setattr(datasets, "SHAPES_SPLITS", SETS)  # float64 convolutions are slow: a small set
         yield fit(small_config(), tmp_path_factory.mktemp("run"))
 
 
@@ -111,7 +111,7 @@ def test_equals_a_bare_loop(fitted):
     per_epoch = [row for row in rows if "val/error" in row]
     for row, (val, subset), e in zip(per_epoch, evaluated, range(EPOCHS), strict=True):
         assert row["val/error"] == pytest.approx(val, rel=1e-6)
-        assert row["subset/error"] == pytest.approx(subset, rel=1e-6)
+        assert row["train_eval/error"] == pytest.approx(subset, rel=1e-6)
         flat = list(chain(*wrong[10 * e : 10 * e + 10]))
         assert row["train/epoch_error"] == pytest.approx(sum(flat) / len(flat))
 
@@ -120,7 +120,7 @@ def test_rows_stand_on_the_epoch_axis(fitted):
     _, datamodule, rows = fitted
     ends = [4, 7, 10, 10, 14, 17, 20, 20]  # batches seen at each row
     assert [row["images_seen"] for row in rows] == [BATCH * n for n in ends]
-    assert [row["epoch"] for row in rows] == [BATCH * n / datamodule.pictures_per_epoch for n in ends]
+    assert [row["epoch"] for row in rows] == [BATCH * n / datamodule.images_per_epoch for n in ends]
     assert all(row["images_per_second"] > 0 for row in rows if "train/error" in row)
 
 

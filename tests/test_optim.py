@@ -17,7 +17,8 @@ from tests.conftest import composed
 def test_the_rule_of_2012_across_two_cuts_by_schedule():
     """40 steps of `build` and `schedule` together, weights and biases each by their own cuts, against NumPy."""
     cfg = Optim(
-        lr=0.1, weight_decay=5e-4, cut_at=[1, 3], cut_to=[0.1, 0.01], bias_cut_at=[2], bias_cut_to=[0.1]
+        lr=0.1, weight_decay=5e-4, lr_milestones=[1, 3], lr_factors=[0.1, 0.01],
+        bias_lr_milestones=[2], bias_lr_factors=[0.1],
     )  # fmt: skip
     rng = np.random.default_rng(1)
     net = nn.Linear(4, 3).double()
@@ -93,7 +94,13 @@ def test_weights_and_biases_have_their_own_rate_and_decay():
 def test_a_layer_can_have_its_own_decay():
     """The 11 % net for CIFAR-10: 0 in its convolutions, 0.01 in its last layer, 0.004 between; biases never."""
     net = nn.ModuleDict({"conv1": nn.Conv2d(3, 4, 3), "local3": nn.Linear(4, 4), "fc10": nn.Linear(4, 2)})
-    cfg = Optim(lr=0.01, weight_decay=0.004, layer_decay={"conv1": 0, "fc10": 0.01}, conv1_cut_at=[1], conv1_cut_to=[0])
+    cfg = Optim(
+        lr=0.01,
+        weight_decay=0.004,
+        layer_decay={"conv1": 0, "fc10": 0.01},
+        conv1_lr_milestones=[1],
+        conv1_lr_factors=[0],
+    )
     decay = {
         id(p): group["weight_decay"] for group in optim.build_optimizer(net, cfg).param_groups for p in group["params"]
     }
@@ -166,7 +173,7 @@ def test_a_parameter_without_gradient_stays():
 
 def rates(cfg: Optim, *groups: str) -> dict[float, tuple[float, ...]]:
     """Epoch or share of the run -> learning rates of the groups, where any of them changes."""
-    first = {"weight": cfg.lr, "bias": cfg.lr * cfg.bias_lr_factor}
+    first = {"weight": cfg.lr, "bias": cfg.lr * cfg.bias_lr_mult}
     out: dict[float, tuple[float, ...]] = {}
     for tick in range(10_000):
         now = tuple(round(first[g.split(".")[-1]] * optim.lr_factor(cfg, g, tick / 100), 10) for g in groups)
@@ -220,7 +227,7 @@ def test_the_papers_rule_cuts_exactly_three_times():
 
 def test_frozen_is_frozen():
     """A rate of 0: no momentum step, no decay (facts file, section 4); the other layers go on."""
-    cfg = Optim(lr=0.1, weight_decay=0.1, conv1_cut_at=[1.0], conv1_cut_to=[0.0])
+    cfg = Optim(lr=0.1, weight_decay=0.1, conv1_lr_milestones=[1.0], conv1_lr_factors=[0.0])
     net = nn.Sequential()
     net.add_module("conv1", nn.Conv2d(1, 1, 3))
     net.add_module("conv2", nn.Conv2d(1, 1, 3))

@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor
 
 from alexnet_pl import train
 from alexnet_pl.config.schema import as_dict
-from alexnet_pl.data import datamodule
+from alexnet_pl.data import datamodule, datasets
 from alexnet_pl.errors import ConfigError, Interrupted
 from alexnet_pl.parallel import shard
 from alexnet_pl.parallel.shard import AllGather
@@ -24,10 +24,11 @@ from tests.conftest import composed
 from tests.test_train import last
 
 NET = [
-    "model=alexnet", "model.image_size=67", "subset=0", "logger=csv", "window=1", "model.num_classes=12",
-    "model.widths={conv1: 8, conv2: 8, conv3: 12, conv4: 12, conv5: 8, fc6: 16, fc7: 16}", "data.scale=64",
+    "model=alexnet", "model.input_size=67", "train_eval_images=0", "logger=csv",
+    "train_error_window=1", "model.num_classes=12",
+    "model.widths={conv1: 8, conv2: 8, conv3: 12, conv4: 12, conv5: 8, fc6: 16, fc7: 16}", "data.pixel_scale=64",
     "model.init=fan_in", "optim=released_145", "trainer.precision=64-true", "data.resize=72", "data.crop_size=67",
-    "data.flips=true", "data.color_noise=paper", "data.batch_size=8", "trainer.accelerator=cpu",
+    "data.random_flip=true", "data.color_noise=paper", "data.batch_size=8", "trainer.accelerator=cpu",
     "test_views=10",
 ]  # fmt: skip
 SETS = {"train": (27, 1), "val": (13, 2)}  # batches of 8, 8, 8 and 3: of the last, one of four processes has none
@@ -58,8 +59,8 @@ def fit(
     cfg = composed(*NET, *overrides)
     run = Run(folder)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(datamodule, "SHAPES_SPLITS", SETS)
-        patch.setattr(datamodule, "EVAL_PIXELS", 5 * 67**2)  # in batches of 6, or of one picture by ten views
+        patch.setattr(datasets, "SHAPES_SPLITS", SETS)
+        patch.setattr(datamodule, "EVAL_PIXELS", 5 * 67**2)  # in batches of 6, or of one image by ten views
         patch.setattr(ImageClassifier, "training_step", noted)
         patch.setattr(ImageClassifier, "on_before_optimizer_step", look)
         for name, value in (patches or {}).items():
@@ -214,12 +215,12 @@ def test_a_signal_to_one_process_stops_all_and_the_run_goes_on(trainer: str, the
 
     It goes on in another layout.
     """
-    over = ["trainer.max_epochs=2", "model.dropout=mask", "window=1000"]
+    over = ["trainer.max_epochs=2", "model.dropout=mask", "train_error_window=1000"]
     one, checkpoint = alone(*over)
     stopped, moved = Run(tmp_path / "stopped"), Run(tmp_path / "moved")
     ranks.run(2, fit, stopped.folder, [f"trainer={trainer}", *over], {}, 2)
     assert last(stopped)["global_step"] == 2
-    assert last(stopped)["progress"]["window"][2] == 16
+    assert last(stopped)["progress"]["train_error_window"][2] == 16
     many, *_ = ranks.run(2, fit, moved.folder, [f"trainer={then}", f"ckpt_path={stopped.folder}", *over])
     assert len(many["losses"]) == 6
     assert many["losses"] == pytest.approx(one["losses"][2:], rel=1e-12)

@@ -52,7 +52,7 @@ def test_the_first_loss_on_photographs(first: dict[str, dict[str, float]], name:
     assert first[name]["logits"] == pytest.approx(logits, rel=0.07)
 
 
-def test_the_papers_init_hides_the_picture(first: dict[str, dict[str, float]]):
+def test_the_papers_init_hides_the_image(first: dict[str, dict[str, float]]):
     """How much the last pooling layer's units vary from photograph to photograph: 0.01 against 0.03 in three layers."""
     assert first["released_2012"]["signal"] == pytest.approx(0.68, rel=0.1)
     assert first["alexnet"]["signal"] == pytest.approx(0.039, rel=0.1)
@@ -60,7 +60,7 @@ def test_the_papers_init_hides_the_picture(first: dict[str, dict[str, float]]):
 
 
 def test_the_papers_init_starves_conv1(first: dict[str, dict[str, float]]):
-    """The facts file has 1.1e-2 and 6.5e-4 from 64 pictures; the fewer, the larger, as random labels cancel less."""
+    """The facts file has 1.1e-2 and 6.5e-4 from 64 images; the fewer, the larger, as random labels cancel less."""
     more = (64 / 43) ** 0.5
     assert first["released_2012"]["gradient"] == pytest.approx(1.1e-2 * more, rel=0.3)
     assert first["alexnet"]["gradient"] == pytest.approx(6.5e-4 * more, rel=0.3)

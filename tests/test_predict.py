@@ -1,4 +1,4 @@
-"""What the predict command says of pictures, against torchvision's transforms and NumPy, picture by picture."""
+"""What the predict command says of images, against torchvision's transforms and NumPy, image by image."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ from alexnet_pl.predict.guesses import Guess
 from alexnet_pl.prepare import cli
 from alexnet_pl.runs.trained import TrainedModel
 from tests.conftest import composed
+from tests.test_decode import encoded, smooth
 from tests.test_model import NARROW
-from tests.test_pictures import encoded, smooth
 
 Array = np.ndarray
 CLASSES = ["cats", "dogs", "eels", "foxes", "gnus", "hens", "ibises", "jays", "kites", "lynxes"]
 
 
 def untrained(name: str, *overrides: str) -> TrainedModel:
-    """A narrow net whose weights chance drew, alive in every layer, for pictures with a mean image of its own."""
+    """A narrow net whose weights chance drew, alive in every layer, for images with a mean image of its own."""
     cfg = composed(f"model={name}", *overrides)
-    if cfg.model.table in (Arch.alexnet, Arch.six_conv):
-        cfg.model.widths = NARROW | {"conv6": 8} if cfg.model.table is Arch.six_conv else NARROW
-    size = cfg.data.image_size
+    if cfg.model.arch in (Arch.alexnet, Arch.six_conv):
+        cfg.model.widths = NARROW | {"conv6": 8} if cfg.model.arch is Arch.six_conv else NARROW
+    size = cfg.data.input_size
     net = build_net(cfg.model, size, seed=2).eval()
     generator = augment.stream(3)
     for name, p in net.named_parameters():
@@ -61,7 +61,7 @@ def saved(net: TrainedModel, file: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def net() -> TrainedModel:
-    return untrained("convnet", "data.resize=36", "data.crop_size=32", "data.scale=64")
+    return untrained("convnet", "data.resize=36", "data.crop_size=32", "data.pixel_scale=64")
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def run(net: TrainedModel, tmp_path: Path) -> str:
 
 @pytest.fixture
 def photographs(tmp_path: Path) -> Path:
-    """Pictures of several shapes and kinds in folders named as classes, and one in a folder that is none."""
+    """Images of several shapes and kinds in folders named as classes, and one in a folder that is none."""
     folder = tmp_path / "photographs"
     for number, name in enumerate(("cats/1.jpg", "cats/2.png", "dogs/1.jpg", "dogs/deep/2.png", "gnus/3.png")):
         file = folder / name
@@ -102,7 +102,7 @@ def predict(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
 
 def square(file: Path, size: int) -> Tensor:
-    """A picture as torchvision's transforms make it, uint8 (1, size, size, 3); it rounds odd margins another way."""
+    """A image as torchvision's transforms make it, uint8 (1, size, size, 3); it rounds odd margins another way."""
     transform = v2.Compose([v2.PILToTensor(), v2.Resize(size), v2.CenterCrop(size)])
     return transform(Image.open(file).convert("RGB")).permute(1, 2, 0)[None]
 
@@ -121,9 +121,9 @@ def test_the_five_likeliest_classes(net: TrainedModel, run: str, photographs: Pa
     code, out, err = predict(run, photographs, "--views", views, "--csv", table, "--json", page)
     assert (code, err) == (0, "")
     rows = list(csv.DictReader(table.open()))
-    written = json.loads(page.read_text())["pictures"]
+    written = json.loads(page.read_text())["images"]
     files = sorted(path for path in photographs.rglob("*.*") if path.suffix in (".jpg", ".png"))
-    assert [row["picture"] for row in rows] == [str(file) for file in files for _ in range(5)]
+    assert [row["image"] for row in rows] == [str(file) for file in files for _ in range(5)]
     right = []
     for file, ours, five in zip(files, written, zip(*[iter(rows)] * 5, strict=True), strict=True):
         shares = softmax(net.logits(square(file, 36), views)[0].numpy().astype(np.float64)).mean(0)
@@ -141,13 +141,13 @@ def test_the_five_likeliest_classes(net: TrainedModel, run: str, photographs: Pa
     assert f"of 4 whose class is known, {right.count(1)} right at once, {sum(r <= 5 for r in right)} among five" in out
 
 
-def test_words_name_pictures(run: str, photographs: Path, predict: Predict, monkeypatch: pytest.MonkeyPatch):
+def test_words_name_images(run: str, photographs: Path, predict: Predict, monkeypatch: pytest.MonkeyPatch):
     """A file, a folder, two patterns, all of them twice; then standard input."""
     page = photographs / "out.json"
 
     def seen(*words: object) -> list[str]:
         assert predict(run, *words, "--json", page)[0] == 0
-        return [row["picture"] for row in json.loads(page.read_text())["pictures"]]
+        return [row["image"] for row in json.loads(page.read_text())["images"]]
 
     cats = [str(photographs / "cats" / name) for name in ("1.jpg", "2.png")]
     assert seen(photographs / "cats") == seen(f"{photographs}/cats/[12].*", *cats) == cats
@@ -156,7 +156,7 @@ def test_words_name_pictures(run: str, photographs: Path, predict: Predict, monk
     data = Path(cats[0]).read_bytes()
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(data)))
     assert seen("-", cats[0]) == ["-", cats[0]]
-    both = json.loads(page.read_text())["pictures"]
+    both = json.loads(page.read_text())["images"]
     assert both[0]["guesses"] == both[1]["guesses"]
 
 
@@ -164,7 +164,7 @@ def test_labels_from_a_file(run: str, photographs: Path, predict: Predict):
     page, labels = photographs / "out.json", photographs / "labels.csv"
     labels.write_text(f"{photographs}/cats/1.jpg,hens\n3.png,1\n")
     assert predict(run, photographs, "--json", page, "--labels", labels)[0] == 0
-    found = {row["picture"]: row["class"] for row in json.loads(page.read_text())["pictures"]}
+    found = {row["image"]: row["class"] for row in json.loads(page.read_text())["images"]}
     assert {name: label for name, label in found.items() if label} == {
         f"{photographs}/cats/1.jpg": "hens",
         f"{photographs}/gnus/3.png": "dogs",
@@ -172,24 +172,24 @@ def test_labels_from_a_file(run: str, photographs: Path, predict: Predict):
     labels.write_text("3.png,hans\n")
     assert "hans is no class of this net: did you mean hens?" in predict(run, photographs, "--labels", labels)[2]
     labels.write_text("3.png\n")
-    assert "each must be picture,class" in predict(run, photographs, "--labels", labels)[2]
+    assert "each must be image,class" in predict(run, photographs, "--labels", labels)[2]
 
 
 def test_what_cannot_be_read_is_told_and_the_rest_goes_on(run: str, photographs: Path, predict: Predict):
-    (photographs / "none.jpg").write_bytes(b"no picture")
+    (photographs / "none.jpg").write_bytes(b"no image")
     (photographs / "empty").mkdir()
     page = photographs / "out.json"
     words = (photographs / "none.jpg", photographs / "empty", "*.nothing", "away.jpg")
     code, _, err = predict(run, *words, photographs / "cats", "--json", page)
     assert code == 1
-    told = ["none.jpg gives no picture: not a picture", "empty holds no pictures", "no file matches", "no picture away"]
+    told = ["none.jpg gives no image: not a image", "empty holds no images", "no file matches", "no image away"]
     assert len(err.splitlines()) == 4
     for sentence in told:
         assert sentence in err
-    assert len(json.loads(page.read_text())["pictures"]) == 2
+    assert len(json.loads(page.read_text())["images"]) == 2
     code, _, err = predict(run, *words)
     assert code == 1
-    assert err.splitlines()[-1].startswith("error: there is no picture to look at")
+    assert err.splitlines()[-1].startswith("error: there is no image to look at")
 
 
 def test_mistakes_are_one_sentence(run: str, photographs: Path, predict: Predict, tmp_path: Path):
@@ -234,17 +234,17 @@ def test_neighbours_in_a_folder(net: TrainedModel, run: str, photographs: Path, 
     code, out, err = predict(run, *more, "--neighbours", photographs, "--json", page, "--figure", drawn)
     assert (code, "drawn: " in out) == (0, True), err
     units = features(net, [square(file, 36) for file in files], "fc10", before=True)
-    for row in json.loads(page.read_text())["pictures"]:
-        own = files.index(Path(row["picture"]))
+    for row in json.loads(page.read_text())["images"]:
+        own = files.index(Path(row["image"]))
         apart = np.sqrt(np.square(units - units[own]).sum(1))
         expected = [i for i in np.argsort(apart) if i != own][:6]
-        assert [n["picture"] for n in row["neighbours"]] == [str(files[i]) for i in expected]
+        assert [n["image"] for n in row["neighbours"]] == [str(files[i]) for i in expected]
         np.testing.assert_allclose([n["distance"] for n in row["neighbours"]], apart[expected], rtol=1e-5)
     assert drawn.stat().st_size > 10_000
 
 
 def test_neighbours_in_a_store_by_fc7(photographs: Path, predict: Predict, monkeypatch: pytest.MonkeyPatch):
-    """fc7 behind its activation, not halved by dropout; the store's pictures are smaller than the net's."""
+    """fc7 behind its activation, not halved by dropout; the store's images are smaller than the net's."""
     net = untrained("alexnet", "data.resize=240")
     run, packed = saved(net, photographs / "net.ckpt"), photographs.parent / "packed"
     for number in range(6):
@@ -261,8 +261,8 @@ def test_neighbours_in_a_store_by_fc7(photographs: Path, predict: Predict, monke
     own = features(net, [square(wanted, 240)], "fc7_act")
     apart = np.sqrt(np.square(units - own).sum(1))
     expected = np.argsort(apart)[:6]
-    (row,) = json.loads(page.read_text())["pictures"]
-    assert [n["picture"] for n in row["neighbours"]] == [names[i] for i in expected]
+    (row,) = json.loads(page.read_text())["images"]
+    assert [n["image"] for n in row["neighbours"]] == [names[i] for i in expected]
     assert [n["class"] for n in row["neighbours"]] == [names[i].partition("/")[0] for i in expected]
     np.testing.assert_allclose([n["distance"] for n in row["neighbours"]], apart[expected], rtol=1e-4, atol=1e-5)
 
@@ -284,7 +284,7 @@ def test_bars_of_the_right_class_have_a_colour_of_their_own():
     assert [axes.get_title() for axes in drawn.axes if axes.patches] == ["dogs", "2", "hens"]
 
 
-def test_many_pictures_take_several_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_many_images_take_several_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(plots, "PICTURES", 3)
     written = plots.draw_guesses([guess(i, None) for i in range(4)], tmp_path / "a.png")
     assert [path.name for path in written] == ["a.png", "a-2.png"]
@@ -304,7 +304,7 @@ def test_torchvisions_weights(photographs: Path, predict: Predict):
     published = torchvision.models.AlexNet_Weights.IMAGENET1K_V1
     with torch.no_grad():
         logits = theirs(published.transforms()(decode.decode_image(file.read_bytes()))[None])[0]
-    (row,) = json.loads(page.read_text())["pictures"]
+    (row,) = json.loads(page.read_text())["images"]
     expected = logits.softmax(0).topk(5)
     assert [each["class"] for each in row["guesses"]] == [published.meta["categories"][i] for i in expected.indices]
     np.testing.assert_allclose([g["probability"] for g in row["guesses"]], expected.values, rtol=1e-4)

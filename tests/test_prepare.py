@@ -59,8 +59,8 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 # ----------------------------------------------------------------------------------------- sources
 
 
-def picture(rng: np.random.Generator, kind: str) -> bytes:
-    """A random picture of 20 to 60 pixels: a coarse pattern, enlarged."""
+def image(rng: np.random.Generator, kind: str) -> bytes:
+    """A random image of 20 to 60 pixels: a coarse pattern, enlarged."""
     coarse = Image.fromarray(rng.integers(0, 256, (5, 5, 3), dtype=np.uint8))
     buffer = io.BytesIO()
     coarse.resize(tuple(rng.integers(20, 61, 2).tolist()), Image.Resampling.BICUBIC).save(buffer, kind)
@@ -71,9 +71,7 @@ def made(train: int = 30, val: int = 11, seed: int = 0, folder: bool = True) -> 
     """The files of a source of three classes; half are JPEG, half PNG."""
     rng, found = np.random.default_rng(seed), {}
     for split, count in (("train", train), ("val", val)):
-        files = [
-            File(f"n0{i % 3}/{i:03d}.JPEG", i % 3, picture(rng, ("JPEG", "PNG")[i // 3 % 2])) for i in range(count)
-        ]
+        files = [File(f"n0{i % 3}/{i:03d}.JPEG", i % 3, image(rng, ("JPEG", "PNG")[i // 3 % 2])) for i in range(count)]
         found[split] = sorted(files) if folder else files
     return {split: files for split, files in found.items() if files}
 
@@ -139,13 +137,13 @@ def times(folder: Path) -> dict[str, int]:
 
 
 def cells(done: store.Store, split: str) -> list[bytes]:
-    """The pictures of a split, from the places that its index names."""
+    """The images of a split, from the places that its index names."""
     parts = [(done.root / part.file).read_bytes() for part in done.parts[split]]
     return [parts[row["part"]][row["offset"] :][: row["bytes"]] for row in done.index(split).to_pylist()]
 
 
 def squares(done: store.Store, split: str) -> np.ndarray:
-    """Its pictures as training sees them."""
+    """Its images as training sees them."""
     plan = done.plan
     return np.stack(
         [decode.decode_stored(bytearray(cell), plan.size, plan.form).numpy() for cell in cells(done, split)]
@@ -164,7 +162,7 @@ def stop_before_the_end(monkeypatch: pytest.MonkeyPatch, source: Path, root: Pat
 
 
 def check_statistics(done: store.Store) -> None:
-    """The mean image and the colours, against NumPy in float64 over the pictures as they are stored."""
+    """The mean image and the colours, against NumPy in float64 over the images as they are stored."""
     images = squares(done, "train").astype(np.float64)
     np.testing.assert_allclose(done.mean(), images.mean(0), rtol=1e-12)
     assert done.mean().dtype == np.float64
@@ -188,7 +186,7 @@ def test_a_store_holds_its_source(tmp_path: Path, form: str, layout: Callable[[P
     said = packed(layout(tmp_path / "source", expected), tmp_path / "store", form=form, quality=80)
     done = store.require(tmp_path / "store")
     assert done.classes == (["n00", "n01", "n02"] if layout is put else ["tench", "goldfish", "great white shark"])
-    assert done.pictures == {"train": 30, "val": 11}
+    assert done.images == {"train": 30, "val": 11}
     assert done.skipped == {"train": 0, "val": 0}
     assert said.endswith(f"done: {done.root}: 24x24 {form}, 3 classes, 30 train, 11 val\n")
     assert [len(parts) for parts in done.parts.values()] == [4, 2], "parts of 8 files"
@@ -205,7 +203,7 @@ def test_a_store_holds_its_source(tmp_path: Path, form: str, layout: Callable[[P
             sum(index["bytes"].to_numpy()[index["part"].to_numpy() == part])
             for part in range(index["part"][-1].as_py() + 1)
         ]
-        assert sizes == [part.bytes for part in done.parts[split]], "no byte lies between pictures"
+        assert sizes == [part.bytes for part in done.parts[split]], "no byte lies between images"
     check_statistics(done)
     assert (done.root / "skipped.csv").read_text() == "split,name,label,reason\n"
 
@@ -221,7 +219,7 @@ def test_a_source_without_val(tmp_path: Path):
     source = put(tmp_path / "source", made(val=0)) / "train"
     packed(source, tmp_path / "store")
     done = store.require(tmp_path / "store")
-    assert done.pictures == {"train": 30}
+    assert done.images == {"train": 30}
     assert not (done.root / "val.parquet").exists()
 
 
@@ -229,7 +227,7 @@ def test_hold_out(tmp_path: Path):
     source = put(tmp_path / "source", made(val=0)) / "train"
     packed(source, tmp_path / "store", hold_out=0.2)
     done = store.require(tmp_path / "store")
-    assert done.pictures == {"train": 24, "val": 6}
+    assert done.images == {"train": 24, "val": 6}
     names = {split: done.index(split)["name"].to_pylist() for split in ("train", "val")}
     assert names["val"] == sources.find(source, 0.2).splits["val"].names
     assert sorted(names["train"] + names["val"]) == sorted(
@@ -254,7 +252,7 @@ def test_names_of_all_kinds(tmp_path: Path, commands: Commands):
     expected = made(val=0)
     expected["train"] += [File(f"n01/{name}", 1, b"none") for name in names]
     root = tmp_path / "[bold]store[/nothing] :cat:"
-    code, said, complained = commands.run(put(tmp_path / "[/x]", expected), root, "--size", SIZE, "--max_skipped", 0.5)
+    code, said, complained = commands.run(put(tmp_path / "[/x]", expected), root, "--size", SIZE, "--max-skipped", 0.5)
     assert (code, complained) == (0, "")
     assert f"done: {root}: " in said
     with (root / "skipped.csv").open(newline="", encoding="utf-8") as file:
@@ -263,14 +261,14 @@ def test_names_of_all_kinds(tmp_path: Path, commands: Commands):
 
 
 def test_the_photographs(tmp_path: Path):
-    """43 classes with a picture each; the smallest photograph has to be enlarged."""
+    """43 classes with a image each; the smallest photograph has to be enlarged."""
     if not (SHARED / "ilsvrc-samples").is_dir():
         pytest.skip("needs the folder of sample photographs ../shared/data/ilsvrc-samples")
     packed(SHARED / "ilsvrc-samples", tmp_path / "store", size=256, form="raw")
     done = store.require(tmp_path / "store")
     folders = sorted(folder.name for folder in (SHARED / "ilsvrc-samples").iterdir())
     assert done.classes == folders
-    assert done.pictures == {"train": 43}
+    assert done.images == {"train": 43}
     assert done.index("train")["label"].to_pylist() == list(range(43))
     check_statistics(done)
     for name, square in zip(done.index("train")["name"].to_pylist(), squares(done, "train"), strict=True):
@@ -284,7 +282,7 @@ def test_the_photographs(tmp_path: Path):
 
 
 def test_tiny_imagenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """2,000 training and 500 validation pictures of the hub's files, with parts as large as they are."""
+    """2,000 training and 500 validation images of the hub's files, with parts as large as they are."""
     if not (SHARED / "tiny-imagenet-100").is_dir():
         pytest.skip("needs the Parquet files of Tiny ImageNet in ../shared/data/tiny-imagenet-100")
     monkeypatch.setattr(store, "FILES_PER_SHARD", 4096)
@@ -298,7 +296,7 @@ def test_tiny_imagenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         rows[split] = table
     packed(source, tmp_path / "store", size=64, form="raw")
     done = store.require(tmp_path / "store")
-    assert done.pictures == {"train": 2000, "val": 500}
+    assert done.images == {"train": 2000, "val": 500}
     assert len(done.classes) == 100
     assert done.classes[0].startswith("n0")
     check_statistics(done)
@@ -376,7 +374,7 @@ class Commands:
         """Start one; returns its process.
 
         Args:
-            pause: seconds for which each picture takes longer.
+            pause: seconds for which each image takes longer.
             die_at: kill it before it does so many things to files.
             largest: bytes that a file may have.
         """
@@ -555,7 +553,7 @@ def halve(path: Path) -> None:
 
 PARTS: dict[str, Callable[[Path], Any]] = {
     "a byte": flip,
-    "its first byte, without which it is no picture": lambda path: flip(path, 0),
+    "its first byte, without which it is no image": lambda path: flip(path, 0),
     "cut short": halve,
     "missing": Path.unlink,
 }
@@ -636,7 +634,7 @@ def test_verify_of_what_is_no_store(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 # ----------------------------------------------------------------------------------------- refusals
 
 
-def other_pictures(source: Path) -> dict[str, Any]:
+def other_images(source: Path) -> dict[str, Any]:
     """Names and labels stay."""
     put(source, made(seed=1))
     return {}
@@ -669,7 +667,7 @@ def one_moved(source: Path) -> dict[str, Any]:
 
 
 CHANGES: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
-    "other pictures": (other_pictures, "fingerprint was "),
+    "other images": (other_images, "fingerprint was "),
     "other classes": (other_classes, "fingerprint was "),
     "a file more": (
         one_more,
@@ -713,7 +711,7 @@ def test_other_labels_under_the_same_names_are_another_source(tmp_path: Path):
     first, second, *others = expected["train"]
     swapped = [first._replace(label=second.label), second._replace(label=first.label), *others]
     said = refused(put_hub(tmp_path / "swapped", expected | {"train": swapped}), tmp_path / "store")
-    assert "(fingerprint was " in said
+    assert "fingerprint was " in said
 
 
 def other_files(tmp_path: Path) -> None:
@@ -729,7 +727,7 @@ def no_source(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "source")
 
 
-def no_pictures(tmp_path: Path) -> None:
+def no_images(tmp_path: Path) -> None:
     for file in tmp_path.rglob("*.JPEG"):
         file.write_text("404")
 
@@ -753,7 +751,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], Any], list[str], str]] = {
     "other files": (other_files, [], "store holds other files: give the store a folder of its own"),
     "a file": (a_file, [], "store is a file: give the store a folder of its own"),
     "no source": (no_source, [], "source does not exist"),
-    "no picture is one": (no_pictures, [], "none of the files that were tried is a picture: is this the right folder?"),
+    "no image is one": (no_images, [], "none of the files that were tried is a image: is this the right folder?"),
     "a name of old": (no_utf8, [], "'n00/caf\\udce9.jpg' is not UTF-8"),
     "half a plan": (plan(), [], "plan.json is not JSON"),
     "a plan of other keys": (plan(edge=24), [], "plan.json is damaged, or of another version of this package: remove"),
@@ -761,11 +759,11 @@ MISTAKES: dict[str, tuple[Callable[[Path], Any], list[str], str]] = {
     "too large": (str, ["--size", "4097"], "--size 4097 must lie between 8 and 4096 pixels (2012: 256)"),
     "quality": (str, ["--quality", "0"], "--quality 0 must lie between 1 and 100"),
     "quality above": (str, ["--quality", "101"], "--quality 101 must lie between 1 and 100"),
-    "hold_out": (str, ["--hold_out", "-0.1"], "--hold_out -0.1 is a share: it must be at least 0 and below 1"),
-    "hold_out of no number": (str, ["--hold_out", "nan"], "--hold_out nan is a share"),
-    "hold_out of all": (str, ["--hold_out", "1"], "--hold_out 1.0 is a share: it must be at least 0 and below 1"),
-    "hold_out beside val": (str, ["--hold_out", "0.1"], "has a val split of 11 pictures: leave out hold_out=0.1"),
-    "max_skipped": (str, ["--max_skipped", "1.5"], "--max_skipped 1.5 is a share: it must be at least 0 and below 1"),
+    "hold_out": (str, ["--hold-out", "-0.1"], "--hold-out -0.1 is a share: it must be at least 0 and below 1"),
+    "hold_out of no number": (str, ["--hold-out", "nan"], "--hold-out nan is a share"),
+    "hold_out of all": (str, ["--hold-out", "1"], "--hold-out 1.0 is a share: it must be at least 0 and below 1"),
+    "hold_out beside val": (str, ["--hold-out", "0.1"], "has a val split of 11 images: leave out hold_out=0.1"),
+    "max_skipped": (str, ["--max-skipped", "1.5"], "--max-skipped 1.5 is a share: it must be at least 0 and below 1"),
     "workers": (str, ["--workers", "0"], "--workers 0 must be at least 1"),
 }
 
@@ -797,7 +795,7 @@ def test_what_is_no_command_is_told_with_the_usage(commands: Commands, arguments
 def test_help(commands: Commands):
     code, said, complained = commands.run("--help")
     assert (code, complained) == (0, "")
-    assert "--max_skipped" in said
+    assert "--max-skipped" in said
 
 
 def test_a_store_among_the_classes_is_refused(tmp_path: Path):
@@ -831,7 +829,7 @@ def test_a_damaged_done_mark_is_told(tmp_path: Path, source: Path):
         ('{"plan', f"{mark} is not JSON"),
         (json.dumps({"plan": 3}), f"{mark} is damaged, or of another version of this package: remove {root} and"),
         (json.dumps(whole | {"more": 1}), f"{mark} is damaged, or of another version of this package"),
-        (json.dumps(whole | {"plan": whole["plan"] | {"version": 2}}), f"{root} is a store of version 2, not 1"),
+        (json.dumps(whole | {"plan": whole["plan"] | {"version": 1}}), f"{root} is a store of version 1, not 2"),
     ):
         mark.write_text(text)
         assert said in refused(source, root)
@@ -863,7 +861,7 @@ def test_a_disk_that_fills_up(tmp_path: Path, commands: Commands, source: Path):
 
 
 def test_all_threads_stop_when_one_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: Path):
-    """The first picture of the second part fails; what works at the first part ends it no more."""
+    """The first image of the second part fails; what works at the first part ends it no more."""
     monkeypatch.setattr(preview, "TRIED", 2)
     failed = (source / "train" / made()["train"][PART].name).read_bytes()
     true, after = decode.decode_image, []
@@ -882,9 +880,9 @@ def test_all_threads_stop_when_one_fails(tmp_path: Path, monkeypatch: pytest.Mon
     assert not list((tmp_path / "store").rglob("*.tmp"))
 
 
-# ----------------------------------------------------------------------------------------- files without a picture
+# ----------------------------------------------------------------------------------------- files without a image
 
-BAD = {0: b"", 3: b"<html>", 9: picture(np.random.default_rng(3), "PNG")[:200], 20: None}
+BAD = {0: b"", 3: b"<html>", 9: image(np.random.default_rng(3), "PNG")[:200], 20: None}
 """Which files of train are damaged, and how; None: 41 times as long as wide"""
 
 
@@ -903,12 +901,12 @@ def test_what_is_skipped_is_listed_and_the_others_stay_aligned(tmp_path: Path):
     assert said.endswith("3 classes, 56 train, 11 val, 4 skipped (skipped.csv)\n")
     done = store.require(tmp_path / "store")
     assert done.skipped == {"train": 4, "val": 0}
-    assert done.pictures == {"train": 56, "val": 11}
+    assert done.images == {"train": 56, "val": 11}
     names = [file.name for file in expected["train"]]
     assert (tmp_path / "store/skipped.csv").read_text().splitlines() == [
         "split,name,label,reason",
         f"train,{names[0]},0,an empty file",
-        f"train,{names[3]},0,not a picture (it begins with b'<html>')",
+        f"train,{names[3]},0,not a image (it begins with b'<html>')",
         f"train,{names[9]},0,image file is truncated",
         f'train,{names[20]},1,"410x10 pixels, more than 40 times as long as wide"',
     ]
@@ -931,7 +929,7 @@ def test_too_many_skipped_and_then_more_allowed(tmp_path: Path, workers: int):
     found = [row for row in (root / "skipped.csv").read_text().splitlines() if row.startswith("train,")]
     assert len(found) in (3, 4)
     assert said == (
-        f"{len(found)} files gave no picture, more than the 2 that --max_skipped allows; which and why stands in "
+        f"{len(found)} files gave no image, more than the 2 that --max-skipped allows; which and why stands in "
         f"{root / 'skipped.csv'}: mend the source and run the same command again, or allow more"
     )
     assert not (root / "store.json").exists()
@@ -947,18 +945,18 @@ def test_too_many_skipped_and_then_mended(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(preview, "TRIED", 2)
     expected, _ = with_damage(dict.fromkeys(range(20, 30), b"damaged"))
     source, root = put(tmp_path / "source", expected), tmp_path / "store"
-    assert "10 files gave no picture" in refused(source, root, workers=1, max_skipped=0.12)
+    assert "10 files gave no image" in refused(source, root, workers=1, max_skipped=0.12)
     put(source, made(train=60))
     packed(source, root, max_skipped=0.12)
     packed(source, tmp_path / "through")
     assert contents(root) == contents(tmp_path / "through")
 
 
-def test_a_split_without_a_picture(tmp_path: Path):
+def test_a_split_without_a_image(tmp_path: Path):
     expected = made(train=60, val=3)
     expected["val"] = [file._replace(data=b"none") for file in expected["val"]]
     said = refused(put(tmp_path / "source", expected), tmp_path / "store", max_skipped=0.5)
-    assert said.startswith(f"no file of val gave a picture, see {tmp_path / 'store/skipped.csv'}: mend the source")
+    assert said.startswith(f"no file of val gave a image, see {tmp_path / 'store/skipped.csv'}: mend the source")
     assert (tmp_path / "store/skipped.csv").read_text().count("val,") == 3
     assert not (tmp_path / "store/store.json").exists()
 
@@ -996,7 +994,7 @@ def test_the_plan_that_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert raw.startswith("store: 24x24 pixels, raw, about 70.8 kB (--form jpeg: ")
     assert raw.endswith(f"; 5 GB are free in {tmp_path}")
     assert took.startswith("time:  about 0:00:0")
-    assert took.endswith(" on 3 cores, by 41 pictures that were tried")
+    assert took.endswith(" on 3 cores, by 41 images that were tried")
     jpeg = packed(source, tmp_path / "store", True, form="jpeg", quality=75).splitlines()[1]
     assert jpeg.startswith("store: 24x24 pixels, JPEG of quality 75, about ")
     assert "(--form raw: 70.8 kB)" in jpeg
@@ -1005,13 +1003,13 @@ def test_the_plan_that_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert preview.size(really) in jpeg, "as all were tried"
 
 
-def test_a_hint_for_small_pictures(tmp_path: Path, source: Path):
+def test_a_hint_for_small_images(tmp_path: Path, source: Path):
     assert "hint:" not in packed(source, tmp_path / "store", True, size=48)
     (hint,) = [line for line in packed(source, tmp_path / "store", True, size=256).splitlines() if "hint:" in line]
     sides = sorted(min(Image.open(path).size) for path in source.rglob("*.JPEG"))
     middle = sides[len(sides) // 2]
     assert hint == (
-        f"hint:  most pictures have only {middle} pixels: with --size {middle} the store is "
+        f"hint:  most images have only {middle} pixels: with --size {middle} the store is "
         f"{(256 / middle) ** 2:.0f} times smaller, and training enlarges them (data.resize)"
     )
 

@@ -14,12 +14,12 @@ import pytest
 from alexnet_pl import ROOT
 from tests.conftest import environment
 from tests.forked import Process
-from tests.test_cifar10 import pictures, png, write_parquet
+from tests.test_cifar10 import draw_images, png, write_parquet
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
 COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line]
-SMALL = ["trainer.max_epochs=1", "trainer.limit_train_batches=2", "trainer.limit_val_batches=1", "subset=20"]
+SMALL = ["trainer.max_epochs=1", "trainer.limit_train_batches=2", "trainer.limit_val_batches=1", "train_eval_images=20"]
 SMALL += ["trainer.limit_test_batches=1", "logger=csv"]
 # One job of each sweep is enough here: what sweeps do with many is tested elsewhere.
 ONE = {
@@ -41,12 +41,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """data/cifar10 and data/photographs in a folder, where the commands run one after the other, as a reader would."""
     out = tmp_path_factory.mktemp("readme")
     for split, n in (("train", 300), ("test", 40)):
-        images, labels = pictures(n)
+        images, labels = draw_images(n)
         write_parquet(out / "data" / "cifar10" / f"{split}-0.parquet", [png(i) for i in images], list(labels))
     for label in ("cats", "dogs"):
         photographs = out / "data" / "photographs" / label
         photographs.mkdir(parents=True)
-        for number, image in enumerate(pictures(8)[0]):
+        for number, image in enumerate(draw_images(8)[0]):
             (photographs / f"{number}.png").write_bytes(png(image))
     return out
 
@@ -121,7 +121,7 @@ def test_the_tree_is_the_tree():
     assert all((ROOT / name).is_dir() for name in folders)
 
 
-def test_links_and_pictures_lead_somewhere():
+def test_links_and_images_lead_somewhere():
     for document in ("README.md", "docs/results.md", "docs/architecture.md"):
         for target in re.findall(r"\]\(([^)]+)\)", (ROOT / document).read_text()):
             assert (ROOT / document).parent.joinpath(target).is_file(), f"{document}: {target}"

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from matplotlib import image
 
-from alexnet_pl.config.choices import Activation, Arch, DataSet, LoggerName
+from alexnet_pl.config.choices import Activation, Arch, LoggerName
 from alexnet_pl.config.schema import Config, Data, Logger, Model, Optim, Report, Trainer, as_dict
 from alexnet_pl.errors import ConfigError
 from alexnet_pl.report import cli, curves
@@ -42,14 +42,14 @@ def settings(activation: Any = "relu", seed: Any = 1, lr: Any = 0.01, **other: A
         Config(
             name="test",
             seed=seed,
-            window=250,
-            subset=100,
+            train_error_window=250,
+            train_eval_images=100,
             model=Model("convnet", Arch.convnet, 10, 32, activation=Activation[activation]),
-            data=Data(DataSet.shapes, num_classes=10),
+            data=Data("shapes", "shapes", num_classes=10),
             optim=Optim(lr=lr),
             trainer=Trainer(max_epochs=20),
             logger=Logger(LoggerName.csv),
-            figure=Report(
+            report=Report(
                 "raw", ["model.activation"], target=0.25, published={"relu": "5 to 6", "tanh": "35 to 36", "ratio": "6"}
             ),
         )
@@ -76,7 +76,11 @@ def rows(crosses: float, epochs: int, wobble: float = 0.0, ahead: float = 1.0) -
         for size, bump in zip(WINDOWS, (0, wobble, -wobble, 0), strict=True):
             centre, seen = (seen + size / 2) / PICTURES, seen + size
             out.append({"epoch": seen / PICTURES, "images_seen": seen, "train/error": error(centre) + bump})
-        whole = {"train/epoch_error": error(epoch + 0.5), "val/error": 0.4, "subset/error": error(epoch + 1 + ahead)}
+        whole = {
+            "train/epoch_error": error(epoch + 0.5),
+            "val/error": 0.4,
+            "train_eval/error": error(epoch + 1 + ahead),
+        }
         out.append({"epoch": epoch + 1, "images_seen": seen, **whole})
     return out
 
@@ -126,7 +130,7 @@ def test_each_metric_crosses_where_its_line_does(tmp_path: Path) -> None:
     line = only_line(tmp_path)
     assert mean(line, "running") == pytest.approx(6.13)  # only if windows stand at their centres
     assert mean(line, "averaged") == pytest.approx(6.13)  # only if they are weighted by size
-    assert mean(line, "subset") == pytest.approx(6.13 - 1.7)
+    assert mean(line, "train_eval") == pytest.approx(6.13 - 1.7)
 
 
 def test_a_lucky_window_moves_the_running_error_only(tmp_path: Path) -> None:
@@ -192,7 +196,7 @@ def test_no_ratio_where_neither_crossed(tmp_path: Path) -> None:
 
 
 def test_best_of_a_learning_rate_search(tmp_path: Path) -> None:
-    compare = {"figure__compare": ["optim.lr"]}
+    compare = {"report__compare": ["optim.lr"]}
     for name, lr, crosses, epochs in (("a", 0.1, 9, 5), ("b", 0.02, 7, 5), ("c", 0.004, 8, 5), ("d", 0.5, 3, 3)):
         make(tmp_path / name, settings(lr=lr, **compare), rows(crosses, epochs), done=epochs == 5)
     (panel,) = collect(tmp_path).panels
@@ -231,11 +235,15 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("first", "second", "said"),
     [
-        ({}, {"activation": "tanh", "data__name": "cifar10"}, r"panel 'raw' .* data\.name \(shapes, cifar10\): report"),
-        ({}, {"activation": "tanh", "window": 500}, r"panel 'raw' .* window \(250, 500\)"),
-        ({}, {"activation": "tanh", "figure__target": 0.3}, r"figure\.target \(0\.25, 0\.3\)"),
+        ({}, {"activation": "tanh", "data__kind": "cifar10"}, r"panel 'raw' .* data\.kind \(shapes, cifar10\): report"),
+        ({}, {"activation": "tanh", "train_error_window": 500}, r"panel 'raw' .* train_error_window \(250, 500\)"),
+        ({}, {"activation": "tanh", "report__target": 0.3}, r"report\.target \(0\.25, 0\.3\)"),
         ({}, {"seed": 2, "lr": 0.5}, r"line relu of panel 'raw' .* optim\.lr \(0\.01, 0\.5\)"),
-        ({}, {"seed": 2, "stop_error": 0.1}, r"line relu of panel 'raw' .* stop_error \(None, 0\.1\)"),
+        (
+            {},
+            {"seed": 2, "stop_at_train_error": 0.1},
+            r"line relu of panel 'raw' .* stop_at_train_error \(None, 0\.1\)",
+        ),
         ({}, {}, r"has seed 1 2 times: remove one of a and b"),
     ],
 )
@@ -254,17 +262,23 @@ def test_mixtures_are_refused_by_name(tmp_path: Path, first: dict, second: dict,
 def test_lists_and_single_layers_can_be_compared(tmp_path: Path, key: str, values: Any, names: list[str]) -> None:
     for i, value in enumerate(values):
         dotted = {"model__widths": {"conv1": value}} if "widths" in key else {"model__lrn": value}
-        make(tmp_path / str(i), settings(figure__compare=[key], **dotted), rows(3, 2))
+        make(tmp_path / str(i), settings(report__compare=[key], **dotted), rows(3, 2))
     assert [line.name for line in collect(tmp_path).panels[0].lines] == names
 
 
 def test_lines_may_differ_in_rate_and_length_and_panels_in_anything(tmp_path: Path) -> None:
     make(tmp_path / "a", settings(), rows(3, 2))
-    make(tmp_path / "b", settings("tanh", lr=0.5, stop_error=0.1, trainer__max_epochs=3), rows(3, 2))
-    make(tmp_path / "c", settings(data__name="cifar10", figure__panel="other", data__root="/x"), rows(3, 2))
+    make(tmp_path / "b", settings("tanh", lr=0.5, stop_at_train_error=0.1, trainer__max_epochs=3), rows(3, 2))
+    make(tmp_path / "c", settings(data__kind="cifar10", report__panel="other", data__root="/x"), rows(3, 2))
     collected = collect(tmp_path)
     assert [panel.title for panel in collected.panels] == ["raw", "other"]
-    assert collected.differing == ["data.name", "model.activation", "optim.lr", "stop_error", "trainer.max_epochs"]
+    assert collected.differing == [
+        "data.kind",
+        "model.activation",
+        "optim.lr",
+        "stop_at_train_error",
+        "trainer.max_epochs",
+    ]
 
 
 def test_runs_from_other_commits_or_versions_are_told(tmp_path: Path) -> None:
@@ -280,7 +294,7 @@ def test_runs_from_other_commits_or_versions_are_told(tmp_path: Path) -> None:
     ]
 
 
-# ------------------------------------------------------------------------------------------------ picture and page
+# ------------------------------------------------------------------------------------------------ figure and page
 
 
 @pytest.fixture(scope="module")
@@ -290,7 +304,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed in (1, 2):
         make(folder / f"r{seed}", settings("relu", seed), rows(2 + seed / 10, 5))
         make(folder / f"t{seed}", settings("tanh", seed), rows(9 + seed, 14))
-    make(folder / "n", settings(figure__panel=NASTY), rows(60, 3), done=False).fail("it broke: <b>badly</b>")
+    make(folder / "n", settings(report__panel=NASTY), rows(60, 3), done=False).fail("it broke: <b>badly</b>")
     record_sweep(folder, {"never_begun": ["seed=9"]})
     (folder / "report.html").write_text("old")
     (folder / "figure1.png").write_text("old")
@@ -305,7 +319,7 @@ def test_nothing_is_left_beside(written: Path) -> None:
     }  # fmt: skip
 
 
-def test_the_picture_shows_both_lines(written: Path) -> None:
+def test_the_figure_shows_both_lines(written: Path) -> None:
     pixels = image.imread(written / "figure1.png")[..., :3]
     assert pixels.shape[1] >= 1200
     for colour in ("0072B2", "D55E00"):
@@ -381,7 +395,7 @@ def command(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
 def test_the_command_ends_with_the_paths(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = make(tmp_path / "one run", settings(figure__panel="[red]"), rows(3.21, 5))
+    run = make(tmp_path / "one run", settings(report__panel="[red]"), rows(3.21, 5))
     command(monkeypatch, run.folder)
     lines = capsys.readouterr().out.splitlines()
     assert lines[-2:] == [str(run.folder / "one run.png"), str(run.folder / "report.html")]

@@ -11,7 +11,7 @@ import torch
 
 from alexnet_pl import train
 from alexnet_pl.config.schema import as_dict
-from alexnet_pl.data import datamodule
+from alexnet_pl.data import datasets
 from alexnet_pl.errors import Interrupted
 from alexnet_pl.runs.run import Run
 from alexnet_pl.training.module import ImageClassifier
@@ -19,10 +19,11 @@ from tests.conftest import composed
 from tests.test_train import assert_same_training, last
 
 NET = [
-    "model=alexnet", "model.image_size=67", "data.batch_size=50", "subset=0", "window=150", "logger=csv",
+    "model=alexnet", "model.input_size=67", "data.batch_size=50", "train_eval_images=0",
+    "train_error_window=150", "logger=csv",
     "model.widths={conv1: 4, conv2: 4, conv3: 4, conv4: 4, conv5: 4, fc6: 8, fc7: 8}",
     "trainer.limit_train_batches=8", "trainer.limit_val_batches=2", "data.resize=72", "data.crop_size=67",
-    "data.flips=true",
+    "data.random_flip=true",
 ]  # fmt: skip
 
 
@@ -43,7 +44,7 @@ def fit(folder: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch, sto
     try:
         with monkeypatch.context() as patch:
             patch.setattr(ImageClassifier, "training_step", counted)
-            patch.setattr(datamodule, "SHAPES_SPLITS", {"train": (1000, 1), "val": (100, 2)})
+            patch.setattr(datasets, "SHAPES_SPLITS", {"train": (1000, 1), "val": (100, 2)})
             train.fit(cfg, run)
     finally:
         assert run.lock

@@ -57,7 +57,7 @@ def test_a_sweep_of_two_jobs_one_of_them_preempted(
     """The job with two processes gets the signal that announces preemption, and goes on from its checkpoint."""
     for name, value in cluster.items():
         monkeypatch.setenv(name, value)
-    over = ["trainer=single,towers", "trainer.limit_train_batches=8", "trainer.max_epochs=40", "name=cluster"]
+    over = ["trainer=auto,towers", "trainer.limit_train_batches=8", "trainer.max_epochs=40", "name=cluster"]
     sweep = start(tmp_path, "-m", *NET, *SLURM, *over)
     try:
         until((tmp_path / "runs/cluster/sweep.json").is_file, 60, "the sweep's start")
@@ -74,7 +74,7 @@ def test_a_sweep_of_two_jobs_one_of_them_preempted(
     print((found["trainer=towers"].folder / "train.log").read_text())
     assert sweep.returncode == 0, err
     assert "2 of 2 jobs done" in out
-    check(found["trainer=single"], 1, epochs=40)
+    check(found["trainer=auto"], 1, epochs=40)
     towers = found["trainer=towers"]
     assert len(towers.identity["continued"]) == 1
     assert ", continued after " in (towers.folder / "train.log").read_text()

@@ -29,7 +29,7 @@ TRAIN_TAR, VAL_TAR = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
 DEVKIT, TRUTH = "ILSVRC2012_devkit_t12.tar.gz", "ILSVRC2012_validation_ground_truth.txt"
 SOLUTION = "LOC_val_solution.csv"
 SHARDS, VAL_SHARD = [f"train-0000{i}-of-00002.parquet" for i in range(2)], "validation-00000-of-00001.parquet"
-Pictures = dict[str, bytes]
+Images = dict[str, bytes]
 
 
 def data(name: str) -> bytes:
@@ -61,8 +61,8 @@ def tar(files: dict[str, bytes], mode: str = "w") -> bytes:
     return buffer.getvalue()
 
 
-def train_tar(**more: Pictures) -> bytes:
-    """A tar of a tar per class; neither classes nor pictures are sorted."""
+def train_tar(**more: Images) -> bytes:
+    """A tar of a tar per class; neither classes nor images are sorted."""
     inner = {w: {k.partition("/")[2]: v for k, v in TRAIN.items() if k.startswith(w)} for w in IDS} | more
     return tar({f"{wnid}.tar": tar(files | {"._x.JPEG": b"mac"} if files else {}) for wnid, files in inner.items()})
 
@@ -103,7 +103,7 @@ def image_folder(root: Path) -> Path:
         ".cache/x.jpg": b"",
         "top.jpg": b"",
     }
-    put(root / "train", TRAIN | hidden | {"n01440764/list.txt": b"no picture"})
+    put(root / "train", TRAIN | hidden | {"n01440764/list.txt": b"no image"})
     put(root / "val", VAL_SORTED | {".DS_Store": b""})
     return root
 
@@ -171,10 +171,10 @@ def hub(root: Path) -> Path:
 
 
 Expected = dict[str, tuple[bytes, str]]
-"""Of each picture, by its name, in order: its bytes and the name of its class."""
+"""Of each image, by its name, in order: its bytes and the name of its class."""
 
 
-def by_folder(files: Pictures) -> Expected:
+def by_folder(files: Images) -> Expected:
     return {name: (files[name], name.partition("/")[0]) for name in sorted(files)}
 
 
@@ -338,7 +338,7 @@ def test_classes_without_train(tmp_path: Path):
     holds(source, "train", by_folder(TRAIN))
 
 
-def test_pictures_by_suffix_at_any_depth_and_through_links(tmp_path: Path):
+def test_images_by_suffix_at_any_depth_and_through_links(tmp_path: Path):
     put(tmp_path / "elsewhere", {"more/b.jpg": b"linked", "c.jpg": b"a link of its own"})
     suffixes = [".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".JPEG", ".Png"]
     put(tmp_path / "set/train/a", {f"x{suffix}": suffix.encode() for suffix in suffixes} | {"x.txt": b"", "jpg": b""})
@@ -356,7 +356,7 @@ def test_pictures_by_suffix_at_any_depth_and_through_links(tmp_path: Path):
 
 
 def test_shards_without_names_and_paths(tmp_path: Path):
-    """Classes are called by their numbers, pictures by file and row, and a picture that is not there is empty."""
+    """Classes are called by their numbers, images by file and row, and a image that is not there is empty."""
     rows = [(None, data(str(n)), n % 3) for n in range(100)]
     rows[71] = (None, None, 2)
     rows[78:80] = [(None, b"", 3), (None, b"", 4)]
@@ -464,37 +464,37 @@ MISTAKES: list[tuple[Callable[[Path], Path], Callable[[Path], object], float, st
     (official, lambda r: cut(r, TRAIN_TAR, second(r, TRAIN_TAR)), 0, "img_train.tar is damaged or cut short"),
     (official, lambda r: cut(r, TRAIN_TAR, 0), 0, "img_train.tar is damaged or cut short"),
     (official, lambda r: put(r, {TRAIN_TAR: tar(VAL)}), 0, "holds no tar per class"),
-    (official, lambda r: put(r, {TRAIN_TAR: train_tar(n1={})}), 0, "class n1 has no training pictures"),
+    (official, lambda r: put(r, {TRAIN_TAR: train_tar(n1={})}), 0, "class n1 has no training images"),
     (official, lambda r: without(r, TRAIN_TAR), 0, "looked for ILSVRC2012_img_train.tar and train/"),
     (official, lambda r: cut(r, VAL_TAR, second(r, VAL_TAR)), 0, "img_val.tar is damaged or cut short"),
     (official, lambda r: cut(r, VAL_TAR, -12_000), 0, "img_val.tar is damaged or cut short"),
-    (official, lambda r: put(r, {VAL_TAR: tar({"x.JPEG": b""})}), 0, "7 val pictures, but there are 1"),
+    (official, lambda r: put(r, {VAL_TAR: tar({"x.JPEG": b""})}), 0, "7 val images, but there are 1"),
     (official, lambda r: without(r, DEVKIT), 0, "put ILSVRC2012_devkit_t12.tar.gz"),
     (official, lambda r: cut(r, DEVKIT, 500), 0, "devkit_t12.tar.gz is damaged or cut short"),
     (official, lambda r: put(r, {DEVKIT: tar({}, "w:gz")}), 0, "meta.mat' not found"),
     (official, lambda r: unpacked_devkit(r, "meta.mat", b""), 0, "devkit_t12 is damaged or cut short"),
     (official, lambda r: unpacked_devkit(r, "meta.mat", meta_mat()[:-50]), 0, "devkit_t12 is damaged or cut short"),
     (official, lambda r: unpacked_devkit(r, TRUTH, b"1 2 3 4 1 1 1"), 0, "devkit_t12 has class number 4, which"),
-    (official, lambda r: unpacked_devkit(r, TRUTH, b"1 2"), 0, "classes of 2 val pictures, but there are 7"),
+    (official, lambda r: unpacked_devkit(r, TRUTH, b"1 2"), 0, "classes of 2 val images, but there are 7"),
     (official, lambda r: (r / DEVKIT[:-7]).mkdir(), 0, "data/meta.mat cannot be read: No such file"),
     # folders
-    (image_folder, lambda r: put(r, {"val/n09/x.jpg": b""}), 0, "val has class n09, which the training pictures lack"),
-    (image_folder, lambda r: (r / "train/n09").mkdir(), 0, "class n09 has no training pictures"),
+    (image_folder, lambda r: put(r, {"val/n09/x.jpg": b""}), 0, "val has class n09, which the training images lack"),
+    (image_folder, lambda r: (r / "train/n09").mkdir(), 0, "class n09 has no training images"),
     (image_folder, lambda r: put(r, {"val/x.jpg": b""}), 0, "half sorted into classes: x.jpg, for one"),
     (image_folder, lambda r: (r / "train").rename(r / "trian"), 0, "holds val/ but no train/"),
-    (lambda r: put(r / "train", {"n1.tar": b""}).parent, lambda r: None, 0, "pictures, found n1.tar"),
+    (lambda r: put(r / "train", {"n1.tar": b""}).parent, lambda r: None, 0, "images, found n1.tar"),
     (lambda r: image_folder(r / "a").parent, lambda r: put(r, {"b/x.jpg": b""}), 0, "is a folder of data sets"),
-    (image_folder, lambda r: (r / "val").rename(r / "x") and (r / "val").mkdir(), 0, "its val split holds no pictures"),
+    (image_folder, lambda r: (r / "val").rename(r / "x") and (r / "val").mkdir(), 0, "its val split holds no images"),
     (image_folder, lambda r: put(r, {"store.json": b""}), 0, "set is a packed store already, give the source"),
     (image_folder, lambda r: put(r, {"plan.json": b""}), 0, "set is a packed store already, give the source"),
     (image_folder, tiny_zip, 0, "set holds Tiny ImageNet and image folder: give a folder with one of them"),
-    (image_folder, lambda r: None, 0.1, "has a val split of 7 pictures: leave out hold_out=0.1"),
+    (image_folder, lambda r: None, 0.1, "has a val split of 7 images: leave out hold_out=0.1"),
     (image_folder, lambda r: None, 1.0, "hold_out=1.0 must be a share"),
-    (lambda r: put(r, TRAIN), lambda r: None, 0.05, "hold_out=0.05 is less than one picture of every class"),
+    (lambda r: put(r, TRAIN), lambda r: None, 0.05, "hold_out=0.05 is less than one image of every class"),
     # Kaggle
-    (kaggle, lambda r: without(r, SOLUTION), 0, "does not tell the classes of its pictures"),
-    (kaggle, lambda r: put(r, {"ILSVRC/Data/CLS-LOC/val/x.JPEG": b""}), 0, "tell the class of picture x: both"),
-    (kaggle, lambda r: without(r, f"ILSVRC/Data/CLS-LOC/val/{min(VAL)}"), 0, "missing picture ILSVRC2012_val_00000001"),
+    (kaggle, lambda r: without(r, SOLUTION), 0, "does not tell the classes of its images"),
+    (kaggle, lambda r: put(r, {"ILSVRC/Data/CLS-LOC/val/x.JPEG": b""}), 0, "tell the class of image x: both"),
+    (kaggle, lambda r: without(r, f"ILSVRC/Data/CLS-LOC/val/{min(VAL)}"), 0, "missing image ILSVRC2012_val_00000001"),
     (kaggle, lambda r: cut(r, SOLUTION, 145), 0, "and 4 more"),
     (kaggle, lambda r: cut(r, SOLUTION, 40), 0, "LOC_val_solution.csv is damaged or cut short"),
     # shards
@@ -507,12 +507,12 @@ MISTAKES: list[tuple[Callable[[Path], Path], Callable[[Path], object], float, st
     (hub, row(VAL_SHARD, ("x", b"", 1), ("x", b"", -1)), 0, f"{VAL_SHARD}, row 1: no label"),
     (hub, row(VAL_SHARD, ("x", b"", 1), ("x", b"", None)), 0, f"{VAL_SHARD}, row 1: no label"),
     (hub, row(VAL_SHARD, ("x", b"", 3)), 0, "has label 3, but its files name 3 classes"),
-    (hub, row(VAL_SHARD), 0, "its val split holds no pictures"),
+    (hub, row(VAL_SHARD), 0, "its val split holds no images"),
     (hub, lambda r: pq.write_table(pa.table({"a": [1]}), r / "data" / VAL_SHARD), 0, "has columns a: int64; needed"),
     # Tiny ImageNet
     (tiny_zip, lambda r: cut(r, "tiny-imagenet-200.zip", -300), 0, "tiny-imagenet-200.zip is damaged or cut short"),
     (tiny_zip, lambda r: zipfile.ZipFile(r / "tiny-imagenet-200.zip", "w").close(), 0, "it holds no wnids.txt"),
-    (tiny_unpacked, lambda r: without(r, "tiny-imagenet-200/val/images/val_3.JPEG"), 0, "missing picture images/val_3"),
+    (tiny_unpacked, lambda r: without(r, "tiny-imagenet-200/val/images/val_3.JPEG"), 0, "missing image images/val_3"),
     (tiny_unpacked, lambda r: without(r, "tiny-imagenet-200/val/val_annotations.txt"), 0, "No such file or directory"),
     (
         tiny_unpacked,
@@ -544,9 +544,9 @@ def test_nothing_is_recognised(tmp_path: Path):
     for root, said in [
         (
             unknown(tmp_path / "unknown"),
-            "unknown holds no pictures in a layout that is known: found a, b, c, d, e, …; ",
+            "unknown holds no images in a layout that is known: found a, b, c, d, e, …; ",
         ),
-        (put(tmp_path / "empty", {".x": b""}), "empty holds no pictures in a layout that is known: found nothing; "),
+        (put(tmp_path / "empty", {".x": b""}), "empty holds no images in a layout that is known: found nothing; "),
         (tmp_path / "gone", "gone does not exist: "),
     ]:
         with pytest.raises(ConfigError) as error:
@@ -559,7 +559,7 @@ def test_nothing_is_recognised(tmp_path: Path):
             find(tmp_path / "unknown" / file)
 
 
-def test_a_picture_lost_after_it_was_listed_names_its_file(tmp_path: Path):
+def test_a_image_lost_after_it_was_listed_names_its_file(tmp_path: Path):
     for build, name in ((official, TRAIN_TAR), (image_folder, "train/n01440764/n01440764_1.JPEG")):
         root = build(tmp_path / build.__name__)
         train = find(root).splits["train"]
@@ -581,9 +581,9 @@ REAL = {
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_real_pictures(name: str):
+def test_real_images(name: str):
     if not (SHARED / name).is_dir():
-        pytest.skip(f"needs the pictures of ../shared/data/{name}")
+        pytest.skip(f"needs the images of ../shared/data/{name}")
     source = find(SHARED / name)
     assert source.describe() == REAL[name]
     for split in source.splits.values():

@@ -10,7 +10,7 @@ from alexnet_pl.data.pixel_stats import PixelStats
 
 
 def coloured(n: int, size: int) -> torch.Tensor:
-    """Pictures whose colours hang together, as in photographs."""
+    """Images whose colours hang together, as in photographs."""
     random = augment.stream(n)
     grey = torch.randint(256, (n, size, size, 1), generator=random)
     own = torch.randint(100, (n, size, size, 3), generator=random)
@@ -47,11 +47,11 @@ def test_parts_in_any_order_give_the_same_bits():
     assert torch.equal(whole.colors().std, parts.colors().std)
 
 
-def test_as_many_white_pictures_as_imagenet_has_do_not_overflow():
+def test_as_many_white_images_as_imagenet_has_do_not_overflow():
     sums = PixelStats(256)
     white = PixelStats(256)
     white.add(torch.full((64, 256, 256, 3), 255, dtype=torch.uint8))
-    for _ in range(15):  # doubled until 2 million pictures
+    for _ in range(15):  # doubled until 2 million images
         sums += white
         white += white
     assert sums.count == 64 * (2**15 - 1)

@@ -66,7 +66,7 @@ def test_the_topics_are_those_of_the_facts():
 
 @pytest.mark.parametrize("name", [claim.sweep for claim in CLAIMS if claim.sweep])
 def test_a_sweep_runs_and_is_told_of(train: Command, tmp_path: Path, name: str):
-    """Each job at scale=smoke; each has a line in the table, and the page and the picture are there."""
+    """Each job at scale=smoke; each has a line in the table, and the page and the image are there."""
     if name in AFTER:
         smoke(train, AFTER[name])
     ran = smoke(train, name)
@@ -101,7 +101,7 @@ def test_a_net_is_described(train: Command, claim: paper.Claim):
 
 @pytest.mark.parametrize("name", SWEEPS)
 def test_it_can_be_reported_at_full_scale(name: str, tmp_path: Path):
-    """Its runs as they would be, but for the pictures, with rows made up: none is refused, its claims are judged."""
+    """Its runs as they would be, but for the images, with rows made up: none is refused, its claims are judged."""
     for number, job in enumerate(ran := jobs(name)):
         overrides = [f"sweep={name}", "data=shapes", "data.resize=300", "logger=csv", "pretrained=null", *job]
         cfg = composed(*overrides)

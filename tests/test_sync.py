@@ -28,7 +28,7 @@ from tests.wandb_server import Server
 
 def session(run: Run, epochs: range, *overrides: str) -> None:
     """One start of a run that logs these epochs; it is done with the fourth."""
-    cfg = composed("name=some", "figure.target=0.25", *overrides)
+    cfg = composed("name=some", "report.target=0.25", *overrides)
     run.start(as_dict(cfg), [])
     built = loggers.build_loggers(cfg, run)
     for epoch in epochs:
@@ -117,10 +117,10 @@ def test_every_run_that_can_be_is_sent_and_none_twice(folder: Path, server: Serv
 
 
 def test_what_is_added_later_goes_to_the_same_run(folder: Path, server: Server, capsys: pytest.CaptureFixture[str]):
-    run, picture = Run(folder / "continued"), folder / "continued" / "kernels.png"
-    Image.new("RGB", (4, 4), (200, 30, 30)).save(picture)
+    run, image = Run(folder / "continued"), folder / "continued" / "kernels.png"
+    Image.new("RGB", (4, 4), (200, 30, 30)).save(image)
     time.sleep(1.1)
-    assert loggers.attach_results(run, {"evaluate/top1_error": 0.125}, {"kernels": picture})
+    assert loggers.attach_results(run, {"evaluate/top1_error": 0.125}, {"kernels": image})
     assert len(sync.parts(run)) == 3
     code, lines = command(capsys, folder)
     assert code == 0
@@ -129,7 +129,7 @@ def test_what_is_added_later_goes_to_the_same_run(folder: Path, server: Server, 
     assert [row.get("epoch") for row in received.history] == [0, 1, 2, 3, None]
     assert received.history[-1]["kernels"]["_type"] == "image-file"
     (name,) = (name for name in server.uploads if name.startswith(f"{run.identity['id']}/media/images/kernels_"))
-    assert server.uploads[name] == picture.read_bytes()
+    assert server.uploads[name] == image.read_bytes()
     assert received.summary["evaluate/top1_error"] == 0.125
     assert own(received) == whole(run.config)
     assert received.exit_code == 0

@@ -50,10 +50,10 @@ checked = functools.cache(composed)
 
 
 def config(name: str, **changes: Any) -> tuple[Model, int]:
-    """The net of conf/model/`name`.yaml with these fields changed, and the side of its pictures."""
-    imagenet = "fc6" in [row.name for row in TABLES[checked(f"model={name}").model.table]]
+    """The net of conf/model/`name`.yaml with these fields changed, and the side of its images."""
+    imagenet = "fc6" in [row.name for row in TABLES[checked(f"model={name}").model.arch]]
     cfg = checked(f"model={name}", *["model.num_classes=1000"] * imagenet)
-    return replace(cfg.model, **changes), cfg.data.image_size
+    return replace(cfg.model, **changes), cfg.data.input_size
 
 
 def table(name: str, **changes: Any) -> list[LayerSpec]:
@@ -144,7 +144,7 @@ def test_a_narrower_net_keeps_its_form():
     assert weighty(table("one_gpu", width=0.03))["conv1"].outputs[0] == 2
 
 
-def test_the_picture_does_not_cross():
+def test_the_image_does_not_cross():
     """Both towers see all of it, also where it meets a fully connected layer first."""
     layers = weighty(table("alexnet", drop_layers=["conv1", "conv2", "conv3", "conv4", "conv5"]))
     assert [(name, step.crossing) for name, step in layers.items()] == [("fc6", 0), ("fc7", 2048), ("fc8", 2048)]

@@ -77,7 +77,7 @@ def whole(whole_and_second: tuple[Run, Result]) -> Run:
 def test_a_run_leaves_what_is_needed_to_trust_it(whole: Run):
     assert whole.status == "done"
     assert whole.done["metrics"]["images_seen"] == 3 * 16 * 64
-    optim = {"lr": 0.002, "momentum": 0.9, "weight_decay": 0.0, "bias_lr_factor": 2.0}
+    optim = {"lr": 0.002, "momentum": 0.9, "weight_decay": 0.0, "bias_lr_mult": 2.0}
     assert whole.config["optim"] | optim == whole.config["optim"]
     assert whole.identity["overrides"] == list(TINY)
     assert (whole.folder / "train.log").read_text().count("  epoch ") == 3
@@ -152,7 +152,12 @@ def test_another_configuration_in_the_same_folder_is_refused(whole: Run):
 
 def test_an_epoch_cut_short_and_one_without_validation_leave_true_rows(tmp_path: Path, train: Command):
     """A window that max_steps leaves open is closed; an error is recorded for the epoch it was measured in, only."""
-    more = ("trainer.max_epochs=4", "trainer.check_val_every_n_epoch=2", "trainer.max_steps=60", "window=9999")
+    more = (
+        "trainer.max_epochs=4",
+        "trainer.check_val_every_n_epoch=2",
+        "trainer.max_steps=60",
+        "train_error_window=9999",
+    )
     result = train(*TINY, *more)
     assert result.returncode == 0, result.stderr
     (run,) = find_runs(tmp_path / "runs" / "train")[0:1]
@@ -171,7 +176,7 @@ def test_how_finished_runs_are_drawn_may_change(tmp_path: Path, train: Command):
         assert train(*one, f"optim.momentum={momentum}").returncode == 0
     lines = collect(tmp_path / "runs" / "b").panels[0].lines
     assert [line.name for line in lines] == ["optim.momentum=0.5", "optim.momentum=0.9"]
-    again = train("-m", *one, "optim.momentum=0.5,0.9", "figure.compare=[optim.momentum]")
+    again = train("-m", *one, "optim.momentum=0.5,0.9", "report.compare=[optim.momentum]")
     assert again.stdout.count("is done already") == 2
     assert [line.name for line in collect(tmp_path / "runs" / "b").panels[0].lines] == ["0.5", "0.9"]
 

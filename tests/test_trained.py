@@ -19,31 +19,31 @@ from tests.conftest import TINY, Command, composed
 
 @pytest.fixture
 def run(train: Command, tmp_path: Path) -> Run:
-    done = train(*TINY, "name=a", "data.resize=36", "data.crop_size=32", "data.scale=64")
+    done = train(*TINY, "name=a", "data.resize=36", "data.crop_size=32", "data.pixel_scale=64")
     assert done.returncode == 0, done.stderr
     return find_runs(tmp_path / "runs/a")[0]
 
 
 def test_a_checkpoint_needs_nothing_else(run: Run):
-    """Its mean image, classes and weights, against the mean of the pictures and the module that Lightning restores."""
+    """Its mean image, classes and weights, against the mean of the images and the module that Lightning restores."""
     net = trained.load(run.folder)
     cfg = net.cfg
-    pictures = ImageDataModule(cfg)
-    pictures.setup("fit")
+    datamodule = ImageDataModule(cfg)
+    datamodule.setup("fit")
     big = torch.nn.functional.interpolate(
-        torch.tensor(pictures.train.images.numpy().astype(np.float64).mean(0)).permute(2, 0, 1)[None],
+        torch.tensor(datamodule.train.images.numpy().astype(np.float64).mean(0)).permute(2, 0, 1)[None],
         size=36, mode="bilinear", align_corners=False,
     )[0].permute(1, 2, 0)  # fmt: skip
     np.testing.assert_allclose(net.mean.numpy(), big[2:34, 2:34].numpy(), atol=1e-4)
     assert net.classes[0] == "disc"
     assert len(net.classes) == 10
-    classifier = ImageClassifier(cfg, pictures.image_size)
+    classifier = ImageClassifier(cfg, datamodule.input_size)
     weights = torch.load(run.last, weights_only=True)["state_dict"]
     classifier.load_state_dict(weights)
     classifier.eval()
-    images = pictures.val.images[:7]
+    images = datamodule.val.images[:7]
     with torch.no_grad():
-        expected = classifier(pictures.centre_input(images, 0))
+        expected = classifier(datamodule.centre_input(images, 0))
     torch.testing.assert_close(net.logits(images)[:, 0], expected)
     assert net.logits(images, views=10).shape == (7, 10, 10)
     assert net.run is not None

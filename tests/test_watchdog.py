@@ -15,7 +15,7 @@ from alexnet_pl.training import watchdog
 from tests.conftest import TINY, Command, composed
 
 # In sixteen steps this learns nothing: the weights of 2012 on pixels of unit size.
-STUCK = ("data.scale=64", "optim.lr=1e-6", "trainer.max_epochs=1")
+STUCK = ("data.pixel_scale=64", "optim.lr=1e-6", "trainer.max_epochs=1")
 
 
 def suspects(*overrides: str) -> set[str]:
@@ -23,7 +23,7 @@ def suspects(*overrides: str) -> set[str]:
 
 
 def test_a_stuck_run_is_told_once_with_what_its_settings_say(train: Command):
-    result = train(*TINY, *STUCK, "watch_steps=5")
+    result = train(*TINY, *STUCK, "stuck_after_steps=5")
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("warning:") == 1
     (warning,) = [line for line in result.stdout.splitlines() if "warning:" in line]
@@ -35,7 +35,7 @@ def test_a_stuck_run_is_told_once_with_what_its_settings_say(train: Command):
 
 
 def test_a_run_that_learns_is_left_alone(train: Command):
-    result = train(*TINY, "experiment=figure1_unit", "watch_steps=40")
+    result = train(*TINY, "experiment=figure1_unit", "stuck_after_steps=40")
     assert result.returncode == 0, result.stderr
     assert "warning" not in result.stdout
 
@@ -43,9 +43,9 @@ def test_a_run_that_learns_is_left_alone(train: Command):
 def test_it_looks_once_and_not_at_all_if_so_told():
     said: list[str] = []
     stuck = SimpleNamespace(window_loss=math.log(10))
-    for watch_steps, expected in ((5, 1), (0, 0)):
+    for stuck_after_steps, expected in ((5, 1), (0, 0)):
         said.clear()
-        cfg = composed(f"watch_steps={watch_steps}")
+        cfg = composed(f"stuck_after_steps={stuck_after_steps}")
         dog = watchdog.Watchdog(cfg, said.append)
         for step in range(1, 10):
             dog.on_train_batch_end(SimpleNamespace(global_step=step), stuck)  # type: ignore[arg-type]
@@ -72,14 +72,14 @@ def test_an_infinite_loss_is_told_with_its_causes(train: Command, tmp_path):
         (["model=released_2012", "optim=released_145"], set()),
         (["model=alexnet", "optim=paper"], {"biases"}),  # the paper's 0.01 with biases of 1: facts file, section 2
         (["model=caffe", "optim=paper"], set()),
-        (["model=released_2012", "optim=released_145", "data.scale=64"], {"input scale", "biases"}),
-        (["experiment=figure1_unit", "data.scale=1"], {"input scale"}),
-        (["experiment=figure1_unit", "model.activation=tanh", "data.scale=1"], {"input scale", "activation"}),
+        (["model=released_2012", "optim=released_145", "data.pixel_scale=64"], {"input scale", "biases"}),
+        (["experiment=figure1_unit", "data.pixel_scale=1"], {"input scale"}),
+        (["experiment=figure1_unit", "model.activation=tanh", "data.pixel_scale=1"], {"input scale", "activation"}),
         (["model=released_2012", "optim=released_145", "optim.lr=1"], {"learning rate"}),
         (["experiment=figure1"], set()),
         (["experiment=figure1", "model.activation=tanh"], set()),
         (["model=conv_local_13"], set()),
-        (["model=torchvision", "optim=torch_sgd", "data.scale=64"], set()),
+        (["model=torchvision", "optim=torch_sgd", "data.pixel_scale=64"], set()),
         (["model=released_2012", "optim=released_145", "model.dropout_rate=0.9"], {"dropout"}),
     ],
     ids=lambda value: ", ".join(sorted(value)),

@@ -100,7 +100,7 @@ def test_it_is_saved_once_and_then_updated(folder: Path, server: Server, capsys:
     assert (bar["metrics"], bar["groupBy"]) == (["val/error"], "model.value.activation")
     accessors = [column["accessor"] for column in axes["columns"]]
     assert accessors == ["config:model.value.activation", "config:optim.value.lr", "summary:val/error"]
-    assert [media["mediaKeys"] for _, media in panels(spec)["Pictures"]] == [["kernels"], ["predictions"]]
+    assert [media["mediaKeys"] for _, media in panels(spec)["Images"]] == [["kernels"], ["predictions"]]
     assert panels(spec)["Differences"] == [("Run Comparer", {"diffOnly": "split"})]
 
     own = dict(spec["section"]["panelBankConfig"]["sections"][0], name="mine")  # added in the browser meanwhile
@@ -111,7 +111,7 @@ def test_it_is_saved_once_and_then_updated(folder: Path, server: Server, capsys:
     assert list(server.views) == [name]
     assert server.views[name]["id"] == f"view-{name}"
     updated = json.loads(server.views[name]["spec"])
-    assert list(panels(updated)) == ["Curves", "Results", "Pictures", "Differences", "mine"]
+    assert list(panels(updated)) == ["Curves", "Results", "Images", "Differences", "mine"]
 
     server.views.clear()  # deleted in the browser
     assert command(folder, "--wandb", "ada/alexnet_pl") == 0
@@ -125,7 +125,7 @@ def test_a_dry_run_asks_no_one(folder: Path, tmp_path: Path, capsys: pytest.Capt
         assert command(folder, "--wandb", "ada/alexnet_pl", "--wandb-dry-run") == 0
     path = Path(capsys.readouterr().out.splitlines()[-1])
     assert path == folder / "wandb_workspace.json"
-    assert list(panels(json.loads(path.read_text())["spec"])) == ["Curves", "Results", "Pictures", "Differences"]
+    assert list(panels(json.loads(path.read_text())["spec"])) == ["Curves", "Results", "Images", "Differences"]
 
 
 def test_where_one_key_does_not_tell_lines_apart_the_table_of_runs_is_grouped(tmp_path: Path):
@@ -150,7 +150,7 @@ def test_panels_of_the_report_are_told_apart(tmp_path: Path):
         for net in ("relu", "tanh"):
             made(out, f"experiment={experiment}", f"model.activation={net}")
     grouping = dry(out)["spec"]["section"]["runSets"][0]["grouping"]
-    assert [key["name"] for key in grouping] == ["figure.value.panel", "model.value.activation"]
+    assert [key["name"] for key in grouping] == ["report.value.panel", "model.value.activation"]
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,11 @@
 
 import gc
 
-from alexnet_pl.data import datamodule
+from alexnet_pl.data import datasets, shapes
 from tests.conftest import composed
 
 composed("experiment=figure1")
-for split in datamodule.SHAPES_SPLITS.values():
-    datamodule.draw_shapes(*split)
+for split in datasets.SHAPES_SPLITS.values():
+    shapes.draw_shapes(*split)
 gc.collect()
 gc.freeze()  # or the first collection in a fork would copy all pages

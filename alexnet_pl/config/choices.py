@@ -84,13 +84,6 @@ class ParameterNames(Choice):
     torchvision = auto()
 
 
-class DataSet(Choice):
-    shapes = auto()
-    cifar10 = auto()
-    imagenet = auto()
-    tiny_imagenet = auto()
-
-
 class ColorNoise(Choice):
     off = auto()
     paper = auto()

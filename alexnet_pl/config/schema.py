@@ -18,7 +18,6 @@ from alexnet_pl.config.choices import (
     ColorNoise,
     CompileLrn,
     Conv1Padding,
-    DataSet,
     Dropout,
     DropoutAt,
     Init,
@@ -41,12 +40,12 @@ class Model:
 
     name: str = MISSING
     """what the net is called, in W&B tags and messages"""
-    table: Arch = MISSING
-    """the layer table in table.py; all below departs from it"""
+    arch: Arch = MISSING
+    """the layer table in model/tables.py; all below departs from it"""
     num_classes: int = MISSING
     """outputs of the last layer"""
-    image_size: int = MISSING
-    """side in pixels of the pictures it was made for: what data.crop_size is unless set"""
+    input_size: int = MISSING
+    """side in pixels of the images it was made for: what data.crop_size is unless set"""
     widths: dict[str, int] = field(default_factory=dict)
     """kernels (over all towers) or units of single layers, {conv1: 48}; the others keep the table's"""
     width: float = 1.0
@@ -70,18 +69,18 @@ class Model:
     lrn_size: int = 5
     """maps in a window, odd"""
     lrn_alpha: float = 1e-4
-    """factor of the sum of squares, before lrn_scale; made for pixels of 0..255"""
+    """factor of the sum of squares, before lrn_alpha_convention; made for pixels of 0..255"""
     lrn_beta: float = 0.75
     """the power"""
     lrn_k: float = 2.0
     """what is added to the sum; for small inputs nothing else matters"""
-    lrn_scale: LrnAlphaConvention = LrnAlphaConvention.code
+    lrn_alpha_convention: LrnAlphaConvention = LrnAlphaConvention.code
     """code: alpha is divided by lrn_size, as every released program does; paper: as its formula is printed"""
     lrn_across_towers: bool = False
     """windows cross from one tower's maps to the other's, as in Caffe"""
     spatial_norm: list[str] = field(default_factory=list)
     """convolutions with the unpublished normalisation over 5x5 places, after their LRN (2012: conv2)"""
-    compile: CompileLrn = CompileLrn.on_gpu
+    compile_lrn: CompileLrn = CompileLrn.on_gpu
     """run the normalisations through torch.compile where there is a compiler (on CPUs a step gains little)"""
     dropout: Dropout = Dropout.none
     """mask: zeros in training, times 1 - rate in evaluation (2012); inverted: survivors over 1 - rate in training"""
@@ -103,61 +102,63 @@ class Model:
 
 @dataclass
 class Data:
-    """conf/data: the pictures and what is done to them on their way into the net."""
+    """conf/data: the images and what is done to them on their way into the net."""
 
-    name: DataSet = MISSING
-    """shapes: generated pictures, nothing to download; cifar10: 50,000 + 10,000 photographs; imagenet, tiny_imagenet:
-    any packed store, made by alexnet_pl.prepare"""
+    kind: str = MISSING
+    """shapes: generated images, nothing to download; cifar10: 50,000 + 10,000 photographs; packed: a packed dataset,
+    called store, made by alexnet_pl.prepare"""
+    name: str = MISSING
+    """what the data set is called, in figures, tags and claims; of data=packed what its store says"""
     root: str | None = None
-    """folder of the data set (imagenet, tiny_imagenet: a packed store; cifar10: the hub's Parquet files, or the pickles
-    of the original release)"""
+    """folder of the data set (packed: the store; cifar10: Hugging Face's Parquet files, or the pickles of the original
+    release)"""
     download: bool = False
     """let torchvision download the set into root (cifar10, 170 MB)"""
     num_classes: int = MISSING
     """classes in the set"""
     size: int = 32
-    """side of its pictures in pixels"""
+    """side of its images in pixels"""
     store: str | None = None
     """which packed store it is, wherever it lies; read from it"""
     batch_size: int = 128
-    """pictures per step over all devices"""
+    """images per step over all devices"""
     shuffle: bool = True
     """a new order in each epoch; false: one order for all epochs, as in 2012"""
-    scale: float = 1.0
+    pixel_scale: float = 1.0
     """pixels are (0..255 minus the mean image) divided by this: 1 as in 2012, 64 for about unit size"""
     resize: int | None = None
-    """scale the pictures to this side first (null: as they are, or just large enough for the crop)"""
+    """scale the images to this side first (null: as they are, or just large enough for the crop)"""
     crop_size: int | None = None
-    """train on squares of this many pixels, test on the centre one (null: whole pictures)"""
-    crops: bool = True
+    """train on squares of this many pixels, test on the centre one (null: whole images)"""
+    random_crop: bool = True
     """train on squares at random places; false: on the centre one"""
-    flips: bool = False
-    """mirror each training picture with probability one half"""
+    random_flip: bool = False
+    """mirror each training image with probability one half"""
     crop_chunk: int = 1
-    """so many training pictures in a row share one place and one mirroring (2012: 32)"""
+    """so many training images in a row share one place and one mirroring (2012: 32)"""
     color_noise: ColorNoise = ColorNoise.off
-    """add random multiples of the principal components of the set's colours to each training picture; paper: of a tenth
+    """add random multiples of the principal components of the set's colours to each training image; paper: of a tenth
     of the eigenvalues, pixels taken as 0..1, as its formula says; released_2012: of a tenth of their square roots, then
     divide by 1.1: on ImageNet 2 to 13 times as strong, and what the published numbers were made with"""
     color_noise_until: int | None = None
     """so many epochs have it, the later ones not (null: all; net 145: 67)"""
     workers: int | None = None
-    """threads that read ahead from a store (null: two, or where pictures are JPEGs one for each processor, up to 16)"""
+    """threads that read ahead from a store (null: two, or where images are JPEGs one for each CPU, up to 16)"""
 
     @property
-    def picture_size(self) -> int:
-        """Side of a picture in pixels, before it is cropped."""
+    def resized_size(self) -> int:
+        """Side of an image in pixels, before it is cropped."""
         return self.resize or max(self.size, self.crop_size or 0)
 
     @property
-    def image_size(self) -> int:
+    def input_size(self) -> int:
         """Side of the net's input in pixels."""
-        return self.crop_size or self.picture_size
+        return self.crop_size or self.resized_size
 
     @property
     def packed(self) -> bool:
-        """Whether its pictures come from a packed store."""
-        return self.name in (DataSet.imagenet, DataSet.tiny_imagenet)
+        """Whether its images come from a packed store."""
+        return self.kind == "packed"
 
 
 @dataclass
@@ -176,21 +177,21 @@ class Optim:
     """decay of single layers' weights, {fc10: 0.01}; the others have weight_decay"""
     decay_biases: bool = False
     """decay the biases as well (2012: not)"""
-    bias_lr_factor: float = 2.0
+    bias_lr_mult: float = 2.0
     """learning rate of the biases over that of the weights"""
     schedule: Schedule = Schedule.epochs
     """what the cuts below are counted in: epochs, shares of the run; or plateau: cut when validation stops improving"""
-    cut_at: list[float] = field(default_factory=list)
+    lr_milestones: list[float] = field(default_factory=list)
     """when the weights' rate changes, [25,51,79]"""
-    cut_to: list[float] = field(default_factory=list)
+    lr_factors: list[float] = field(default_factory=list)
     """what it is from then on, as a factor of lr, [0.1,0.01,0.001]"""
-    bias_cut_at: list[float] = field(default_factory=list)
+    bias_lr_milestones: list[float] = field(default_factory=list)
     """when the biases' rate changes; they do not follow the weights'"""
-    bias_cut_to: list[float] = field(default_factory=list)
-    """what it is from then on, as a factor of lr * bias_lr_factor"""
-    conv1_cut_at: list[float] = field(default_factory=list)
+    bias_lr_factors: list[float] = field(default_factory=list)
+    """what it is from then on, as a factor of lr * bias_lr_mult"""
+    conv1_lr_milestones: list[float] = field(default_factory=list)
     """when conv1 leaves the weights' schedule for its own"""
-    conv1_cut_to: list[float] = field(default_factory=list)
+    conv1_lr_factors: list[float] = field(default_factory=list)
     """its rate from then on, as a factor of lr; 0 freezes its weights and biases"""
     plateau_patience: int = 5
     """validations without a lower error before all rates are divided by ten (schedule=plateau)"""
@@ -208,7 +209,7 @@ class Trainer:
     """how several devices share the work: see alexnet_pl/layouts.py. ddp (or auto): each has the whole net; towers: one
     tower each, as in 2012; owt: convolutions as in ddp, of the fully connected layers some units each"""
     devices: Any = None
-    """how many devices on each machine, -1 for all; on processors, how many processes"""
+    """how many devices on each machine, -1 for all; on CPUs, how many processes"""
     num_nodes: int | None = None
     """machines"""
     precision: str | None = None
@@ -232,7 +233,7 @@ class Trainer:
     limit_test_batches: Any = None
     """batches of the test at the end, likewise"""
     overfit_batches: Any = None
-    """refused: the order of the pictures is ours; use limit_train_batches"""
+    """refused: the order of the images is ours; use limit_train_batches"""
     val_check_interval: Any = None
     """validate every so many batches, or after this share of an epoch"""
     check_val_every_n_epoch: int | None = None
@@ -240,7 +241,7 @@ class Trainer:
     num_sanity_val_steps: int | None = None
     """validation batches tried before training"""
     log_every_n_steps: int | None = None
-    """Lightning's own logging interval; our metrics come by `window`"""
+    """Lightning's own logging interval; our metrics come by `train_error_window`"""
     enable_checkpointing: bool | None = None
     """false keeps no checkpoint: the run cannot be resumed"""
     enable_progress_bar: bool | None = None
@@ -315,30 +316,30 @@ class Config:
     """how large: paper, small (minutes on a GPU) or smoke (seconds); smaller ones have folders of their own,
     runs/<name>_small; see conf/scale"""
     seed: int = MISSING
-    """of the initial weights, the order of the pictures and the augmentation"""
+    """of the initial weights, the order of the images and the augmentation"""
     ckpt_path: str | None = None
     """a run folder, or a checkpoint in one, to start from: the same net, data and rule go on in a folder of their own,
     on other devices or for longer (null: from the beginning)"""
     pretrained: str | None = None
     """a run folder, or a checkpoint, of another net: the convolutions that both have start with its weights (null: all
     start anew)"""
-    window: int = MISSING
-    """pictures per point of the running training error, measured on the batches as they are trained"""
-    subset: int = MISSING
+    train_error_window: int = MISSING
+    """images per point of the running training error, measured on the batches as they are trained"""
+    train_eval_images: int = MISSING
     """size of the fixed training subset that is evaluated after each epoch (0: none)"""
-    stop_error: float | None = None
+    stop_at_train_error: float | None = None
     """stop once the running training error over an epoch is at or under this (null: train to max_epochs)"""
     test_views: int = 0
-    """after training, the error on the validation set: 10 averages over ten views of each picture (four corners, the
+    """after training, the error on the validation set: 10 averages over ten views of each image (four corners, the
     centre, and their mirrors), 1 takes the centre; 0: none"""
-    watch_steps: int = 500
+    stuck_after_steps: int = 500
     """after so many updates, say so if the loss is still that of guessing, and what may be the cause (0: never)"""
     model: Model = field(default_factory=Model)
     data: Data = field(default_factory=Data)
     optim: Optim = field(default_factory=Optim)
     trainer: Trainer = field(default_factory=Trainer)
     logger: Logger = field(default_factory=Logger)
-    figure: Report = field(default_factory=Report)
+    report: Report = field(default_factory=Report)
 
 
 def schema() -> DictConfig:

@@ -1,7 +1,7 @@
-"""A batch of stored pictures becomes the net's input, on whatever device the batch lies.
+"""A batch of stored images becomes the net's input, on whatever device the batch lies.
 
-Stored pictures are uint8 (N, height, width, 3). Seen as (N, 3, height, width) they are channels-last already, so
-nothing is copied to get the fast layout. Every random choice is drawn per picture from a generator that
+Stored images are uint8 (N, height, width, 3). Seen as (N, 3, height, width) they are channels-last already, so
+nothing is copied to get the fast layout. Every random choice is drawn per image from a generator that
 `stream(seed, epoch, step)` makes: a resumed run sees what the uninterrupted one would have seen.
 """
 
@@ -28,7 +28,7 @@ def stream(*numbers: int) -> torch.Generator:
 
 
 def resize(images: Tensor, size: int) -> Tensor:
-    """Scale pictures (N, H, W, C), any dtype, to squares of `size` pixels: bilinear, smoothed where they shrink."""
+    """Scale images (N, H, W, C), any dtype, to squares of `size` pixels: bilinear, smoothed where they shrink."""
     if images.shape[1:3] == (size, size):
         return images
     from torchvision.transforms.v2 import functional  # a second of a job's start, and most sets need no scaling
@@ -37,7 +37,7 @@ def resize(images: Tensor, size: int) -> Tensor:
 
 
 class CropDraws(NamedTuple):
-    """What chance decides about each of n training pictures; CPU tensors."""
+    """What chance decides about each of n training images; CPU tensors."""
 
     top: Tensor
     """int64 (n,): where the square begins, in pixels"""
@@ -47,29 +47,29 @@ class CropDraws(NamedTuple):
     """bool (n,)"""
 
 
-def draw_crops(n: int, margin: int, flips: bool, generator: torch.Generator, chunk: int = 1) -> CropDraws:
+def draw_crops(n: int, margin: int, flip: bool, generator: torch.Generator, chunk: int = 1) -> CropDraws:
     """Squares uniform over the margin + 1 places in either direction, and mirrorings with probability one half.
 
     Args:
-        margin: pixels by which a picture is larger than its square; 32 in 2012, so 33 x 33 places.
-        flips: false mirrors none.
-        chunk: so many pictures in a row share one draw; 32 in the released code, 1 in its successors.
+        margin: pixels by which a image is larger than its square; 32 in 2012, so 33 x 33 places.
+        flip: false mirrors none.
+        chunk: so many images in a row share one draw; 32 in the released code, 1 in its successors.
     """
     draws = -(-n // chunk)
     top, left = (torch.randint(margin + 1, (draws,), generator=generator) for _ in range(2))
-    mirrored = torch.rand(draws, generator=generator) < 0.5 if flips else torch.zeros(draws, dtype=torch.bool)
+    mirrored = torch.rand(draws, generator=generator) < 0.5 if flip else torch.zeros(draws, dtype=torch.bool)
     return CropDraws(*(each.repeat_interleave(chunk)[:n] for each in (top, left, mirrored)))
 
 
 def crop(images: Tensor, size: int, place: CropDraws) -> Tensor:
-    """A square of `size` pixels from each picture, mirrored left to right where it is said.
+    """A square of `size` pixels from each image, mirrored left to right where it is said.
 
     Args:
         images: (N, H, W, C), any dtype.
     Returns:
         (N, size, size, C), same dtype and device.
     """
-    # on a processor, copying each picture's rows is twenty times as fast as gathering pixels
+    # on a CPU, copying each image's rows is twenty times as fast as gathering pixels
     return _copied(images, size, place) if images.device.type == "cpu" else _gathered(images, size, place)
 
 
@@ -85,8 +85,8 @@ def _gathered(images: Tensor, size: int, place: CropDraws) -> Tensor:
     top, left, mirrored = (each.to(images.device, non_blocking=True)[:, None] for each in place)
     along = torch.arange(size, device=images.device)
     columns = left + torch.where(mirrored, size - 1 - along, along)
-    picture = torch.arange(len(images), device=images.device)[:, None, None]
-    return images[picture, (top + along)[:, :, None], columns[:, None, :]]
+    image = torch.arange(len(images), device=images.device)[:, None, None]
+    return images[image, (top + along)[:, :, None], columns[:, None, :]]
 
 
 def centre_crop(images: Tensor, size: int) -> Tensor:
@@ -110,10 +110,10 @@ def ten_views(images: Tensor, size: int) -> Tensor:
 
 
 def color_noise(kind: ColorNoise, n: int, colors: ColorPCA, generator: torch.Generator) -> tuple[Tensor, float]:
-    """The colour that is added to each of n pictures, and what the sum is divided by (section 4.1).
+    """The colour that is added to each of n images, and what the sum is divided by (section 4.1).
 
     With e_k and l_k the eigenvectors and eigenvalues of the colours' covariance, in units of 0..255, and a_k normal of
-    standard deviation 0.1, drawn for each picture and component:
+    standard deviation 0.1, drawn for each image and component:
 
         paper: sum of e_k a_k l_k / 255. Its formula takes the eigenvalues, which makes sense for pixels of 0..1 only:
             for 0..255 the noise would be of 1,500 grey levels. On ImageNet 5.8, 0.5 and 0.15 grey levels.
@@ -135,7 +135,7 @@ def to_input(images: Tensor, mean: Tensor, scale: float, shift: Tensor | None = 
         images: uint8 (N, H, W, 3).
         mean: float32 (H, W, 3), in 0..255 units: the central part of the mean image, whatever the crop, as in 2012.
         scale: 1 keeps the 2012 range of about -128..128.
-        shift: float32 (N, 3), a colour for each picture.
+        shift: float32 (N, 3), a colour for each image.
     Returns:
         float32 (N, 3, H, W), channels-last in memory.
     """
@@ -149,17 +149,17 @@ def to_input(images: Tensor, mean: Tensor, scale: float, shift: Tensor | None = 
     return x.view(n, height, width, 3).permute(0, 3, 1, 2)
 
 
-def evaluation_input(images: Tensor, mean: Tensor, picture_size: int, scale: float, views: int = 1) -> Tensor:
-    """Pictures as evaluation sees them: the centre square, or ten views side by side (section 4.1).
+def evaluation_input(images: Tensor, mean: Tensor, resized_size: int, scale: float, views: int = 1) -> Tensor:
+    """Images as evaluation sees them: the centre square, or ten views side by side (section 4.1).
 
     Args:
-        images: uint8 (N, S, S, 3), scaled to squares of `picture_size` pixels first.
+        images: uint8 (N, S, S, 3), scaled to squares of `resized_size` pixels first.
         mean, scale: as `to_input` takes them; the squares are as large as the mean image.
         views: 1 or 10.
     Returns:
         float32 (N * views, 3, H, W).
     """
-    images = resize(images, picture_size)
+    images = resize(images, resized_size)
     size = mean.shape[0]
     squares = centre_crop(images, size) if views == 1 else ten_views(images, size).flatten(0, 1)
     return to_input(squares, mean, scale)

@@ -11,9 +11,6 @@ from torch import Tensor
 
 from alexnet_pl.errors import ConfigError
 
-CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-"""What the labels stand for, in the order of the release."""
-
 
 def load(root: Path, split: str, download: bool = False) -> tuple[Tensor, Tensor]:
     """One split as tensors.
@@ -21,7 +18,7 @@ def load(root: Path, split: str, download: bool = False) -> tuple[Tensor, Tensor
     Args:
         root: folder with `train-*.parquet` and `test-*.parquet` (directly or one folder down), or with
             `cifar-10-batches-py/`.
-        split: train (50,000 pictures) or test (10,000).
+        split: train (50,000 images) or test (10,000).
         download: let torchvision fetch the pickles into root where nothing is there yet.
     Returns:
         uint8 (N, 32, 32, 3) and int64 (N,).
@@ -54,16 +51,16 @@ def _parquet(file: Path) -> tuple[Tensor, Tensor]:
     if missing:
         raise ConfigError(f"{file} has columns {table.column_names}, but CIFAR-10 needs img and label")
     if not len(table):
-        raise ConfigError(f"{file} holds no pictures")
+        raise ConfigError(f"{file} holds no images")
     images = np.empty((len(table), 32, 32, 3), dtype=np.uint8)
     for row, cell in enumerate(table["img"].combine_chunks().field("bytes")):
         try:
-            picture = np.asarray(Image.open(io.BytesIO(cell.as_py() or b"")).convert("RGB"))
+            image = np.asarray(Image.open(io.BytesIO(cell.as_py() or b"")).convert("RGB"))
         except OSError as error:
-            raise ConfigError(f"{file}, row {row}: the picture does not decode ({_first_line(error)})") from error
-        if picture.shape != (32, 32, 3):
-            raise ConfigError(f"{file}, row {row}: a picture of {picture.shape}, expected (32, 32, 3)")
-        images[row] = picture
+            raise ConfigError(f"{file}, row {row}: the image does not decode ({_first_line(error)})") from error
+        if image.shape != (32, 32, 3):
+            raise ConfigError(f"{file}, row {row}: a image of {image.shape}, expected (32, 32, 3)")
+        images[row] = image
     return torch.from_numpy(images), torch.from_numpy(table["label"].to_numpy().astype(np.int64))
 
 

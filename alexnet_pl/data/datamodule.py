@@ -1,4 +1,4 @@
-"""The LightningDataModule: which pictures, in which order, and what is done to them on their way into the net.
+"""The LightningDataModule: which images, in which order, and what is done to them on their way into the net.
 
 A small set is one uint8 tensor on the device of the net; of a packed store, threads read ahead. Either way a batch
 reaches the device as uint8 and is cropped, mirrored, coloured and centred there, all at once. There is no DataLoader.
@@ -13,22 +13,20 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from alexnet_pl.config.choices import ColorNoise, DataSet
+from alexnet_pl.config.choices import ColorNoise
 from alexnet_pl.config.schema import Config
-from alexnet_pl.data import augment, cifar10, store
+from alexnet_pl.data import augment, store
+from alexnet_pl.data.datasets import SMALL_DATASETS
 from alexnet_pl.data.loader import BatchLoader, BatchSlice, InMemoryDataset, PackedDataset
 from alexnet_pl.data.pixel_stats import ColorPCA, PixelStats
-from alexnet_pl.data.shapes import CLASSES, draw_shapes
 from alexnet_pl.errors import ConfigError
 
 # pixels in a batch of an evaluation: about the same memory whatever their size
 EVAL_PIXELS = 2**23
-# seeds of the generated set: the same pictures for every run, whatever its seed
-SHAPES_SPLITS = {"train": (10_000, 1), "val": (2_000, 2)}
 
 
 class ImageDataModule(pl.LightningDataModule):
-    """The training and validation pictures of a run, as its `data` group says.
+    """The training and validation images of a run, as its `data` group says.
 
     Args:
         device: where they go without a trainer, which has a device of its own.
@@ -43,7 +41,7 @@ class ImageDataModule(pl.LightningDataModule):
     def prepare_data(self) -> None:
         """Download, in one process of each machine."""
         if self.cfg.data.download:
-            cifar10.load(Path(self.cfg.data.root or ".").expanduser(), "test", download=True)
+            SMALL_DATASETS[self.cfg.data.kind].load(Path(self.cfg.data.root or ".").expanduser(), "val", True)
 
     def setup(self, stage: str) -> None:
         """Load both splits, or open them, and take the mean image and the colours' principal components.
@@ -66,8 +64,8 @@ class ImageDataModule(pl.LightningDataModule):
             sums.add(self.train.images.cpu())  # not every device has float64
             mean = sums.mean_image()
             self.colors = sums.colors()
-        mean = augment.resize(mean.float()[None], d.picture_size)[0]
-        self.mean = augment.centre_crop(mean, d.image_size).to(self.device)
+        mean = augment.resize(mean.float()[None], d.resized_size)[0]
+        self.mean = augment.centre_crop(mean, d.input_size).to(self.device)
         self.ready = True
 
     def load(self, split: str) -> InMemoryDataset | PackedDataset:
@@ -78,24 +76,21 @@ class ImageDataModule(pl.LightningDataModule):
         """
         d = self.cfg.data
         root = Path(d.root or ".").expanduser()
-        pictures: InMemoryDataset | PackedDataset
+        dataset: InMemoryDataset | PackedDataset
         if d.packed:
-            pictures = PackedDataset(store.require(root), split, pinned=self.device.type == "cuda", workers=d.workers)
-            labels = pictures.labels
+            dataset = PackedDataset(store.require(root), split, pinned=self.device.type == "cuda", workers=d.workers)
+            labels = dataset.labels
         else:
-            if d.name is DataSet.shapes:
-                images, labels = draw_shapes(*SHAPES_SPLITS[split])
-            else:
-                images, labels = cifar10.load(root, "test" if split == "val" else split, d.download)
-            pictures = InMemoryDataset(images.to(self.device), labels.to(self.device))
+            images, labels = SMALL_DATASETS[d.kind].load(root, split, d.download)
+            dataset = InMemoryDataset(images.to(self.device), labels.to(self.device))
         if not len(labels):
-            raise ConfigError(f"the {split} split of data={d.name.name} is empty")
+            raise ConfigError(f"the {split} split of data={d.name} is empty")
         if labels.min() < 0 or labels.max() >= d.num_classes:
             raise ConfigError(
                 f"the {split} split has labels from {labels.min()} to {labels.max()}, "
                 f"but data.num_classes={d.num_classes}"
             )
-        return pictures
+        return dataset
 
     @property
     def device(self) -> torch.device:
@@ -107,14 +102,14 @@ class ImageDataModule(pl.LightningDataModule):
         d = self.cfg.data
         if d.packed:
             return store.require(Path(d.root or ".").expanduser()).classes
-        return list(CLASSES if d.name is DataSet.shapes else cifar10.CLASSES)
+        return list(SMALL_DATASETS[d.kind].classes)
 
     @property
-    def image_size(self) -> int:
-        return self.cfg.data.image_size
+    def input_size(self) -> int:
+        return self.cfg.data.input_size
 
     @property
-    def pictures_per_epoch(self) -> int:
+    def images_per_epoch(self) -> int:
         return len(self.train)
 
     @property
@@ -131,7 +126,7 @@ class ImageDataModule(pl.LightningDataModule):
     # -------------------------------------------------------------------------------------------- loaders
 
     def train_dataloader(self) -> BatchLoader:
-        """Each picture once an epoch, augmented by what (seed, epoch, number of the batch) draw."""
+        """Each image once an epoch, augmented by what (seed, epoch, number of the batch) draw."""
 
         def order() -> Tensor:
             epoch = self.epoch if self.cfg.data.shuffle else 0
@@ -144,58 +139,56 @@ class ImageDataModule(pl.LightningDataModule):
     def val_dataloader(self) -> list[BatchLoader]:
         """The validation set, then the fixed training subset, both by the centre crop."""
         loaders = [self._evaluation(self.val, len(self.val), self.centre_input)]
-        if subset := min(self.cfg.subset, len(self.train)):
+        if subset := min(self.cfg.train_eval_images, len(self.train)):
             loaders.append(self._evaluation(self.train, subset, self.centre_input))
         return loaders
 
     def test_dataloader(self) -> BatchLoader:
-        """The validation set; a batch of n pictures has n * test_views inputs, the views of a picture side by side."""
+        """The validation set; a batch of n images has n * test_views inputs, the views of a image side by side."""
         return self._evaluation(self.val, len(self.val), self.views_input, self.cfg.test_views)
 
     def _evaluation(
         self,
-        pictures: InMemoryDataset | PackedDataset,
+        images: InMemoryDataset | PackedDataset,
         count: int,
         transform: Callable[[Tensor, int, BatchSlice], Tensor],
         views: int = 1,
     ) -> BatchLoader:
-        """The same pictures each time, of which each process takes its share: each once, however many processes."""
+        """The same images each time, of which each process takes its share: each once, however many processes."""
         rows = torch.arange(count)
-        if isinstance(
-            pictures, PackedDataset
-        ):  # it may hold one class after the other, and a part must be a fair sample
-            rows = torch.randperm(len(pictures), generator=augment.stream(len(pictures)))[:count]
-        inputs = min(1000, 1 + EVAL_PIXELS // self.image_size**2)
-        return BatchLoader(pictures, lambda: rows, len(rows), -(-inputs // views), transform, self.device, self.share)
+        if isinstance(images, PackedDataset):  # it may hold one class after the other, and a part must be a fair sample
+            rows = torch.randperm(len(images), generator=augment.stream(len(images)))[:count]
+        inputs = min(1000, 1 + EVAL_PIXELS // self.input_size**2)
+        return BatchLoader(images, lambda: rows, len(rows), -(-inputs // views), transform, self.device, self.share)
 
     # -------------------------------------------------------------------------------------------- on the device
 
     def train_input(self, images: Tensor, step: int, part: BatchSlice | None = None) -> Tensor:
         """uint8 (n, S, S, 3) as training sees it in a batch of this number: float32 (n, 3, H, W).
 
-        Chance draws for the whole batch, of which these pictures are a part: it does not depend on the layout.
+        Chance draws for the whole batch, of which these images are a part: it does not depend on the layout.
         """
-        d, size = self.cfg.data, self.image_size
+        d, size = self.cfg.data, self.input_size
         first, last, of = part or BatchSlice(0, len(images), len(images))
         random = augment.stream(self.cfg.seed, self.epoch, 1 + step)  # the order has the stream of 0
-        images = augment.resize(images, d.picture_size)
-        if not d.crops:
+        images = augment.resize(images, d.resized_size)
+        if not d.random_crop:
             images = augment.centre_crop(images, size)
         margin = images.shape[1] - size
-        if margin or d.flips:
-            places = augment.draw_crops(of, margin, d.flips, random, d.crop_chunk)
+        if margin or d.random_flip:
+            places = augment.draw_crops(of, margin, d.random_flip, random, d.crop_chunk)
             images = augment.crop(images, size, augment.CropDraws(*(each[first:last] for each in places)))
         shift, divisor = None, 1.0
         if d.color_noise is not ColorNoise.off and self.epoch < (d.color_noise_until or self.epoch + 1):
             shift, divisor = augment.color_noise(d.color_noise, of, self.colors, random)
             shift = shift[first:last]
-        return augment.to_input(images, self.mean, d.scale * divisor, shift)
+        return augment.to_input(images, self.mean, d.pixel_scale * divisor, shift)
 
     def centre_input(self, images: Tensor, step: int, part: BatchSlice | None = None) -> Tensor:
         """uint8 (n, S, S, 3) as evaluation sees it: float32 (n, 3, H, W)."""
-        return augment.evaluation_input(images, self.mean, self.cfg.data.picture_size, self.cfg.data.scale)
+        return augment.evaluation_input(images, self.mean, self.cfg.data.resized_size, self.cfg.data.pixel_scale)
 
     def views_input(self, images: Tensor, step: int, part: BatchSlice | None = None) -> Tensor:
         """uint8 (n, S, S, 3) as the test at the end sees it: float32 (n * test_views, 3, H, W)."""
         d = self.cfg.data
-        return augment.evaluation_input(images, self.mean, d.picture_size, d.scale, self.cfg.test_views)
+        return augment.evaluation_input(images, self.mean, d.resized_size, d.pixel_scale, self.cfg.test_views)

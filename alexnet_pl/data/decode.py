@@ -1,7 +1,7 @@
-"""A picture file becomes a square: decoded, its shorter side scaled, its centre cut out (section 2 of the paper).
+"""A image file becomes a square: decoded, its shorter side scaled, its centre cut out (section 2 of the paper).
 
 JPEG is decoded by simplejpeg, which is the fastest that keeps every pixel and tells of a file that ends before its
-picture (others fill the rest with grey); all else, and what that decoder cannot read, by Pillow. Smaller DCTs are not
+image (others fill the rest with grey); all else, and what that decoder cannot read, by Pillow. Smaller DCTs are not
 used: they move edges by parts of a pixel, and save no time at these sizes.
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 LONGEST = 40
-"""So many times as long as wide a picture may be: scaled by its shorter side, a longer one would fill the memory."""
+"""So many times as long as wide a image may be: scaled by its shorter side, a longer one would fill the memory."""
 MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"}
 """What Pillow turns into RGB of 0..255 as a viewer would; the others have more than 8 bits."""
 
@@ -25,17 +25,17 @@ Image.init()  # Pillow would load its rarer formats when it first meets one, whi
 
 
 class Unreadable(Exception):
-    """Why a file gives no picture, in a few words."""
+    """Why a file gives no image, in a few words."""
 
 
 def decode_image(data: bytes) -> Tensor:
-    """The bytes of a picture file as uint8 (3, height, width), upright.
+    """The bytes of a image file as uint8 (3, height, width), upright.
 
-    Greyscale becomes three equal colours, CMYK and palettes RGB; transparency is dropped; of several pictures the first
+    Greyscale becomes three equal colours, CMYK and palettes RGB; transparency is dropped; of several images the first
     counts; a camera's note of how it was held (EXIF) is obeyed if it can be read. What a file is named does not matter.
 
     Raises:
-        Unreadable: no picture, a damaged one, or one of more than 8 bits.
+        Unreadable: no image, a damaged one, or one of more than 8 bits.
     """
     if not data:
         raise Unreadable("an empty file")
@@ -46,7 +46,7 @@ def decode_image(data: bytes) -> Tensor:
                     pixels = simplejpeg.decode_jpeg(data, "RGB")
                 except ValueError as error:
                     if "remature end" in str(error):
-                        raise Unreadable("the file ends before the picture does") from error
+                        raise Unreadable("the file ends before the image does") from error
                     pixels = None  # Pillow takes some that it refuses, and names what is wrong with others
                 if pixels is not None and image.mode != "CMYK" and _orientation(image) == 1:
                     return torch.from_numpy(pixels).permute(2, 0, 1)
@@ -62,7 +62,7 @@ def decode_image(data: bytes) -> Tensor:
     except Exception as error:  # damage makes Pillow raise nearly anything
         reason = " ".join(str(error).split())
         if "cannot identify image file" in reason:
-            reason = f"not a picture (it begins with {data[:12]!r})"
+            reason = f"not a image (it begins with {data[:12]!r})"
         raise Unreadable(reason or type(error).__name__) from error
 
 
@@ -73,8 +73,8 @@ def _orientation(image: Image.Image) -> int:
     return 1
 
 
-def centre_square(picture: Tensor, size: int) -> Tensor:
-    """The centre of a picture, uint8 (3, height, width), as uint8 (size, size, 3).
+def centre_square(image: Tensor, size: int) -> Tensor:
+    """The centre of a image, uint8 (3, height, width), as uint8 (size, size, 3).
 
     The shorter side is scaled to `size` and the longer to the whole number below its share, bilinear and smoothed; then
     the centre is cut out at a whole pixel, where the margin is odd one pixel nearer the top and left.
@@ -82,26 +82,26 @@ def centre_square(picture: Tensor, size: int) -> Tensor:
     Raises:
         Unreadable: it is far longer than wide, or wider than long.
     """
-    height, width = picture.shape[1:]
+    height, width = image.shape[1:]
     shorter, longer = min(height, width), max(height, width)
     if longer > LONGEST * shorter:
         raise Unreadable(f"{width}x{height} pixels, more than {LONGEST} times as long as wide")
     height, width = size * height // shorter, size * width // shorter
-    picture = functional.resize(picture, [height, width], antialias=True)
+    image = functional.resize(image, [height, width], antialias=True)
     top, left = (height - size) // 2, (width - size) // 2
-    return picture[:, top : top + size, left : left + size].permute(1, 2, 0)
+    return image[:, top : top + size, left : left + size].permute(1, 2, 0)
 
 
-def encode_jpeg(picture: Tensor, quality: int) -> bytes:
+def encode_jpeg(image: Tensor, quality: int) -> bytes:
     """uint8 (H, W, 3) as a JPEG that keeps colours at full resolution (4:4:4)."""
-    return simplejpeg.encode_jpeg(picture.numpy(), quality, "RGB", "444")
+    return simplejpeg.encode_jpeg(image.numpy(), quality, "RGB", "444")
 
 
 def decode_stored(cell: bytearray, size: int, form: str) -> Tensor:
-    """A picture of a packed store, from its bytes there: uint8 (size, size, 3).
+    """A image of a packed store, from its bytes there: uint8 (size, size, 3).
 
     Raises:
-        ValueError: the bytes are not those of a picture.
+        ValueError: the bytes are not those of a image.
     """
     if form == "raw":
         return torch.frombuffer(cell, dtype=torch.uint8).view(size, size, 3)

@@ -1,6 +1,6 @@
-"""Which pictures are meant, and their squares: files, folders, patterns, standard input, or a packed store.
+"""Which images are meant, and their squares: files, folders, patterns, standard input, or a packed store.
 
-A gallery has `names`, `labels` and `read(numbers)`, which yields the pictures that can be read, each with its number.
+A gallery has `names`, `labels` and `read(numbers)`, which yields the images that can be read, each with its number.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from alexnet_pl.errors import ConfigError
 
 STDIN = "-"
 Warn = Callable[[str], None]
-"""Takes a sentence about a picture that is left out"""
+"""Takes a sentence about a image that is left out"""
 
 
 def find_images(words: Sequence[str], tell: Warn) -> list[str]:
-    """The picture files that the words of a command name, in their order, each once.
+    """The image files that the words of a command name, in their order, each once.
 
-    A word is a file, whatever it is called; a folder, which stands for the pictures in and below it; a pattern such as
-    "photographs/*/0*.png" (`**` goes into folders); or "-", one picture's bytes from standard input.
+    A word is a file, whatever it is called; a folder, which stands for the images in and below it; a pattern such as
+    "photographs/*/0*.png" (`**` goes into folders); or "-", one image's bytes from standard input.
     """
     found: list[str] = []
     for word in words:
@@ -45,7 +45,7 @@ def find_images(words: Sequence[str], tell: Warn) -> list[str]:
             for match in matches:
                 found += _inside(Path(match), tell) if Path(match).is_dir() else [match]
         else:
-            tell(f"there is no picture {word}")
+            tell(f"there is no image {word}")
     return list(dict.fromkeys(found))
 
 
@@ -56,17 +56,17 @@ def _inside(folder: Path, tell: Warn) -> list[str]:
         tell(str(error))
         return []
     if not names:
-        tell(f"{folder} holds no pictures (files named {', '.join(base.SUFFIXES)})")
+        tell(f"{folder} holds no images (files named {', '.join(base.SUFFIXES)})")
     return [str(folder / name) for name in names]
 
 
 class ImageFiles:
-    """Picture files; of a folder that is named as a class, a picture's label is that class.
+    """Image files; of a folder that is named as a class, a image's label is that class.
 
     Args:
         names: as `find` gives them.
         size: side of the squares in pixels.
-        tell: hears of each file that gives no picture.
+        tell: hears of each file that gives no image.
     """
 
     def __init__(self, names: Sequence[str], size: int, tell: Warn) -> None:
@@ -74,7 +74,7 @@ class ImageFiles:
         self.labels = [Path(name).absolute().parent.name for name in names]
 
     def read(self, numbers: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
-        """Number and uint8 (size, size, 3) of each of these pictures that can be read."""
+        """Number and uint8 (size, size, 3) of each of these images that can be read."""
         with ThreadPoolExecutor(min(16, cpu.count())) as pool:
             for number, square in zip(numbers, pool.map(self._square, numbers), strict=True):
                 if isinstance(square, str):
@@ -88,13 +88,13 @@ class ImageFiles:
             data = sys.stdin.buffer.read() if name == STDIN else Path(name).read_bytes()
             return decode.centre_square(decode.decode_image(data), self.size)
         except decode.Unreadable as error:
-            return f"{'standard input' if name == STDIN else name} gives no picture: {error}"
+            return f"{'standard input' if name == STDIN else name} gives no image: {error}"
         except OSError as error:
             return f"{name} cannot be read: {error.strerror or error}"
 
 
 class StoreImages:
-    """The training pictures of a packed store.
+    """The training images of a packed store.
 
     Raises:
         ConfigError: it is not finished, or damaged.
@@ -102,17 +102,17 @@ class StoreImages:
 
     def __init__(self, root: Path) -> None:
         found = store.require(root)
-        self.pictures = PackedDataset(found, "train")
+        self.images = PackedDataset(found, "train")
         self.names: Sequence[str] = found.index("train")["name"].to_pylist()
-        self.labels = [found.classes[label] for label in self.pictures.labels.tolist()]
+        self.labels = [found.classes[label] for label in self.images.labels.tolist()]
 
     def read(self, numbers: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
-        """Number and uint8 (S, S, 3) of each of these pictures, S as they were packed."""
-        yield from zip(numbers, self.pictures.read(torch.tensor(numbers)), strict=True)
+        """Number and uint8 (S, S, 3) of each of these images, S as they were packed."""
+        yield from zip(numbers, self.images.read(torch.tensor(numbers)), strict=True)
 
 
 def image_batches(gallery: ImageFiles | StoreImages, size: int = 64) -> Iterator[tuple[list[int], Tensor]]:
-    """All pictures of a gallery that can be read: their numbers, and uint8 (n, S, S, 3) with n up to `size`."""
+    """All images of a gallery that can be read: their numbers, and uint8 (n, S, S, 3) with n up to `size`."""
     for start in range(0, len(gallery.names), size):
         read = list(gallery.read(range(start, min(start + size, len(gallery.names)))))
         if read:

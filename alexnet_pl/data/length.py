@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from alexnet_pl.config.choices import DataSet
 from alexnet_pl.config.schema import Config, Data
 from alexnet_pl.data import store
+from alexnet_pl.data.datasets import SMALL_DATASETS
 
 
-def length_summary(cfg: Config, pictures: int | None) -> str:
-    """How many pictures a run is going to see, of so many in its set, in words; nothing where that is open."""
-    seen = images_in_run(cfg, pictures)
-    return f"{seen:,} pictures to see" if seen else ""
+def length_summary(cfg: Config, images: int | None) -> str:
+    """How many images a run is going to see, of so many in its set, in words; nothing where that is open."""
+    seen = images_in_run(cfg, images)
+    return f"{seen:,} images to see" if seen else ""
 
 
-def images_in_run(cfg: Config, pictures: int | None) -> int | None:
-    """How many pictures a run is going to see, of so many in its set; None where that is open."""
+def images_in_run(cfg: Config, images: int | None) -> int | None:
+    """How many images a run is going to see, of so many in its set; None where that is open."""
     t, batch_size = cfg.trainer, cfg.data.batch_size
     steps, epochs = t.max_steps or -1, t.max_epochs or -1
     ends = [steps * (t.accumulate_grad_batches or 1) * batch_size] if steps > 0 else []
-    if epochs > 0 and pictures:
+    if epochs > 0 and images:
         limit = 1.0 if t.limit_train_batches is None else t.limit_train_batches
-        share = limit * pictures if isinstance(limit, float) else limit * batch_size
-        ends.append(epochs * min(pictures, round(share)))
+        share = limit * images if isinstance(limit, float) else limit * batch_size
+        ends.append(epochs * min(images, round(share)))
     return min(ends) if ends else None
 
 
@@ -31,5 +31,5 @@ def training_images(d: Data) -> int | None:
     """Of a data set, as far as that is known before it is opened."""
     if d.packed:
         found = store.read(Path(d.root or "").expanduser())
-        return found.pictures["train"] if found else None
-    return {DataSet.shapes: 10_000, DataSet.cifar10: 50_000}[d.name]
+        return found.images["train"] if found else None
+    return SMALL_DATASETS[d.kind].images["train"]

@@ -1,6 +1,6 @@
-"""Batches of pictures, from memory or from a packed store, which threads read ahead while the net trains.
+"""Batches of images, from memory or from a packed store, which threads read ahead while the net trains.
 
-A set is anything with a length, `labels`, and `read(rows)`: uint8 pictures (n, S, S, 3) of these rows. Threads suffice:
+A set is anything with a length, `labels`, and `read(rows)`: uint8 images (n, S, S, 3) of these rows. Threads suffice:
 they spend their time in the file system and in the JPEG decoder, where they do not hold each other up.
 """
 
@@ -28,7 +28,7 @@ AHEAD = 2
 
 
 class BatchSlice(NamedTuple):
-    """The pictures of a batch that one process has: `first` up to, not including, `last`, `of` over all processes."""
+    """The images of a batch that one process has: `first` up to, not including, `last`, `of` over all processes."""
 
     first: int
     last: int
@@ -48,7 +48,7 @@ class InMemoryDataset:
 
     def read(self, rows: Tensor) -> Tensor:
         """uint8 (n, S, S, 3), where the set and the rows lie."""
-        return self.images.index_select(0, rows)  # whole pictures; indexing would copy byte by byte
+        return self.images.index_select(0, rows)  # whole images; indexing would copy byte by byte
 
 
 class PackedDataset:
@@ -56,7 +56,7 @@ class PackedDataset:
 
     Args:
         pinned: read into page-locked memory, from which a GPU copies by itself.
-        workers: threads that read ahead; None: two, or where pictures are JPEGs one for each processor, up to 16.
+        workers: threads that read ahead; None: two, or where images are JPEGs one for each CPU, up to 16.
     Raises:
         ConfigError: a file is missing or cut short, or too many are open.
     """
@@ -81,7 +81,7 @@ class PackedDataset:
         return len(self.labels)
 
     def read(self, rows: Tensor) -> Tensor:
-        """uint8 (n, S, S, 3) in the processor's memory; from any thread.
+        """uint8 (n, S, S, 3) in the CPU's memory; from any thread.
 
         Raises:
             TrainingError: the store's files changed under way.
@@ -113,14 +113,14 @@ class BatchLoader:
 
     Args:
         rows: () -> int64 (count,), the rows of an epoch in their order.
-        batch_size: pictures of a batch over all processes.
+        batch_size: images of a batch over all processes.
         transform: (uint8 (n, S, S, 3) on the device, number of the batch, the part they are of it) -> the net's input.
         share: number of this process among those that share the batch, and how many these are.
     """
 
     def __init__(
         self,
-        pictures: InMemoryDataset | PackedDataset,
+        dataset: InMemoryDataset | PackedDataset,
         rows: Callable[[], Tensor],
         count: int,
         batch_size: int,
@@ -128,9 +128,9 @@ class BatchLoader:
         device: torch.device,
         share: tuple[int, int] = (0, 1),
     ) -> None:
-        self.pictures, self.rows, self.count, self.batch_size = pictures, rows, count, batch_size
+        self.dataset, self.rows, self.count, self.batch_size = dataset, rows, count, batch_size
         self.transform, self.device, self.share = transform, device, share
-        self.waited = 0.0  # seconds for which the device had nothing to do because pictures were not read yet
+        self.waited = 0.0  # seconds for which the device had nothing to do because images were not read yet
         self.done = 0  # batches handed out in this epoch
         self._start = 0  # where the next epoch begins: 0, or in the middle after load_state_dict
 
@@ -138,39 +138,39 @@ class BatchLoader:
         return -(-self.count // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, int]]:
-        """Yields float (n, 3, H, W), int64 (n,), and the batch's pictures over all processes.
+        """Yields float (n, 3, H, W), int64 (n,), and the batch's images over all processes.
 
         The last batch of an epoch may be smaller, as in 2012; a process may then have none of it.
         """
         start, self._start = self._start, 0
         self.done, self.waited = start, 0.0
-        order = self.rows().to(self.pictures.labels.device)  # once: a GPU would wait for each batch's
+        order = self.rows().to(self.dataset.labels.device)  # once: a GPU would wait for each batch's
         batches = order.split(self.batch_size)[start:]
         parts = [self._part(len(batch)) for batch in batches]
         own = tuple(batch[part.first : part.last] for batch, part in zip(batches, parts, strict=True))
         for rows, part, images in zip(own, parts, self._read(own), strict=True):
-            labels = self.pictures.labels[rows]
+            labels = self.dataset.labels[rows]
             self.done += 1
             images, labels = (each.to(self.device, non_blocking=True) for each in (images, labels))
             yield self.transform(images, self.done - 1, part), labels, part.of
 
-    def _part(self, pictures: int) -> BatchSlice:
+    def _part(self, images: int) -> BatchSlice:
         """Equal parts; where they do not come out even the last ones are smaller, as torch.chunk makes them."""
         rank, size = self.share
-        part = -(-pictures // size)
-        return BatchSlice(min(rank * part, pictures), min((rank + 1) * part, pictures), pictures)
+        part = -(-images // size)
+        return BatchSlice(min(rank * part, images), min((rank + 1) * part, images), images)
 
     def _read(self, batches: tuple[Tensor, ...]) -> Iterator[Tensor]:
-        """The pictures of each batch, read ahead by the set's threads, if it has any."""
-        if not self.pictures.workers:
-            yield from map(self.pictures.read, batches)
+        """The images of each batch, read ahead by the set's threads, if it has any."""
+        if not self.dataset.workers:
+            yield from map(self.dataset.read, batches)
             return
-        with ThreadPoolExecutor(self.pictures.workers, thread_name_prefix="pictures") as pool:
+        with ThreadPoolExecutor(self.dataset.workers, thread_name_prefix="images") as pool:
             ahead: deque[Future[Tensor]] = deque()
             try:
                 for rows in batches:
-                    ahead.append(pool.submit(self.pictures.read, rows))
-                    if len(ahead) >= self.pictures.workers + AHEAD:
+                    ahead.append(pool.submit(self.dataset.read, rows))
+                    if len(ahead) >= self.dataset.workers + AHEAD:
                         yield self._wait(ahead.popleft())
                 while ahead:
                     yield self._wait(ahead.popleft())
@@ -178,7 +178,7 @@ class BatchLoader:
                 pool.shutdown(cancel_futures=True)
 
     def _wait(self, images: Future[Tensor]) -> Tensor:
-        """The pictures, once they are read. What a GPU has still to do meanwhile is no waiting."""
+        """The images, once they are read. What a GPU has still to do meanwhile is no waiting."""
         began = time.perf_counter()
         while not images.done() and self._busy():
             wait([images], timeout=0.001)
@@ -188,7 +188,7 @@ class BatchLoader:
         return result
 
     def _busy(self) -> bool:
-        """Whether the device has work left; a processor that waits has none."""
+        """Whether the device has work left; a CPU that waits has none."""
         return self.device.type == "cuda" and not torch.cuda.current_stream(self.device).query()
 
     def state_dict(self) -> dict[str, int]:

@@ -1,6 +1,6 @@
-"""The mean image and the colours' covariance of a set of pictures, from exact sums.
+"""The mean image and the colours' covariance of a set of images, from exact sums.
 
-Whatever the order in which pictures are added, and in however many parts, the same pictures give the same bits.
+Whatever the order in which images are added, and in however many parts, the same images give the same bits.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 BLOCK = 64
-"""Pictures that are widened at a time, to keep what lies between small"""
+"""Images that are widened at a time, to keep what lies between small"""
 
 
 class ColorPCA(NamedTuple):
@@ -24,7 +24,7 @@ class ColorPCA(NamedTuple):
 
 
 class PixelStats:
-    """Sums over uint8 pictures (N, S, S, 3): of each pixel, and of the products of two colours in one pixel."""
+    """Sums over uint8 images (N, S, S, 3): of each pixel, and of the products of two colours in one pixel."""
 
     def __init__(self, size: int) -> None:
         self.count = 0
@@ -51,7 +51,7 @@ class PixelStats:
         return self.pixels.double() / self.count
 
     def covariance(self) -> Tensor:
-        """float64 (3, 3): of R, G and B over all pixels of all pictures."""
+        """float64 (3, 3): of R, G and B over all pixels of all images."""
         pixels = self.count * self.pixels[..., 0].numel()
         mean = self.pixels.sum((0, 1)).double() / pixels
         return self.products.double() / pixels - mean[:, None] * mean

@@ -1,17 +1,17 @@
-"""Pictures of ten shapes: the data set that needs no download.
+"""Images of ten shapes: the data set that needs no download.
 
-Small colour pictures in the form of CIFAR-10's (32x32, RGB, ten classes), drawn on the spot. Each shows one shape:
+Small colour images in the form of CIFAR-10's (32x32, RGB, ten classes), drawn on the spot. Each shows one shape:
 
 * it lies anywhere, sometimes partly out of sight; it is larger or smaller, slightly turned, often see-through;
 * its class has a favourite colour, as lemons and leaves have, but the colours of neighbouring classes overlap widely,
   and about one shape in seven wears any colour at all;
-* the ground runs from any shade to any other, in any direction, and most pictures are somewhat grainy.
+* the ground runs from any shade to any other, in any direction, and most images are somewhat grainy.
 
-So some pictures are easy and some are hard, and a net's error falls gradually: colour alone gets it part of the way.
+So some images are easy and some are hard, and a net's error falls gradually: colour alone gets it part of the way.
 The ranges below were chosen by measurement, so that ReLU and tanh part as they do on CIFAR-10, if less widely (about
 four to five times instead of six or seven), after a small part of the work: an illustration, not independent evidence.
 
-The same (count, seed) gives the same pictures everywhere: what is random comes from one generator of its own,
+The same (count, seed) gives the same images everywhere: what is random comes from one generator of its own,
 the sines are taken in double precision, and the rest is sums, products, quotients and square roots, which every
 machine rounds alike.
 """
@@ -21,36 +21,35 @@ import math
 import torch
 from torch import Tensor
 
+from alexnet_pl.data.datasets import SHAPES_CLASSES as CLASSES
+
 SIZE = 32  # pixels along a side
-CLASSES: tuple[str, ...] = (
-    "disc", "ring", "square", "triangle", "cross", "flower", "bars", "checker", "crescent", "pair",
-)  # fmt: skip
 
 
 def draw_shapes(count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Draw `count` pictures, as many of each class as of any other (give or take one), in random order.
+    """Draw `count` images, as many of each class as of any other (give or take one), in random order.
 
-    Returns the pictures, uint8 [count, 32, 32, 3] from 0 to 255, and their classes, int64 [count] from 0 to 9.
+    Returns the images, uint8 [count, 32, 32, 3] from 0 to 255, and their classes, int64 [count] from 0 to 9.
     """
     generator = torch.Generator().manual_seed(seed)
     sizes = [len(range(label, count, len(CLASSES))) for label in range(len(CLASSES))]
-    pictures = torch.cat([draw_class(label, size, generator) for label, size in enumerate(sizes)])
+    images = torch.cat([draw_class(label, size, generator) for label, size in enumerate(sizes)])
     labels = torch.arange(len(CLASSES)).repeat_interleave(torch.tensor(sizes))
     order = torch.randperm(count, generator=generator)
-    return pictures[order], labels[order]
+    return images[order], labels[order]
 
 
 def draw_class(label: int, count: int, generator: torch.Generator) -> Tensor:
-    """Draw `count` pictures of one class: uint8 [count, 32, 32, 3]."""
+    """Draw `count` images of one class: uint8 [count, 32, 32, 3]."""
 
     def between(low: float, high: float) -> Tensor:
-        """One number for each picture, float64 [count, 1, 1]."""
+        """One number for each image, float64 [count, 1, 1]."""
         return low + (high - low) * torch.rand(count, 1, 1, generator=generator, dtype=torch.float64)
 
     # The ground: a gradient between two greyish colours.
     across, _ = frame(between(-5, 5), between(-5, 5), between(24, 24), between(-math.pi, math.pi))
     one, other = (rgb(between(0, 1), between(0, 0.3), between(10, 255)) for _ in range(2))
-    picture = mix(one, other, (across + 0.5).clamp(0, 1))
+    image = mix(one, other, (across + 0.5).clamp(0, 1))
 
     # The shape: mostly in about its class's colour, with a soft edge one pixel wide.
     radius = between(8, 12)
@@ -59,12 +58,12 @@ def draw_class(label: int, count: int, generator: torch.Generator) -> Tensor:
     hue = label / len(CLASSES) + between(-0.1, 0.1) + between(-0.1, 0.1)
     hue = torch.where(between(0, 1) < 0.15, between(0, 1), hue)
     ink = rgb(hue, between(0.5, 1), between(150, 255))
-    picture = mix(picture, ink, inside * between(0.6, 1).float())
+    image = mix(image, ink, inside * between(0.6, 1).float())
 
-    # The grain: each value a little off, by more in some pictures than in others.
-    grain = torch.randint(256, picture.shape, generator=generator, dtype=torch.uint8) / 127.5 - 1
-    picture += grain * between(0, 45)[..., None].float()
-    return picture.round_().clamp_(0, 255).to(torch.uint8)
+    # The grain: each value a little off, by more in some images than in others.
+    grain = torch.randint(256, image.shape, generator=generator, dtype=torch.uint8) / 127.5 - 1
+    image += grain * between(0, 45)[..., None].float()
+    return image.round_().clamp_(0, 255).to(torch.uint8)
 
 
 def frame(x: Tensor, y: Tensor, radius: Tensor, turn: Tensor) -> tuple[Tensor, Tensor]:
@@ -127,5 +126,5 @@ def rgb(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
 
 
 def mix(below: Tensor, above: Tensor, share: Tensor) -> Tensor:
-    """Lay one picture, float32 [n, 32 or 1, 32 or 1, 3], over another, with the share float32 [n, 32, 32] of it."""
+    """Lay one image, float32 [n, 32 or 1, 32 or 1, 3], over another, with the share float32 [n, 32, 32] of it."""
     return below + (above - below) * share[..., None]

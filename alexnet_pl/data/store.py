@@ -1,16 +1,16 @@
-"""A packed store: pictures decoded, scaled and cropped once, in a few large files.
+"""A packed store: images decoded, scaled and cropped once, in a few large files.
 
     STORE/
         plan.json          what is packed, from which source, and how; written first
-        train-00000.raw    the pictures of the source's first 4,096 files, one after the other; or .jpegs
-        train.parquet      for each picture: name, label, part, offset, bytes
+        train-00000.raw    the images of the source's first 4,096 files, one after the other; or .jpegs
+        train.parquet      for each image: name, label, part, offset, bytes
         val-00000.raw, val.parquet
         mean.npy           the mean image of train, float64 (size, size, 3), RGB of 0..255
-        skipped.csv        which files gave no picture, and why
+        skipped.csv        which files gave no image, and why
         store.json         the done mark: counts, class names, checksums, the colours' principal components
         journal/           only while packing: what each finished part holds
 
-`prepare/` writes it, `loader.py` reads its pictures. This file imports no torch, so that a configuration is checked
+`prepare/` writes it, `loader.py` reads its images. This file imports no torch, so that a configuration is checked
 against a store before anything heavy is loaded.
 """
 
@@ -34,17 +34,19 @@ if TYPE_CHECKING:
 
 FILES_PER_SHARD = 4096
 """Files of the source in a part: few enough parts to hold all open, small enough that little is lost by a stop."""
-VERSION = 1
+VERSION = 2
 
 
 @dataclass
 class Plan:
     """What is packed and how; a stopped packing is only continued by the same plan."""
 
+    name: str
+    """what the data set is called"""
     source: str
     """its layout and counts, in one line"""
     fingerprint: str
-    """of the source's classes, names, labels, and some of its pictures"""
+    """of the source's classes, names, labels, and some of its images"""
     size: int
     """side of the stored squares in pixels"""
     form: str
@@ -83,7 +85,7 @@ class Store:
     plan: Plan
     classes: list[str]
     """names in the order of the labels"""
-    pictures: dict[str, int]
+    images: dict[str, int]
     """split -> how many"""
     skipped: dict[str, int]
     """split -> how many files gave none"""
@@ -96,7 +98,7 @@ class Store:
 
     def summary(self) -> str:
         """What it holds, in one line."""
-        counts = [f"{count:,} {split}" for split, count in self.pictures.items()]
+        counts = [f"{count:,} {split}" for split, count in self.images.items()]
         skipped = sum(self.skipped.values())
         said = [f"{skipped:,} skipped (skipped.csv)"] if skipped else []
         return ", ".join(
@@ -104,7 +106,7 @@ class Store:
         )
 
     def index(self, split: str) -> pa.Table:
-        """Per picture its name, label, part, offset and bytes."""
+        """Per image its name, label, part, offset and bytes."""
         import pyarrow.parquet
 
         return pyarrow.parquet.read_table(self.root / f"{split}.parquet")

@@ -1,6 +1,6 @@
-"""Evaluate: how good a trained net is, or several together, on the pictures of its validation set.
+"""Evaluate: how good a trained net is, or several together, on the images of its validation set.
 
-    python -m alexnet_pl.evaluate runs/train/defaults              one run, by the centre of each picture
+    python -m alexnet_pl.evaluate runs/train/defaults              one run, by the centre of each image
     python -m alexnet_pl.evaluate runs/alexnet/defaults --views 10         by ten views, as in 2012
     python -m alexnet_pl.evaluate runs/seeds                       an ensemble: all runs of a folder that are done
     python -m alexnet_pl.evaluate runs/a runs/b --weights best     of the runs that are named
@@ -44,9 +44,9 @@ def evaluate(
 
     Args:
         device: as torch names it; None: a GPU if there is one.
-        keep_logits: also write logits.npy, float32 (pictures, views, classes); of an ensemble logits-1.npy and so on.
+        keep_logits: also write logits.npy, float32 (images, views, classes); of an ensemble logits-1.npy and so on.
     Raises:
-        ConfigError: a checkpoint or the pictures are missing, or the nets cannot look at the same pictures.
+        ConfigError: a checkpoint or the images are missing, or the nets cannot look at the same images.
         UserError: a net's answers are no numbers.
     """
     import numpy as np
@@ -65,27 +65,27 @@ def evaluate(
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"--device {device} is not here ({str(error).partition(chr(10))[0]}): use cpu") from error
     nets = load_models(found, settings, where)
-    pictures = EvalImages(nets[0], settings)
-    classes = pictures.classes
+    images = EvalImages(nets[0], settings)
+    classes = images.classes
     out.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         keep = []
         for number in range(len(nets) * keep_logits):
             path = out / (f"logits-{number + 1}.npy" if len(nets) > 1 else "logits.npy")
-            part, shape = stack.enter_context(files.beside(path)), (len(pictures), settings.views, len(classes))
+            part, shape = stack.enter_context(files.beside(path)), (len(images), settings.views, len(classes))
             keep.append(np.lib.format.open_memmap(part, "w+", np.float32, shape))
-        meter = stack.enter_context(Meter("evaluating", len(pictures), console))
-        looked = run_models(nets, pictures, settings, meter.advance, keep)
+        meter = stack.enter_context(Meter("evaluating", len(images), console))
+        looked = run_models(nets, images, settings, meter.advance, keep)
     together = looked[-1]
     about = {
-        "data": {"name": pictures.name, "root": pictures.root and str(pictures.root), "store": pictures.store},
+        "data": {"name": images.name, "root": images.root and str(images.root), "store": images.store},
         "classes": len(classes),
         "device": str(where),
     }
     write_evaluation(looked, found, settings, about, out / "evaluation.json")
-    write_predictions(together, pictures.names(settings.split), classes, out / "predictions.parquet")
+    write_predictions(together, images.names(settings.split), classes, out / "predictions.parquet")
     write_classes(together, classes, out / "classes.csv")
-    title = describe(found, settings, len(pictures), pictures.name)
+    title = describe(found, settings, len(images), images.name)
     draw_confusion(together, classes, title, out / "confusion.png")
     draw_calibration(together, title, out / "calibration.png")
     console.print(title)
@@ -96,12 +96,12 @@ def evaluate(
         attach_results(found[0], {f"evaluate/{settings.name}/{key}": value for key, value in results}, {})
 
 
-def describe(found: list[Run], settings: Settings, pictures: int, data: str) -> str:
-    """What was done, in one line: `an ensemble of 3 nets on 2,000 pictures (shapes, val), 10 views each`."""
+def describe(found: list[Run], settings: Settings, images: int, data: str) -> str:
+    """What was done, in one line: `an ensemble of 3 nets on 2,000 images (shapes, val), 10 views each`."""
     who = found[0].folder.name.replace(",", ", ") if len(found) == 1 else f"an ensemble of {len(found)} nets"
     looks = "by the centre" if settings.views == 1 else f"{settings.views} views each"
     averaged = f", {settings.average} averaged" if settings.views * len(found) > 1 else ""
-    return f"{who} on {pictures:,} pictures ({data}, {settings.split}), {looks}{averaged}"
+    return f"{who} on {images:,} images ({data}, {settings.split}), {looks}{averaged}"
 
 
 def show(looked: list[Predictions], found: list[Run], console: Console) -> None:
@@ -121,7 +121,7 @@ def show(looked: list[Predictions], found: list[Run], console: Console) -> None:
 
 
 def show_classes(together: Predictions, classes: list[str], console: Console) -> None:
-    """Print the classes with the highest and the lowest accuracy, of those that have pictures."""
+    """Print the classes with the highest and the lowest accuracy, of those that have images."""
     from alexnet_pl.evaluate.predictions import by_class
 
     counts = list(zip(*by_class(together, len(classes)), strict=True))
@@ -152,7 +152,7 @@ def main() -> None:
         type=int,
         choices=[1, 10],
         default=default.views,
-        help="of each picture: centre, or ten (%(default)s)",
+        help="of each image: centre, or ten (%(default)s)",
     )
     averaged = "what is averaged over views and nets (%(default)s)"
     add("--average", choices=["probabilities", "logits"], default=default.average, help=averaged)
@@ -160,8 +160,8 @@ def main() -> None:
         f"checkpoints of each run: {', '.join(CHECKPOINT_NAMES)}, or files; of several the weights are averaged (last)"
     )
     add("--weights", nargs="+", default=default.weights, metavar="NAME", help=which)
-    add("--split", choices=["val", "train"], default=default.split, help="which pictures (%(default)s)")
-    add("--data", type=Path, metavar="ROOT", help="where the pictures are now (where the run had them)")
+    add("--split", choices=["val", "train"], default=default.split, help="which images (%(default)s)")
+    add("--data", type=Path, metavar="ROOT", help="where the images are now (where the run had them)")
     add("--out", type=Path, metavar="FOLDER", help="where the results go (the run's evaluation/, or runs/ensembles/)")
     add("--device", help="cpu, cuda, cuda:1, ... (a GPU if there is one)")
     add("--keep-logits", action="store_true", help="also write what the nets put out, logits.npy")

@@ -1,4 +1,4 @@
-"""Nets that look at the same pictures: who may do so together, and what each and all of them answer."""
+"""Nets that look at the same images: who may do so together, and what each and all of them answer."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from alexnet_pl.config.choices import DataSet
 from alexnet_pl.data import store
 from alexnet_pl.data.datamodule import EVAL_PIXELS, ImageDataModule
+from alexnet_pl.data.datasets import SMALL_DATASETS
 from alexnet_pl.data.loader import BatchLoader, InMemoryDataset, PackedDataset
 from alexnet_pl.errors import ConfigError, UserError
 from alexnet_pl.evaluate.predictions import Predictions, average, concatenate, make_predictions
@@ -24,32 +24,32 @@ def load_models(found: list[Run], settings: Settings, device: torch.device) -> l
     """The nets of the runs.
 
     Raises:
-        ConfigError: a checkpoint cannot be read, or the nets cannot look at the same pictures in the same way.
+        ConfigError: a checkpoint cannot be read, or the nets cannot look at the same images in the same way.
     """
     nets = [trained.load(run.folder, settings.weights).to(device) for run in found]
     first = nets[0]
     for run, net in zip(found, nets, strict=True):
         d = net.cfg.data
-        if settings.views > 1 and d.image_size == d.picture_size:
+        if settings.views > 1 and d.input_size == d.resized_size:
             raise ConfigError(
-                f"--views {settings.views} needs pictures larger than their crops, but those of {run.folder} both have "
-                f"{d.image_size} pixels: use --views 1"
+                f"--views {settings.views} needs images larger than their crops, but those of {run.folder} both have "
+                f"{d.input_size} pixels: use --views 1"
             )
         if net.classes != first.classes:
             raise ConfigError(
                 f"{run.folder} has other classes than {found[0].folder}: an ensemble needs nets of the same classes"
             )
-        seen, others = ((net.cfg.data.name, net.cfg.data.store) for net in (net, first))
+        seen, others = ((net.cfg.data.kind, net.cfg.data.store) for net in (net, first))
         if seen[0] != others[0] or (seen != others and not settings.data):
             raise ConfigError(
                 f"{run.folder} was trained on other data than {found[0].folder}: an ensemble needs one set of "
-                "pictures (of packed stores, --data says which)"
+                "images (of packed stores, --data says which)"
             )
     return nets
 
 
 class EvalImages:
-    """The pictures of a split, what they are called, and what their labels stand for.
+    """The images of a split, what they are called, and what their labels stand for.
 
     Raises:
         ConfigError: there are none, or they are of other classes than the net's.
@@ -57,23 +57,23 @@ class EvalImages:
 
     def __init__(self, net: trained.TrainedModel, settings: Settings) -> None:
         d = net.cfg.data
-        drawn = d.name is DataSet.shapes
+        drawn = not d.packed and SMALL_DATASETS[d.kind].generated
         if drawn and settings.data:
             raise ConfigError(f"{net.name} was trained on shapes, which are drawn, not read: leave out --data")
         self.root = None if drawn else settings.data or Path(d.root or ".").expanduser()
         if self.root and not self.root.is_dir():
-            raise ConfigError(f"the pictures of data={d.name.name} should be in {self.root}, which is no folder: "
+            raise ConfigError(f"the images of data={d.name} should be in {self.root}, which is no folder: "
                               "say with --data where they are")  # fmt: skip
-        if self.root and d.packed and not store.require(self.root).pictures.get(settings.split):
-            raise ConfigError(f"{self.root} holds no pictures in its {settings.split} split: use --split train, or "
-                              "prepare it with --hold_out 0.1")  # fmt: skip
+        if self.root and d.packed and not store.require(self.root).images.get(settings.split):
+            raise ConfigError(f"{self.root} holds no images in its {settings.split} split: use --split train, or "
+                              "prepare it with --hold-out 0.1")  # fmt: skip
         cfg = replace(net.cfg, data=replace(d, root=str(self.root) if self.root else None, download=False))
         module = ImageDataModule(cfg, net.device)
         if module.classes != net.classes:
-            raise ConfigError(f"the pictures in {self.root} are of other classes than those {net.name} was trained on")
+            raise ConfigError(f"the images in {self.root} are of other classes than those {net.name} was trained on")
         self.set: InMemoryDataset | PackedDataset = module.load(settings.split)
         self.classes = net.classes
-        self.name = d.name.name
+        self.name = d.name
 
     def __len__(self) -> int:
         return len(self.set)
@@ -84,7 +84,7 @@ class EvalImages:
         return self.set.store.plan.identity if isinstance(self.set, PackedDataset) else None
 
     def names(self, split: str) -> list[str]:
-        """Files of a packed store by their names, other pictures by their numbers."""
+        """Files of a packed store by their names, other images by their numbers."""
         if isinstance(self.set, PackedDataset):
             return self.set.store.index(split)["name"].to_pylist()
         return [str(number) for number in range(len(self))]
@@ -92,26 +92,26 @@ class EvalImages:
 
 def run_models(
     nets: list[trained.TrainedModel],
-    pictures: EvalImages,
+    dataset: EvalImages,
     settings: Settings,
     advance: Callable[[int], None],
     keep: Sequence[np.ndarray],
 ) -> list[Predictions]:
-    """Let every net look at every picture once, and each make its own input of it.
+    """Let every net look at every image once, and each make its own input of it.
 
     Args:
-        advance: called with the number of pictures of each batch, once it is through.
-        keep: where each net's logits go, (pictures, views, classes); empty: nowhere.
+        advance: called with the number of images of each batch, once it is through.
+        keep: where each net's logits go, (images, views, classes); empty: nowhere.
     Returns:
         The answers of each net, and last those of all together.
     Raises:
         UserError: a net answers with something else than finite numbers.
     """
-    side = max(net.cfg.data.image_size for net in nets)
+    side = max(net.cfg.data.input_size for net in nets)
     inputs = min(1000, 1 + EVAL_PIXELS // side**2)
     size = -(-inputs // settings.views)
-    rows = torch.arange(len(pictures))
-    batches = BatchLoader(pictures.set, lambda: rows, len(rows), size, lambda images, *_: images, nets[0].device)
+    rows = torch.arange(len(dataset))
+    batches = BatchLoader(dataset.set, lambda: rows, len(rows), size, lambda images, *_: images, nets[0].device)
     found: list[list[Predictions]] = [[] for _ in range(len(nets) + 1)]
     done = 0
     for images, labels, count in batches:

@@ -21,7 +21,7 @@ from alexnet_pl.runs.run import CHECKPOINT_NAMES, Run
 
 
 def write_predictions(found: Predictions, names: list[str], classes: list[str], path: Path) -> None:
-    """A Parquet file with a row for each picture; its columns:
+    """A Parquet file with a row for each image; its columns:
 
     name                its file in a packed store, or its number
     label, class        the right class, by number and by name
@@ -57,10 +57,10 @@ def write_predictions(found: Predictions, names: list[str], classes: list[str], 
 
 
 def write_classes(found: Predictions, classes: list[str], path: Path) -> None:
-    """A CSV file with a row for each class: its number, name, pictures, right answers, accuracy (empty without any)."""
+    """A CSV file with a row for each class: its number, name, images, right answers, accuracy (empty without any)."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["label", "class", "pictures", "correct", "accuracy"])
+    rows.writerow(["label", "class", "images", "correct", "accuracy"])
     for label, (count, correct) in enumerate(zip(*by_class(found, len(classes)), strict=True)):
         rows.writerow([label, classes[label], count, correct, correct / count if count else ""])
     files.write(path, text.getvalue())
@@ -79,7 +79,7 @@ def write_evaluation(
         "average": settings.average,
         "weights": settings.weights,
         "split": settings.split,
-        "pictures": len(together.labels),
+        "images": len(together.labels),
         **about,
         "members": [
             {
@@ -92,7 +92,7 @@ def write_evaluation(
             for run, own in zip(members, each, strict=True)
         ],
         "calibration": [
-            {"from": i / BINS, "to": (i + 1) / BINS, "pictures": count, "confidence": confidence, "accuracy": accuracy}
+            {"from": i / BINS, "to": (i + 1) / BINS, "images": count, "confidence": confidence, "accuracy": accuracy}
             for i, (count, confidence, accuracy) in enumerate(columns)
         ],
         "evaluated": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

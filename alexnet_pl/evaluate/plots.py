@@ -1,4 +1,4 @@
-"""Two pictures of an evaluation: which classes are taken for which, and whether probabilities keep their word."""
+"""Two figures of an evaluation: which classes are taken for which, and whether probabilities keep their word."""
 
 from __future__ import annotations
 
@@ -52,23 +52,23 @@ def _matrix(figure: Any, counts: np.ndarray, names: list[str]) -> None:
             axes.text(column, row, f"{counts[row, column]:,}", ha="center", va="center", fontsize=8, color=ink)
     bar = figure.colorbar(shown, ax=axes, fraction=0.045, pad=0.02)
     bar.ax.yaxis.set_major_formatter(_percent)
-    bar.set_label("share of the right class's pictures")
+    bar.set_label("share of the right class's images")
 
 
-def _bars(axes: Any, pairs: list[tuple[int, int, int]], pictures: np.ndarray, names: list[str]) -> None:
+def _bars(axes: Any, pairs: list[tuple[int, int, int]], images: np.ndarray, names: list[str]) -> None:
     if not pairs:
-        axes.text(0.5, 0.5, "no picture is taken for another class", ha="center", va="center")
+        axes.text(0.5, 0.5, "no image is taken for another class", ha="center", va="center")
         axes.set_axis_off()
         return
     counts = [count for *_, count in pairs]
     axes.barh(range(len(pairs)), counts, color=BLUE, height=0.72)
     for place, (right, _, count) in enumerate(pairs):
-        said = f" {count:,} of {pictures[right]:,}"
+        said = f" {count:,} of {images[right]:,}"
         axes.text(count, place, said, va="center", fontsize=8, color=GREY)
     axes.set_yticks(range(len(pairs)), [f"{names[right]} → {names[taken]}" for right, taken, _ in pairs], fontsize=9)
     axes.invert_yaxis()
     axes.margins(y=0.01)
-    axes.set(xlim=(0, 1.15 * max(counts)), xlabel="pictures of the first class that are taken for the second")
+    axes.set(xlim=(0, 1.15 * max(counts)), xlabel="images of the first class that are taken for the second")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.spines[["top", "right"]].set_visible(False)
 
@@ -80,7 +80,7 @@ def draw_calibration(found: Predictions, title: str, path: Path) -> None:
 
     bins = calibration(found)
     left, width = np.arange(BINS) / BINS, 1 / BINS
-    filled = bins.pictures > 0
+    filled = bins.images > 0
     with matplotlib.rc_context({"text.parse_math": False, "font.size": 10}):
         figure = Figure(figsize=(5.6, 6.4), dpi=150, layout="constrained")
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -94,8 +94,8 @@ def draw_calibration(found: Predictions, title: str, path: Path) -> None:
         upper.legend(frameon=False, loc="upper left")
         upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="share of right answers")
         upper.yaxis.set_major_formatter(_percent)
-        lower.bar(left, bins.pictures / bins.pictures.sum(), width, align="edge", color=GREY, edgecolor="white")
-        lower.set(xlabel="probability of the predicted class", ylabel="share of pictures")
+        lower.bar(left, bins.images / bins.images.sum(), width, align="edge", color=GREY, edgecolor="white")
+        lower.set(xlabel="probability of the predicted class", ylabel="share of images")
         for formatted in (lower.xaxis, lower.yaxis):
             formatted.set_major_formatter(_percent)
         for axes in (upper, lower):

@@ -1,4 +1,4 @@
-"""What nets answer to pictures, and how good that is: averages, errors, calibration, confusions.
+"""What nets answer to images, and how good that is: averages, errors, calibration, confusions.
 
 Averages are taken of log-probabilities in float64: what is unlikely keeps its rank, where a softmax in float32 would
 make many classes an equal 0.
@@ -13,19 +13,19 @@ import numpy as np
 from torch import Tensor
 
 TOP = 5
-"""Likeliest classes that are kept of each picture"""
+"""Likeliest classes that are kept of each image"""
 BINS = 15
 """Of confidence, equally wide"""
 
 
 def average(logits: Tensor, by: str) -> Tensor:
-    """What several looks at each picture say together: views, nets, or views by nets.
+    """What several looks at each image say together: views, nets, or views by nets.
 
     Args:
         logits: (n, looks, classes).
         by: probabilities, as in 2012, or logits.
     Returns:
-        Log-probabilities, float64 (n, classes), on the processor.
+        Log-probabilities, float64 (n, classes), on the CPU.
     """
     looks = logits.cpu().double()  # not every device has float64
     if by == "logits":
@@ -34,7 +34,7 @@ def average(logits: Tensor, by: str) -> Tensor:
 
 
 class Predictions(NamedTuple):
-    """What is kept of the answers to n pictures: all but the probabilities of unlikely classes."""
+    """What is kept of the answers to n images: all but the probabilities of unlikely classes."""
 
     labels: np.ndarray
     """int64 (n,)"""
@@ -75,9 +75,9 @@ def concatenate(batches: list[Predictions]) -> Predictions:
 
 
 class Calibration(NamedTuple):
-    """Pictures by the probability of the predicted class, in bins above i / 15, up to and including (i + 1) / 15."""
+    """Images by the probability of the predicted class, in bins above i / 15, up to and including (i + 1) / 15."""
 
-    pictures: np.ndarray
+    images: np.ndarray
     """int64 (bins,)"""
     confidence: np.ndarray
     """float64 (bins,): mean probability; 0 in an empty bin"""
@@ -87,7 +87,7 @@ class Calibration(NamedTuple):
     @property
     def error(self) -> float:
         """The expected calibration error (Guo et al., 2017)."""
-        return float((self.pictures * abs(self.accuracy - self.confidence)).sum() / self.pictures.sum())
+        return float((self.images * abs(self.accuracy - self.confidence)).sum() / self.images.sum())
 
 
 def calibration(found: Predictions) -> Calibration:
@@ -111,18 +111,18 @@ def summary(found: Predictions) -> dict[str, float]:
 
 
 def by_class(found: Predictions, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each class its pictures, and how many of them were answered rightly: int64 (classes,)."""
+    """For each class its images, and how many of them were answered rightly: int64 (classes,)."""
     right = found.labels[found.correct]
     return np.bincount(found.labels, minlength=classes), np.bincount(right, minlength=classes)
 
 
 def confusion(found: Predictions, classes: int) -> np.ndarray:
-    """int64 (classes, classes): pictures by right class (row) and predicted class (column)."""
+    """int64 (classes, classes): images by right class (row) and predicted class (column)."""
     return np.bincount(found.labels * classes + found.predicted, minlength=classes**2).reshape(classes, classes)
 
 
 def confused_pairs(found: Predictions) -> list[tuple[int, int, int]]:
-    """Right class, predicted class and pictures of each pair that was confused, the most frequent first."""
+    """Right class, predicted class and images of each pair that was confused, the most frequent first."""
     wrong = ~found.correct
     pairs, counts = np.unique(np.stack([found.labels, found.predicted])[:, wrong], axis=1, return_counts=True)
     order = np.argsort(-counts, kind="stable")

@@ -16,14 +16,14 @@ class Settings:
     """The command's choices."""
 
     views: int = 1
-    """of each picture: the centre, or ten"""
+    """of each image: the centre, or ten"""
     average: str = "probabilities"
     """what is averaged over views and members: probabilities or logits"""
     weights: list[str] = field(default_factory=lambda: ["last"])
     """which checkpoint of each run; of several the mean of their weights"""
     split: str = "val"
     data: Path | None = None
-    """where the pictures are, if not where the run had them"""
+    """where the images are, if not where the run had them"""
 
     @property
     def name(self) -> str:
@@ -69,7 +69,7 @@ def output_folder(given: list[Path], found: list[Run], settings: Settings) -> Pa
         ConfigError: the store that is to be evaluated is damaged.
     """
     here, last = store.read(settings.data) if settings.data else None, settings.name
-    if here and here.plan.identity != found[0].config["data"].get("store"):  # other pictures than the run's own
+    if here and here.plan.identity != found[0].config["data"].get("store"):  # other images than the run's own
         last += f"-{here.root.resolve().name}"
     if len(found) == 1:
         return found[0].folder / "evaluation" / last

@@ -17,10 +17,11 @@ from typing import Any, get_args, get_type_hints
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from alexnet_pl.config.choices import ColorNoise, DataSet, LoggerName, Schedule, WandbMode
+from alexnet_pl.config.choices import ColorNoise, LoggerName, Schedule, WandbMode
 from alexnet_pl.config.keys import is_key, key_types, type_words
 from alexnet_pl.config.schema import Config, Data, Model, from_dict
 from alexnet_pl.data import store
+from alexnet_pl.data.datasets import SMALL_DATASETS
 from alexnet_pl.errors import ConfigError, nearest
 from alexnet_pl.model.specs import layer_specs
 from alexnet_pl.parallel import layouts
@@ -112,38 +113,38 @@ def _rules(c: Config) -> Iterator[str]:
     for layer, decay in o.layer_decay.items():
         if not isinstance(decay, int | float) or not decay >= 0:
             yield f"optim.layer_decay.{layer}={decay} must be a number, and not negative"
-    if not o.bias_lr_factor > 0:
-        yield f"optim.bias_lr_factor={o.bias_lr_factor} must be above 0 (2012: 2)"
+    if not o.bias_lr_mult > 0:
+        yield f"optim.bias_lr_mult={o.bias_lr_mult} must be above 0 (2012: 2)"
     yield from _schedule_rules(c)
     yield from _model_rules(c.model)
     yield from _data_rules(d)
     if c.model.num_classes < d.num_classes:
-        yield f"model.num_classes={c.model.num_classes} is fewer than the {d.num_classes} of data={d.name.name}"
-    plan = layer_specs(c.model, d.image_size)  # raises where there is no such net
+        yield f"model.num_classes={c.model.num_classes} is fewer than the {d.num_classes} of data={d.name}"
+    plan = layer_specs(c.model, d.input_size)  # raises where there is no such net
     layers = [step.name for step in plan if step.parameters]
     for layer in o.layer_decay:
         if layer not in layers:
             yield f"optim.layer_decay names {layer}, which the net does not have: {nearest(layer, layers)}"
     if c.seed < 0:
         yield f"seed={c.seed} must not be negative"
-    if c.window < 1:
-        yield f"window={c.window} must be at least 1 picture"
+    if c.train_error_window < 1:
+        yield f"train_error_window={c.train_error_window} must be at least 1 image"
     if c.test_views not in (0, 1, 10):
         yield f"test_views={c.test_views} must be 10 (corners, centre and their mirrors), 1 (the centre) or 0 (no test)"
-    if c.test_views == 10 and d.image_size == d.picture_size:
+    if c.test_views == 10 and d.input_size == d.resized_size:
         yield (
-            f"test_views=10 needs pictures larger than their crops, both have {d.image_size} pixels: set data.resize, "
+            f"test_views=10 needs images larger than their crops, both have {d.input_size} pixels: set data.resize, "
             "or test_views=1"
         )
-    if c.watch_steps < 0:
-        yield f"watch_steps={c.watch_steps} must not be negative (0 never looks)"
-    if c.subset < 0:
-        yield f"subset={c.subset} must not be negative (0 evaluates no training subset)"
-    if c.stop_error is not None and not 0 < c.stop_error < 1:
-        yield f"stop_error={c.stop_error} is a share of wrong answers: it must lie between 0 and 1"
-    if c.figure.target is not None and not 0 < c.figure.target < 1:
-        yield f"figure.target={c.figure.target} is a share of wrong answers: it must lie between 0 and 1"
-    for key in (*c.figure.compare, *c.figure.tuned):
+    if c.stuck_after_steps < 0:
+        yield f"stuck_after_steps={c.stuck_after_steps} must not be negative (0 never looks)"
+    if c.train_eval_images < 0:
+        yield f"train_eval_images={c.train_eval_images} must not be negative (0 evaluates no training subset)"
+    if c.stop_at_train_error is not None and not 0 < c.stop_at_train_error < 1:
+        yield f"stop_at_train_error={c.stop_at_train_error} is a share of wrong answers: it must lie between 0 and 1"
+    if c.report.target is not None and not 0 < c.report.target < 1:
+        yield f"report.target={c.report.target} is a share of wrong answers: it must lie between 0 and 1"
+    for key in (*c.report.compare, *c.report.tuned):
         if not is_key(key):
             yield f"figure names {key}, which is not a key: {nearest(key, list(key_types()))}"
     if t.overfit_batches or t.limit_train_batches == 0:
@@ -157,47 +158,60 @@ def _rules(c: Config) -> Iterator[str]:
 def _data_rules(d: Data) -> Iterator[str]:
     if d.batch_size < 1:
         yield f"data.batch_size={d.batch_size} must be at least 1"
-    if not d.scale > 0:
-        yield f"data.scale={d.scale} must be above 0 (1 keeps the pixels at 0..255)"
+    if not d.pixel_scale > 0:
+        yield f"data.pixel_scale={d.pixel_scale} must be above 0 (1 keeps the pixels at 0..255)"
     if d.resize is not None and d.resize < 8:
         yield f"data.resize={d.resize} must be at least 8 pixels"
-    if d.crop_size is not None and not 8 <= d.crop_size <= d.picture_size:
+    if d.crop_size is not None and not 8 <= d.crop_size <= d.resized_size:
         yield (
-            f"data.crop_size={d.crop_size} must lie between 8 and the picture's {d.picture_size} pixels "
+            f"data.crop_size={d.crop_size} must lie between 8 and the image's {d.resized_size} pixels "
             "(data.resize sets them)"
         )
     if d.crop_chunk < 1:
-        yield f"data.crop_chunk={d.crop_chunk} must be at least 1 picture (2012: 32)"
+        yield f"data.crop_chunk={d.crop_chunk} must be at least 1 image (2012: 32)"
     if d.color_noise_until is not None and (d.color_noise is ColorNoise.off or d.color_noise_until < 1):
         yield f"data.color_noise_until={d.color_noise_until} must be at least 1, with a data.color_noise to end then"
     if d.workers is not None and (d.workers < 1 or not d.packed):
         yield f"data.workers={d.workers} must be at least 1, and only a packed store (data=imagenet) is read by any"
-    if d.name is DataSet.shapes and (d.root is not None or d.download):
+    if d.packed:
+        if d.download:
+            yield f"data.download fetches CIFAR-10 only: for data={d.name} prepare a store (alexnet_pl.prepare)"
+        return
+    if d.kind not in SMALL_DATASETS:
+        yield f"data.kind={d.kind} is not a choice: {nearest(d.kind, [*SMALL_DATASETS, 'packed'])}"
+        return
+    small = SMALL_DATASETS[d.kind]
+    if small.generated and (d.root is not None or d.download):
         yield (
-            f"data.root={d.root} and data.download mean nothing for data=shapes, which is generated: "
+            f"data.root={d.root} and data.download mean nothing for data={d.kind}, which is generated: "
             "did you mean data=cifar10?"
         )
-    if not d.packed and (d.size != 32 or d.store):
-        yield f"data.size={d.size} and data.store={d.store} come from a packed store, and data={d.name.name} is none"
-    if d.packed and d.download:
-        yield f"data.download fetches CIFAR-10 only: for data={d.name.name} prepare a store (alexnet_pl.prepare)"
+    if d.size != small.size or d.store:
+        yield (
+            f"data.size={d.size} and data.store={d.store} come from a packed store, and data={d.kind} is none: it has "
+            f"{small.size} pixels"
+        )
+    if d.num_classes != len(small.classes):
+        yield f"data.num_classes={d.num_classes}, but data={d.kind} has {len(small.classes)}: leave it out"
 
 
 def _machine_rules(c: Config) -> Iterator[str]:
     """What this machine must have for the run."""
     d = c.data
-    if d.name is DataSet.cifar10 and not d.download and not (d.root and Path(d.root).expanduser().is_dir()):
-        hint = _folder_hint(d.root)
-        yield f"data.root={d.root} is not a folder: {hint}give the one with CIFAR-10, or data.download=true"
+    small = SMALL_DATASETS.get(d.kind)
+    needs_files = small and not small.generated and not d.download
+    if small and needs_files and not (d.root and Path(d.root).expanduser().is_dir()):
+        download = ", or data.download=true" if small.downloads else ""
+        yield f"data.root={d.root} is not a folder: {_folder_hint(d.root)}give the one with {d.name}{download}"
     if d.packed:
         found = store.require(Path(d.root or "").expanduser())
         its = {"num_classes": len(found.classes), "size": found.plan.size, "store": found.plan.identity}
         for key, there in its.items():
             if getattr(d, key) != there:
                 yield f"data.{key}={getattr(d, key)}, but the store in data.root={d.root} has {there}: leave it out"
-        if not found.pictures.get("val") and (c.trainer.limit_val_batches != 0 or c.test_views):
+        if not found.images.get("val") and (c.trainer.limit_val_batches != 0 or c.test_views):
             yield (
-                f"data.root={d.root} holds no validation pictures: prepare it with --hold_out 0.1 (or set "
+                f"data.root={d.root} holds no validation images: prepare it with --hold-out 0.1 (or set "
                 "trainer.limit_val_batches=0 and test_views=0, with an optim.schedule other than plateau)"
             )
     if c.logger.name is LoggerName.wandb and c.logger.mode is WandbMode.online and not wandb_key():
@@ -209,31 +223,32 @@ def _machine_rules(c: Config) -> Iterator[str]:
 
 def _schedule_rules(c: Config) -> Iterator[str]:
     o, t = c.optim, c.trainer
-    for kind in ("cut", "bias_cut", "conv1_cut"):
-        at, to = getattr(o, f"{kind}_at"), getattr(o, f"{kind}_to")
+    for kind in ("lr", "bias_lr", "conv1_lr"):
+        at, to = getattr(o, f"{kind}_milestones"), getattr(o, f"{kind}_factors")
         if len(at) != len(to):
-            yield f"optim.{kind}_at={at} and optim.{kind}_to={to} must be of one length: a factor of lr for each time"
+            both = f"optim.{kind}_milestones={at} and optim.{kind}_factors={to}"
+            yield f"{both} must be of one length: a factor of lr for each time"
         if at != sorted(set(at)) or any(time <= 0 for time in at):
-            yield f"optim.{kind}_at={at} must rise and be above 0"
+            yield f"optim.{kind}_milestones={at} must rise and be above 0"
         if any(share < 0 for share in to):
-            yield f"optim.{kind}_to={to} are factors of the rate at the start: they must not be negative"
+            yield f"optim.{kind}_factors={to} are factors of the rate at the start: they must not be negative"
         if at and o.schedule is Schedule.plateau:
-            yield f"optim.{kind}_at={at} means nothing with optim.schedule=plateau: set it to []"
+            yield f"optim.{kind}_milestones={at} means nothing with optim.schedule=plateau: set it to []"
         if at and o.schedule is Schedule.shares and at[-1] >= 1:
-            yield f"optim.{kind}_at={at} are shares of the run with optim.schedule=shares: they must be below 1"
+            yield f"optim.{kind}_milestones={at} are shares of the run with optim.schedule=shares: they must be below 1"
     if o.schedule is Schedule.shares and max(t.max_epochs or -1, t.max_steps or -1) < 0:
         yield "optim.schedule=shares needs the length of the run: set trainer.max_epochs or trainer.max_steps"
     if o.schedule is Schedule.plateau and (o.plateau_patience < 1 or o.plateau_cuts < 1):
         yield "optim.plateau_patience and optim.plateau_cuts must be at least 1"
     if o.schedule is Schedule.plateau and t.limit_val_batches == 0:
         yield "optim.schedule=plateau watches the validation error: trainer.limit_val_batches must be above 0"
-    if o.conv1_cut_at and "conv1" in c.model.drop_layers:
-        yield "optim.conv1_cut_at is set, but model.drop_layers leaves conv1 out"
+    if o.conv1_lr_milestones and "conv1" in c.model.drop_layers:
+        yield "optim.conv1_lr_milestones is set, but model.drop_layers leaves conv1 out"
 
 
 def _model_rules(m: Model) -> Iterator[str]:
-    if m.image_size < 8:
-        yield f"model.image_size={m.image_size} must be at least 8 pixels"
+    if m.input_size < 8:
+        yield f"model.input_size={m.input_size} must be at least 8 pixels"
     if m.towers not in (1, 2):
         yield f"model.towers={m.towers} must be 1 or 2"
     if not m.width > 0:

@@ -32,7 +32,8 @@ def packed(root: str | None, what: str, default: Any) -> Any:
     found = store.read(Path(root).expanduser()) if root else None
     if not found:
         return default
-    return {"num_classes": len(found.classes), "size": found.plan.size, "identity": found.plan.identity}[what]
+    known = {"name": found.plan.name, "num_classes": len(found.classes), "size": found.plan.size}
+    return (known | {"identity": found.plan.identity})[what]
 
 
 def _choices() -> str:

@@ -22,19 +22,19 @@ from alexnet_pl.model.specs import LayerSpec, layer_specs
 
 
 # ------------------------------------------------------------------------------------------------ build
-def build_net(cfg: Model, image_size: int, seed: int) -> nn.Sequential:
-    """The net of a configuration, for float pictures (N, 3, image_size, image_size), giving logits (N, num_classes).
+def build_net(cfg: Model, input_size: int, seed: int) -> nn.Sequential:
+    """The net of a configuration, for float images (N, 3, input_size, input_size), giving logits (N, num_classes).
 
     Args:
         cfg: the `model` group.
-        image_size: side of the square input in pixels.
+        input_size: side of the square input in pixels.
         seed: of the initial weights; the same seed gives the same weights on every device.
     Raises:
         ConfigError: there is no such net; see `table.steps`.
     """
     modules: OrderedDict[str, nn.Module] = OrderedDict()
     generator = torch.Generator().manual_seed(seed)
-    for step in layer_specs(cfg, image_size):
+    for step in layer_specs(cfg, input_size):
         if step.kind == "full" and "flatten" not in modules:
             modules["flatten"] = Flatten()
         module = _layer(step, cfg)
@@ -50,7 +50,7 @@ def build_net(cfg: Model, image_size: int, seed: int) -> nn.Sequential:
 
 def _layer(step: LayerSpec, cfg: Model) -> nn.Module:
     """The module that does what a step says; its weights are not set yet."""
-    compiled = cfg.compile
+    compiled = cfg.compile_lrn
     match step.kind:
         case "pad":
             return nn.ZeroPad2d((0, step.overhang, 0, step.overhang))
@@ -68,7 +68,7 @@ def _layer(step: LayerSpec, cfg: Model) -> nn.Module:
         case "act":
             return ACTIVATIONS[cfg.activation]()
         case "lrn":
-            by_size = cfg.lrn_size if cfg.lrn_scale is LrnAlphaConvention.code else 1
+            by_size = cfg.lrn_size if cfg.lrn_alpha_convention is LrnAlphaConvention.code else 1
             return LocalResponseNorm(
                 cfg.lrn_size, cfg.lrn_alpha / by_size, cfg.lrn_beta, cfg.lrn_k, step.groups, compiled
             )

@@ -55,7 +55,7 @@ class TowerLinear(nn.Module):
 class Flatten(nn.Flatten):
     """As torch's; but the gradient comes back in the memory layout of the maps.
 
-    Else it comes as NCHW, and an average pool of channels-last maps takes six times as long over it on a processor.
+    Else it comes as NCHW, and an average pool of channels-last maps takes six times as long over it on a CPU.
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ from alexnet_pl.config.choices import CompileLrn
 
 log = logging.getLogger(__name__)
 
-CACHED = 2**21  # numbers (8 MB) that a processor's last cache holds some of; fewer means more waiting for threads
+CACHED = 2**21  # numbers (8 MB) that a CPU's last cache holds some of; fewer means more waiting for threads
 
 
 class ResponseNorm(nn.Module):
@@ -185,12 +185,12 @@ def _widened(x: Tensor) -> Tensor:
 
 
 def _in_cache(body: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
-    """Few pictures at a time on a CPU: what lies between the steps stays in the cache (measured: twice as fast)."""
+    """Few images at a time on a CPU: what lies between the steps stays in the cache (measured: twice as fast)."""
     first = tensors[0]
-    pictures = max(1, CACHED // max(1, first[:1].numel()))
-    if first.device.type != "cpu" or pictures >= len(first):
+    images = max(1, CACHED // max(1, first[:1].numel()))
+    if first.device.type != "cpu" or images >= len(first):
         return body(*tensors)
     out = torch.empty_like(first)
-    for part, *parts in zip(out.split(pictures), *(t.split(pictures) for t in tensors), strict=True):
+    for part, *parts in zip(out.split(images), *(t.split(images) for t in tensors), strict=True):
         part.copy_(body(*parts))
     return out

@@ -22,7 +22,7 @@ Kind = Literal["pad", "conv", "local", "full", "act", "lrn", "spatial", "max", "
 
 @dataclass(frozen=True)
 class LayerSpec:
-    """One thing done to a picture, with its cost per picture."""
+    """One thing done to a image, with its cost per image."""
 
     name: str  # as the module is called
     kind: Kind
@@ -44,20 +44,20 @@ class LayerSpec:
         return self.inputs[0] // self.groups * (self.size**2 if self.size else self.inputs[1] * self.inputs[2])
 
 
-def layer_specs(m: Model, image_size: int) -> list[LayerSpec]:
-    """Everything between a picture (3, image_size, image_size) and the logits, in order.
+def layer_specs(m: Model, input_size: int) -> list[LayerSpec]:
+    """Everything between a image (3, input_size, input_size) and the logits, in order.
 
     Raises:
-        ConfigError: such a net cannot be: the picture is too small for the layers, or towers cannot share a layer.
+        ConfigError: such a net cannot be: the image is too small for the layers, or towers cannot share a layer.
     """
-    return list(_layer_specs(m, image_size))
+    return list(_layer_specs(m, input_size))
 
 
-def _layer_specs(m: Model, image_size: int) -> Iterator[LayerSpec]:
+def _layer_specs(m: Model, input_size: int) -> Iterator[LayerSpec]:
     table = table_rows(m)
     last = table[-1].name
-    shape = (3, image_size, image_size)
-    towers = 1  # parts the signal is in: the picture is whole
+    shape = (3, input_size, input_size)
+    towers = 1  # parts the signal is in: the image is whole
     for row in table:
         if isinstance(row, Full):
             hidden = row.name != last
@@ -81,7 +81,7 @@ def _layer_specs(m: Model, image_size: int) -> Iterator[LayerSpec]:
             continue
         assert isinstance(row, Conv)
         if row.outputs:
-            for step in _convolution(m, row, shape, towers, image_size):
+            for step in _convolution(m, row, shape, towers, input_size):
                 yield step
                 shape = step.outputs
             towers = m.towers
@@ -98,13 +98,13 @@ def _layer_specs(m: Model, image_size: int) -> Iterator[LayerSpec]:
                 side = math.ceil((shape[1] - size) / 2) + 1
                 pooled = (shape[0], side, side)
                 if shape[1] < size:
-                    raise ConfigError(_too_small(m, image_size, f"{row.name}_pool", shape[1], size))
+                    raise ConfigError(_too_small(m, input_size, f"{row.name}_pool", shape[1], size))
                 yield LayerSpec(f"{row.name}_pool", row.pool, shape, pooled, size=size, stride=2)
                 shape = pooled
 
 
-def _convolution(m: Model, row: Conv, shape: tuple[int, int, int], towers: int, image_size: int) -> Iterator[LayerSpec]:
-    """The convolution of a row, after the zeros of 2012 where windows do not end at the picture's edge."""
+def _convolution(m: Model, row: Conv, shape: tuple[int, int, int], towers: int, input_size: int) -> Iterator[LayerSpec]:
+    """The convolution of a row, after the zeros of 2012 where windows do not end at the image's edge."""
     padding, side = row.padding, shape[1]
     if row.stride > 1 and m.conv1_padding is Conv1Padding.symmetric:
         padding = 2
@@ -116,7 +116,7 @@ def _convolution(m: Model, row: Conv, shape: tuple[int, int, int], towers: int, 
             yield LayerSpec(f"{row.name}_pad", "pad", shape, padded, overhang=overhang)
             shape, side = padded, side + overhang
     if side + 2 * padding < row.size:
-        raise ConfigError(_too_small(m, image_size, row.name, side, row.size))
+        raise ConfigError(_too_small(m, input_size, row.name, side, row.size))
     out = (side + 2 * padding - row.size) // row.stride + 1
     groups = towers if row.own_tower else 1
     if row.outputs % m.towers or shape[0] % groups:
@@ -130,9 +130,9 @@ def _convolution(m: Model, row: Conv, shape: tuple[int, int, int], towers: int, 
     )  # fmt: skip
 
 
-def _too_small(m: Model, image_size: int, name: str, side: int, size: int) -> str:
+def _too_small(m: Model, input_size: int, name: str, side: int, size: int) -> str:
     return (
-        f"pictures of {image_size} pixels are too small for model={m.name}: {side}x{side} are left for {name}, "
+        f"images of {input_size} pixels are too small for model={m.name}: {side}x{side} are left for {name}, "
         f"whose window is {size}x{size}"
     )
 
@@ -142,9 +142,9 @@ def _unshared(m: Model, row: Row) -> str:
 
 
 def activation_bytes(m: Model, plan: list[LayerSpec]) -> int:
-    """Bytes per picture that the backward pass needs of the forward pass, in fp32: each tensor once."""
+    """Bytes per image that the backward pass needs of the forward pass, in fp32: each tensor once."""
     numbers: dict[str, int] = {}
-    below = "picture"
+    below = "image"
     for step in plan:
         made, given = math.prod(step.outputs), math.prod(step.inputs)
         if step.kind in ("conv", "full", "lrn", "spatial", "max", "avg"):

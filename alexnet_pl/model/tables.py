@@ -96,7 +96,7 @@ def table_rows(m: Model) -> list[Row]:
     Raises:
         ConfigError: a key of the group names a layer that the table does not have, or drops the last.
     """
-    table = TABLES[m.table]
+    table = TABLES[m.arch]
     _refuse_unknown_layers(m, table)
     _refuse_what_it_cannot_have(m, table)
     out: list[Row] = []
@@ -106,13 +106,13 @@ def table_rows(m: Model) -> list[Row]:
                 out.append(replace(row, outputs=0))
             continue
         outputs = m.num_classes if row.outputs == CLASSES else _width(m, row)
-        if m.towers_meet is not None:  # conv1 sees the picture, the last layer both towers
+        if m.towers_meet is not None:  # conv1 sees the image, the last layer both towers
             row = replace(row, own_tower=row.name not in ("conv1", table[-1].name, *m.towers_meet))
         std = m.std.get(row.name, row.std)
         if row is not table[0]:  # fewer inputs, each of more weight: the signal is as large as in the whole net
             std /= math.sqrt(m.width)
         row = replace(row, outputs=outputs, std=std, bias=m.bias.get(row.name, row.bias))
-        if m.pooling is Pooling.plain and m.table in (Arch.alexnet, Arch.six_conv) and isinstance(row, Conv):
+        if m.pooling is Pooling.plain and m.arch in (Arch.alexnet, Arch.six_conv) and isinstance(row, Conv):
             # Net 147 took a pixel of padding from conv2 and conv5, so that the grid ends at 6x6 all the same:
             # 55 -> 28 -> 26 -> 13 -> 13 -> 13 -> 11 -> 6.
             row = replace(row, padding=row.padding - (row.name in ("conv2", "conv5")))
@@ -163,5 +163,5 @@ def _refuse_what_it_cannot_have(m: Model, table: list[Row]) -> None:
         raise ConfigError(f"model.towers_meet={m.towers_meet} means nothing for a net of one tower: set model.towers=2")
     if m.conv1_padding is not Conv1Padding.right_bottom and not strides:
         raise ConfigError(f"model.conv1_padding means nothing for model={m.name}, whose conv1 has no stride")
-    if m.parameter_names is ParameterNames.torchvision and m.table is not Arch.alexnet:
+    if m.parameter_names is ParameterNames.torchvision and m.arch is not Arch.alexnet:
         raise ConfigError(f"torchvision has no names for the parameters of model={m.name}: use parameter_names=layers")

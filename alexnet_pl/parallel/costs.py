@@ -29,7 +29,7 @@ def bytes_per_step(where: Layout, plan: list[LayerSpec], batch_size: int, precis
     if where.name == "owt":
         full = [step for step in plan if step.kind == "full"]
         below = sum(step.parameters for step in plan if step.kind != "full")
-        # the last exchange turns columns of the whole batch into one's own pictures
+        # the last exchange turns columns of the whole batch into one's own images
         parts = sum(math.prod(step.inputs) for step in full) / n + full[-1].outputs[0] / n / n
         return round(2 * (n - 1) * batch_size * parts * number + 2 * (n - 1) / n * below * gradient)
     return 0
@@ -61,19 +61,19 @@ def _buckets(plan: list[LayerSpec]) -> int:
 
 def memory_bytes(where: Layout, m: Model, plan: list[LayerSpec], batch_size: int) -> tuple[int, int]:
     """Bytes each process needs in fp32: for weights, gradients and velocities; and for what the backward pass needs."""
-    weights, picture_keeps = 0.0, float(activation_bytes(m, plan))
+    weights, image_keeps = 0.0, float(activation_bytes(m, plan))
     for step in plan:
         whole = step.kind != "full" or where.name != "owt"
         weights += step.parameters / where.towers / (1 if whole else where.processes)
-    if where.towers == 2:  # half of everything but the picture and what comes from the other tower
-        picture = 4 * math.prod(plan[0].inputs)
-        picture_keeps = (picture_keeps - picture) / 2 + picture + 4 * sum(step.crossing for step in plan)
-    return round(3 * 4 * weights), round(picture_keeps * batch_size / where.data)
+    if where.towers == 2:  # half of everything but the image and what comes from the other tower
+        image = 4 * math.prod(plan[0].inputs)
+        image_keeps = (image_keeps - image) / 2 + image + 4 * sum(step.crossing for step in plan)
+    return round(3 * 4 * weights), round(image_keeps * batch_size / where.data)
 
 
 def sharing_summary(cfg: Config) -> str:
     """What each device of a run on several keeps and sends; nothing for one device."""
-    where, plan = layout(cfg.trainer), layer_specs(cfg.model, cfg.data.image_size)
+    where, plan = layout(cfg.trainer), layer_specs(cfg.model, cfg.data.input_size)
     if where.processes == 1:
         return ""
     weights, activations = memory_bytes(where, cfg.model, plan, cfg.data.batch_size)

@@ -110,7 +110,7 @@ def layout_rules(c: Config, plan: list[LayerSpec]) -> Iterator[str]:
         if m.lrn_across_towers:
             yield (
                 "model.lrn_across_towers=true normalises across the towers, which lie on two devices: set it to false, "
-                "or train on one (trainer=single)"
+                "or train on one (trainer=auto)"
             )
         if plan[-1].outputs[0] % 2:
             yield f"model.num_classes={m.num_classes} cannot be shared by two towers: one more is unused, and no harm"

@@ -35,10 +35,10 @@ class Batch:
         self.rank, self.size = rank, size
         self.begin(0)
 
-    def begin(self, pictures: int, views: int = 1) -> None:
-        """Pictures over all processes, and inputs of the net made of each."""
-        self.inputs = pictures * views
-        self.part = -(-pictures // self.size) * views
+    def begin(self, images: int, views: int = 1) -> None:
+        """Images over all processes, and inputs of the net made of each."""
+        self.inputs = images * views
+        self.part = -(-images // self.size) * views
         """inputs of a full part"""
         first = min(self.rank * self.part, self.inputs)
         self.own = slice(first, min(first + self.part, self.inputs))
@@ -88,7 +88,7 @@ def _towers(net: nn.Sequential, plan: list[LayerSpec], mesh: DeviceMesh, batch: 
 
 
 def _one_weird_trick(net: nn.Sequential, plan: list[LayerSpec], mesh: DeviceMesh, batch: Batch) -> None:
-    """Convolutions: copies, each for its own pictures. Fully connected: columns, for the pictures of all."""
+    """Convolutions: copies, each for its own images. Fully connected: columns, for the images of all."""
     shared = False  # whether the batch has been put together by now
     for step in plan:
         module: Any = net.get_submodule(step.name)
@@ -114,7 +114,7 @@ class ShardedLayer(nn.Module):
         layer: the whole layer.
         placements: how its weights, and by dim 0 its biases, lie over the mesh.
         gradients: how the gradients of the local part lie over the mesh where that is not the same: Partial where
-            processes have copies, each with the gradient of its own pictures. The backward pass sums them.
+            processes have copies, each with the gradient of its own images. The backward pass sums them.
         groups: of a convolution, of those that are here.
         meets: what puts the processes' inputs together first.
     """
@@ -150,7 +150,7 @@ class ShardedLayer(nn.Module):
             self.compute = layer.compute
 
     def forward(self, x: Tensor) -> Tensor:
-        """This process's maps or units, of its pictures."""
+        """This process's maps or units, of its images."""
         if self.meets is not None:
             x = self.meets(x)
         return self.compute(x, self._here(self.weight), self._here(self.bias))
@@ -164,7 +164,7 @@ class ShardedLayer(nn.Module):
 class SharedDropout(nn.Module):
     """Dropout where this process has a part of the batch, of the units, or of both.
 
-    The mask is drawn for all pictures and all units, from a generator that is in step on all processes, and each takes
+    The mask is drawn for all images and all units, from a generator that is in step on all processes, and each takes
     its part: the masks do not depend on the layout.
     """
 
@@ -223,7 +223,7 @@ class AllGatherBatch(AllGather):
 
 
 class AllToAll(nn.Module):
-    """From some classes of all pictures to all classes of this process's pictures."""
+    """From some classes of all images to all classes of this process's images."""
 
     def __init__(self, mesh: DeviceMesh, batch: Batch) -> None:
         super().__init__()
@@ -239,7 +239,7 @@ class AllToAll(nn.Module):
 class _Exchange(torch.autograd.Function):
     """Part i of the first dimension goes to process i, which has it as part of this process's number: its own reverse.
 
-    DTensor has no such exchange for processors.
+    DTensor has no such exchange for CPUs.
     """
 
     @staticmethod

@@ -1,6 +1,6 @@
 """How Lightning runs a layout: which strategy, and checkpoints that are one whole file whatever the layout.
 
-Processes are started by launch.py, torchrun or Slurm, never by Lightning; gloo connects processors, NCCL GPUs.
+Processes are started by launch.py, torchrun or Slurm, never by Lightning; gloo connects CPUs, NCCL GPUs.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class WholeCheckpointStrategy(ModelParallelStrategy):
         return True
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """Whole tensors, in the processor's memory; every process takes part, the first one keeps them."""
+        """Whole tensors, in the CPU's memory; every process takes part, the first one keeps them."""
         assert self.lightning_module is not None
         return self._whole(self.lightning_module.state_dict())
 

@@ -1,4 +1,4 @@
-"""What a net makes of pictures: its five likeliest classes for each, and whether the right one is among them."""
+"""What a net makes of images: its five likeliest classes for each, and whether the right one is among them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TOP = 5
 
 @dataclass(frozen=True, eq=False)
 class Guess:
-    """A picture as the net sees it."""
+    """A image as the net sees it."""
 
     name: str
     square: Tensor
@@ -32,11 +32,11 @@ class Guess:
 
 
 def guesses(net: TrainedModel, files: ImageFiles, views: int, labels: dict[str, str] | None = None) -> Iterator[Guess]:
-    """A guess for each picture that can be read.
+    """A guess for each image that can be read.
 
     Args:
         views: 1, the centre, or 10, over which the probabilities are averaged (section 4.1).
-        labels: the right class by a picture's name or its file's; None: the name of its folder, where that is a class.
+        labels: the right class by a image's name or its file's; None: the name of its folder, where that is a class.
     """
     for numbers, squares in image_batches(files, max(1, 64 // views)):
         probabilities = net.logits(squares, views).softmax(2).mean(1).cpu()
@@ -50,7 +50,7 @@ def guesses(net: TrainedModel, files: ImageFiles, views: int, labels: dict[str, 
 
 
 def read_labels(file: Path, classes: list[str]) -> dict[str, str]:
-    """The right classes in a CSV file of lines `picture,class`, the class by its name or its number.
+    """The right classes in a CSV file of lines `image,class`, the class by its name or its number.
 
     Raises:
         ConfigError: it cannot be read, or a class is none of the net's.
@@ -60,7 +60,7 @@ def read_labels(file: Path, classes: list[str]) -> dict[str, str]:
         with file.open(newline="", encoding="utf-8") as lines:
             for row in csv.reader(lines):
                 if len(row) != 2:
-                    raise ConfigError(f"{file} has the line {','.join(row)!r}: each must be picture,class")
+                    raise ConfigError(f"{file} has the line {','.join(row)!r}: each must be image,class")
                 name, label = (word.strip() for word in row)
                 if label not in classes and label.isdecimal() and int(label) < len(classes):
                     label = classes[int(label)]
@@ -68,5 +68,5 @@ def read_labels(file: Path, classes: list[str]) -> dict[str, str]:
                     raise ConfigError(f"{file}: {label} is no class of this net: {nearest(label, classes[:1000])}")
                 found[name] = label
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(f"{file} cannot be read as lines of picture,class: {error}") from error
+        raise ConfigError(f"{file} cannot be read as lines of image,class: {error}") from error
     return found

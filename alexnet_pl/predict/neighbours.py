@@ -1,4 +1,4 @@
-"""Figure 4, right: the pictures that the last hidden layer finds most alike (section 6.1)."""
+"""Figure 4, right: the images that the last hidden layer finds most alike (section 6.1)."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from alexnet_pl.model.layers import MaskDropout
 from alexnet_pl.runs.trained import TrainedModel
 
 NEAREST = 6
-"""Neighbours of a picture in the paper's figure"""
+"""Neighbours of a image in the paper's figure"""
 
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A picture of the set."""
+    """A image of the set."""
 
     number: int
     name: str
@@ -45,15 +45,15 @@ def neighbours(
     gallery: ImageFiles | StoreImages,
     advance: Callable[[int], None],
 ) -> list[list[Neighbour]]:
-    """The nearest pictures of a gallery for each of some pictures, by Euclidean distance of the last hidden layer.
+    """The nearest images of a gallery for each of some images, by Euclidean distance of the last hidden layer.
 
     Args:
         net: `hidden` of one.
-        wanted: float (n, units), what it makes of the pictures whose neighbours are wanted.
+        wanted: float (n, units), what it makes of the images whose neighbours are wanted.
         names: what these are called; a file is not its own neighbour.
-        advance: hears how many pictures of the gallery are through.
+        advance: hears how many images of the gallery are through.
     Returns:
-        For each picture up to six neighbours, the nearest first.
+        For each image up to six neighbours, the nearest first.
     """
     own = {Path(name).resolve(): row for row, name in enumerate(names)} if isinstance(gallery, ImageFiles) else {}
     nearest, which = wanted.new_empty(len(wanted), 0), torch.empty(len(wanted), 0, dtype=torch.long)

@@ -1,4 +1,4 @@
-"""Figure 4: pictures with the net's five likeliest classes (left), and with their nearest neighbours (right)."""
+"""Figure 4: images with the net's five likeliest classes (left), and with their nearest neighbours (right)."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from alexnet_pl.predict.guesses import TOP, Guess
 from alexnet_pl.predict.neighbours import NEAREST, Neighbour
 
 PICTURES, ROWS = 32, 8
-"""Most that a figure holds: pictures with bars, and rows of neighbours"""
+"""Most that a figure holds: images with bars, and rows of neighbours"""
 SUFFIXES = (".png", ".svg", ".pdf")
 RIGHT, WRONG = "#f4a6a0", "#a9c4e4"
 """Of bars, as in the paper: the right class, and the others"""
 
 Row = tuple[Guess, list[tuple[Tensor, Neighbour]]]
-"""A picture, and its neighbours as they look, uint8 (S, S, 3)"""
+"""A image, and its neighbours as they look, uint8 (S, S, 3)"""
 
 
 def drawable(path: Path) -> Path:
@@ -37,12 +37,12 @@ def drawable(path: Path) -> Path:
 
 
 def draw_guesses(guesses: Sequence[Guess], path: Path) -> list[Path]:
-    """Each picture over its label and its five bars, 32 in a figure; returns the files written."""
+    """Each image over its label and its five bars, 32 in a figure; returns the files written."""
     return [_save(_bars, part, place) for part, place in _shared(guesses, PICTURES, path)]
 
 
 def draw_neighbours(rows: Sequence[Row], path: Path) -> list[Path]:
-    """Each picture at the left of its neighbours, 8 rows in a figure; returns the files written."""
+    """Each image at the left of its neighbours, 8 rows in a figure; returns the files written."""
     return [_save(_rows, part, place) for part, place in _shared(rows, ROWS, path)]
 
 
@@ -75,8 +75,8 @@ def _bars(guesses: Sequence[Guess]) -> Any:
         axes.set_axis_off()
     for number, guess in enumerate(guesses):
         row, column = divmod(number, columns)
-        picture, bars = cells[2 * row, column], cells[2 * row + 1, column]
-        picture.imshow(guess.square.numpy())
+        image, bars = cells[2 * row, column], cells[2 * row + 1, column]
+        image.imshow(guess.square.numpy())
         name = guess.label or _file(guess)
         bars.set_title(_short(name, 24), fontsize=8.5, weight="bold" if guess.label else "normal", pad=3)
         for place, (label, share) in enumerate(guess.top):

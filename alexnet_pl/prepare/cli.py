@@ -1,10 +1,10 @@
-"""Prepare: pack a set of pictures once, so that training need not decode photographs again and again.
+"""Prepare: pack a set of images once, so that training need not decode photographs again and again.
 
-    python -m alexnet_pl.prepare SOURCE STORE              ImageNet as it was downloaded, or any folder of pictures
+    python -m alexnet_pl.prepare SOURCE STORE              ImageNet as it was downloaded, or any folder of images
     python -m alexnet_pl.prepare SOURCE STORE --size 64    Tiny ImageNet at its own size
     python -m alexnet_pl.prepare --verify STORE            read a store again and compare its checksums
 
-As in 2012 (section 2), each picture is scaled so that its shorter side has 256 pixels, and its central square is kept.
+As in 2012 (section 2), each image is scaled so that its shorter side has 256 pixels, and its central square is kept.
 It may be stopped at any moment, also by force; the same command continues, and the store is then the same to the byte.
 """
 
@@ -50,7 +50,7 @@ def prepare(source: Path, root: Path, options: Options, console: Console, dry_ru
         raise ConfigError(f"{root} lies among the classes of {source}, as if it were one: give the store another place")
     console.print(found.describe())
     trial = Preview(found, options)
-    plan = decide(found, trial, options, begun)
+    plan = decide(found, source.resolve().stem, trial, options, begun)
     changed = {key: old for key, old in vars(begun or plan).items() if old != vars(plan)[key]}
     if changed:
         said = ", ".join(f"{key} was {old} and is now {vars(plan)[key]}" for key, old in changed.items())
@@ -83,7 +83,9 @@ def prepare(source: Path, root: Path, options: Options, console: Console, dry_ru
     console.print(f"done: {root}: {done.summary()}")
 
 
-def decide(source: sources.Source, trial: Preview, options: Options, begun: store.Plan | None) -> store.Plan:
+def decide(
+    source: sources.Source, source_name: str, trial: Preview, options: Options, begun: store.Plan | None
+) -> store.Plan:
     """The plan of a packing: raw where the whole store stays in memory once it was read, as JPEG where it would not."""
     form = options.form
     if form == "auto" and begun:
@@ -92,6 +94,7 @@ def decide(source: sources.Source, trial: Preview, options: Options, begun: stor
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         form = "raw" if trial.total("raw") < memory / 2 else "jpeg"
     return store.Plan(
+        name=options.name or source_name,
         source=source.describe().removeprefix("found: "),
         fingerprint=trial.fingerprint,
         size=options.size,
@@ -128,6 +131,7 @@ def main() -> None:
     )
     add("source", type=Path, nargs="?", help=layouts)
     add("store", type=Path, nargs="?", help="the folder to pack into")
+    add("--name", help="what the data set is called in figures and tables (the source's own name)")
     add("--size", type=int, default=default.size, help="pixels along a side (%(default)s)")
     forms = (
         "raw is fastest to read, jpeg an eighth as large; auto (the default): raw if half of the memory holds the store"
@@ -135,17 +139,17 @@ def main() -> None:
     add("--form", choices=["auto", "raw", "jpeg"], default=default.form, help=forms)
     add("--quality", type=int, default=default.quality, help="of the JPEGs (%(default)s)")
     share = "where there is no validation set: share of each class to keep for it (%(default)s)"
-    add("--hold_out", type=float, default=default.hold_out, help=share)
-    skipped = "share of the files that may give no picture (%(default)s); skipped.csv lists them"
-    add("--max_skipped", type=float, default=default.max_skipped, help=skipped)
+    add("--hold-out", type=float, default=default.hold_out, help=share)
+    skipped = "share of the files that may give no image (%(default)s); skipped.csv lists them"
+    add("--max-skipped", type=float, default=default.max_skipped, help=skipped)
     add("--workers", type=int, default=default.workers, help="threads (%(default)s)")
-    add("--dry_run", action="store_true", help="say what would be done, and stop")
+    add("--dry-run", action="store_true", help="say what would be done, and stop")
     add("--verify", type=Path, metavar="STORE", help="only compare a finished store with its checksums")
     arguments = vars(parser.parse_args())
     source, root, dry_run, sound = (arguments.pop(key) for key in ("source", "store", "dry_run", "verify"))
     if not sound and not (source and root):
         parser.error("give a source and a store")
-    warnings.filterwarnings("ignore", module="PIL")  # what is wrong with a picture stands in skipped.csv
+    warnings.filterwarnings("ignore", module="PIL")  # what is wrong with a image stands in skipped.csv
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
@@ -175,7 +179,9 @@ def refuse(options: Options) -> Options:
         raise ConfigError(f"--quality {options.quality} must lie between 1 and 100")
     for name in ("hold_out", "max_skipped"):
         if not 0 <= vars(options)[name] < 1:
-            raise ConfigError(f"--{name} {vars(options)[name]} is a share: it must be at least 0 and below 1")
+            raise ConfigError(
+                f"--{name.replace('_', '-')} {vars(options)[name]} is a share: it must be at least 0 and below 1"
+            )
     if options.workers < 1:
         raise ConfigError(f"--workers {options.workers} must be at least 1")
     return options

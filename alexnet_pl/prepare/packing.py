@@ -55,7 +55,7 @@ class Packing:
     """One source, one store, one plan.
 
     Args:
-        max_skipped: share of the files that may give no picture.
+        max_skipped: share of the files that may give no image.
         workers: threads; nearly all of their time is spent in libraries that let the others run.
     """
 
@@ -72,7 +72,7 @@ class Packing:
         """Write every part that is not there yet.
 
         Raises:
-            ConfigError: more files than allowed gave no picture.
+            ConfigError: more files than allowed gave no image.
         """
         (self.root / "journal").mkdir(exist_ok=True)
         files.sweep_up(self.root)
@@ -88,10 +88,10 @@ class Packing:
                 self.refuse()
 
     def refuse(self) -> NoReturn:
-        """Raise ConfigError: too many files gave no picture; what they are is left in skipped.csv."""
+        """Raise ConfigError: too many files gave no image; what they are is left in skipped.csv."""
         skipped = sum(self.write_skipped(self.pages()).values())
         raise ConfigError(
-            f"{skipped:,} files gave no picture, more than the {self.limit:,} that --max_skipped allows; which and why "
+            f"{skipped:,} files gave no image, more than the {self.limit:,} that --max-skipped allows; which and why "
             f"stands in {self.root / 'skipped.csv'}: mend the source and run the same command again, or allow more"
         )
 
@@ -137,7 +137,7 @@ class Packing:
         return len(rows) - page["skipped"].null_count
 
     def check_part(self, job: Job, advance: Advance, stopped: threading.Event) -> tuple[Job, pa.Table, PixelStats]:
-        """Read a finished part again and sum up its pictures.
+        """Read a finished part again and sum up its images.
 
         Raises:
             UserError: its bytes are not those that were written; it will be packed anew.
@@ -154,7 +154,7 @@ class Packing:
                 if cell and job.split == "train":
                     try:
                         sums.add(decode.decode_stored(cell, self.plan.size, self.plan.form)[None])
-                    except (ValueError, RuntimeError):  # no picture any more: without it, the checksum differs
+                    except (ValueError, RuntimeError):  # no image any more: without it, the checksum differs
                         break
                 digest.update(cell)
                 advance(1)
@@ -190,7 +190,7 @@ class Packing:
         """Check every part, write the index, the statistics and the list of what was skipped, and set the done mark.
 
         Raises:
-            UserError: a part is damaged, or a split is left without a picture.
+            UserError: a part is damaged, or a split is left without a image.
         """
         pages, parts, sums = {}, {}, PixelStats(self.plan.size)
         for job, page, of_part in self.parallel(lambda job, stopped: self.check_part(job, advance, stopped), self.jobs):
@@ -202,7 +202,7 @@ class Packing:
         for split, count in skipped.items():
             if count == len(self.source.splits[split]):
                 raise ConfigError(
-                    f"no file of {split} gave a picture, see {self.root / 'skipped.csv'}: mend the source, and remove "
+                    f"no file of {split} gave a image, see {self.root / 'skipped.csv'}: mend the source, and remove "
                     f"{self.root}"
                 )
         colors = sums.colors()
@@ -214,7 +214,7 @@ class Packing:
             self.root,
             self.plan,
             self.source.classes,
-            pictures=counts,
+            images=counts,
             skipped=skipped,
             parts={split: [parts[job] for job in self.jobs if job.split == split] for split in self.source.splits},
             others=[store.measure_shard(self.root / name) for name in tables],
@@ -225,7 +225,7 @@ class Packing:
         return done
 
     def write_index(self, split: str, pages: dict[Job, pa.Table]) -> int:
-        """Write `split`.parquet, a row for each picture; returns how many there are."""
+        """Write `split`.parquet, a row for each image; returns how many there are."""
         tables = []
         for job in self.jobs:
             if job.split == split:
@@ -251,12 +251,12 @@ class Packing:
 
 
 def count_skipped(pages: dict[Job, pa.Table]) -> int:
-    """How many files gave no picture."""
+    """How many files gave no image."""
     return sum(len(page) - page["skipped"].null_count for page in pages.values())
 
 
-def encode(picture: Tensor, plan: store.Plan) -> bytes:
+def encode(image: Tensor, plan: store.Plan) -> bytes:
     """A square, uint8 (size, size, 3), as its store holds it."""
     if plan.quality is None:
-        return picture.contiguous().numpy().tobytes()
-    return decode.encode_jpeg(picture.contiguous(), plan.quality)
+        return image.contiguous().numpy().tobytes()
+    return decode.encode_jpeg(image.contiguous(), plan.quality)

@@ -1,4 +1,4 @@
-"""A few pictures are packed beforehand: they tell which source it is, what it will take, and which form suits."""
+"""A few images are packed beforehand: they tell which source it is, what it will take, and which form suits."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ from alexnet_pl.errors import ConfigError
 from alexnet_pl.prepare.packing import encode
 
 TRIED = 32
-"""Pictures of each split that are tried"""
+"""Images of each split that are tried"""
 
 
 @dataclass
 class Options:
     """How to pack, as the command line says it."""
 
+    name: str | None = None
+    """what the data set is called; None: as its source"""
     size: int = 256
     """side of the squares in pixels"""
     form: str = "auto"
@@ -35,13 +37,13 @@ class Options:
     hold_out: float = 0.0
     """share of each class that becomes val, where the source has none"""
     max_skipped: float = 0.01
-    """share of the files that may give no picture"""
+    """share of the files that may give no image"""
     workers: int = field(default_factory=cpu.count)
     """threads"""
 
 
 class Preview:
-    """What some pictures of a source, packed beforehand, tell of it: which source it is, how long it will take."""
+    """What some images of a source, packed beforehand, tell of it: which source it is, how long it will take."""
 
     def __init__(self, source: sources.Source, options: Options) -> None:
         self.files = sum(len(split) for split in source.splits.values())
@@ -50,7 +52,7 @@ class Preview:
         self.sides: list[int] = []  # the shorter ones, in pixels
         refuse_names([*source.classes, *(name for split in source.splits.values() for name in split.names)])
         identity = hashlib.sha256("\n".join(source.classes).encode())
-        plan = store.Plan("", "", options.size, "jpeg", options.quality)
+        plan = store.Plan("", "", "", options.size, "jpeg", options.quality)
         sums, took = PixelStats(options.size), []
         for name, split in source.splits.items():
             identity.update("\n".join([name, *split.names]).encode())
@@ -60,19 +62,19 @@ class Preview:
                 identity.update(data)
                 began = time.perf_counter()
                 try:
-                    picture = decode.decode_image(data)
-                    cell = encode(decode.centre_square(picture, options.size), plan)
+                    image = decode.decode_image(data)
+                    cell = encode(decode.centre_square(image, options.size), plan)
                     sums.add(decode.decode_stored(bytearray(cell), options.size, "jpeg")[None])
                 except decode.Unreadable:
                     continue  # it will be listed when its turn comes
                 took.append(time.perf_counter() - began)
                 self.bytes.append(len(cell))
-                self.sides.append(min(picture.shape[1:]))
+                self.sides.append(min(image.shape[1:]))
         if not self.bytes:
-            raise ConfigError("none of the files that were tried is a picture: is this the right folder?")
+            raise ConfigError("none of the files that were tried is a image: is this the right folder?")
         self.fingerprint = identity.hexdigest()[:16]
         took = took[1:] or took  # the first one finds the libraries cold
-        self.seconds = sum(took) / len(took)  # for one picture on one core
+        self.seconds = sum(took) / len(took)  # for one image on one core
 
     def total(self, form: str) -> float:
         """Bytes of the store."""
@@ -94,11 +96,11 @@ class Preview:
             f"store: {plan.size}x{plan.size} pixels, {kind}, about {size(total)} "
             f"(--form {other}: {size(self.total(other))}); {size(free)} are free in {place}"
         )
-        console.print(f"time:  about {took} on {self.workers} cores, by {len(self.bytes)} pictures that were tried")
+        console.print(f"time:  about {took} on {self.workers} cores, by {len(self.bytes)} images that were tried")
         middle = sorted(self.sides)[len(self.sides) // 2]
         if middle <= plan.size / 2:
             console.print(
-                f"hint:  most pictures have only {middle} pixels: with --size {middle} the store is "
+                f"hint:  most images have only {middle} pixels: with --size {middle} the store is "
                 f"{(plan.size / middle) ** 2:.0f} times smaller, and training enlarges them (data.resize)"
             )
         if total > free:

@@ -1,4 +1,4 @@
-"""Report: a folder of runs as one picture, one page and one file of numbers.
+"""Report: a folder of runs as one figure, one page and one file of numbers.
 
     python -m alexnet_pl.report runs/figure1
     python -m alexnet_pl.report runs/pair --kernels     Figure 3: the first kernels of each run
@@ -37,19 +37,19 @@ from alexnet_pl.runs.run import find_runs
 
 
 def write(folder: Path, allow: Sequence[str] = ()) -> tuple[Report, list[Path]]:
-    """Write pictures, page, tables and numbers into the folder; returns the report and the paths of picture and page.
+    """Write figures, page, tables and numbers into the folder; returns the report and the paths of figure and page.
 
     Raises:
         ConfigError: nothing to draw, or runs that must not be compared; nothing is written then.
     """
     folder = folder.resolve()
     report = collect(folder, allow)
-    picture, page = folder / f"{folder.name}.png", folder / "report.html"
-    draw(report, picture, picture.with_name(f"{folder.name}.svg"))
+    figure, page = folder / f"{folder.name}.png", folder / "report.html"
+    draw(report, figure, figure.with_name(f"{folder.name}.svg"))
     files.write(page, html(report))
     files.write(folder / "report.md", markdown(report))
     files.write(folder / "report.json", json.dumps(as_json(report), indent=1, allow_nan=False))
-    return report, [picture, page]
+    return report, [figure, page]
 
 
 def show(report: Report, console: Console) -> None:

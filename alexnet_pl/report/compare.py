@@ -1,7 +1,7 @@
 """Which runs are compared with which, and which must not be.
 
-A folder's runs form panels (`figure.panel`), a panel's runs form lines, and a line holds its seeds. A line is a value
-of `figure.compare`; where that is empty, one of what the overrides of the panel's runs differ in, but for the seed.
+A folder's runs form panels (`report.panel`), a panel's runs form lines, and a line holds its seeds. A line is a value
+of `report.compare`; where that is empty, one of what the overrides of the panel's runs differ in, but for the seed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from alexnet_pl.runs.naming import config_differences, flatten_config, is_bookke
 from alexnet_pl.runs.run import Run, find_runs
 
 # What may differ between the lines of a panel besides the compared and the tuned keys: how long a run goes on.
-LENGTH = ("stop_error", "trainer.max_epochs")
+LENGTH = ("stop_at_train_error", "trainer.max_epochs")
 
 
 # ------------------------------------------------------------------------------------------------ a panel of lines
@@ -125,7 +125,7 @@ def collect(folder: Path, allow: Sequence[str] = ()) -> Report:
         raise ConfigError(f"no run in {folder} has metrics to draw ({states}): runs with logger=none keep none")
     titled: dict[str, list[Drawn]] = {}
     for run in drawn:
-        titled.setdefault(str(run.config["figure"]["panel"] or folder.name), []).append(run)
+        titled.setdefault(str(run.config["report"]["panel"] or folder.name), []).append(run)
     panels = [_panel(title, members, allow) for title, members in titled.items()]
     sweeps = {run.given.get("sweep") for run in drawn}
     claims = [claim for claim in paper.claims() if claim.sweep and claim.sweep in sweeps]
@@ -133,10 +133,10 @@ def collect(folder: Path, allow: Sequence[str] = ()) -> Report:
 
 
 def _panel(title: str, drawn: list[Drawn], allow: Sequence[str]) -> Panel:
-    figure = drawn[0].config["figure"]
+    figure = drawn[0].config["report"]
     declared = figure["compare"]
     compare = ([declared] if isinstance(declared, str) else declared) or swept(drawn)  # once it was a single key
-    tuned = {key for run in drawn for key in run.config["figure"]["tuned"]}
+    tuned = {key for run in drawn for key in run.config["report"]["tuned"]}
     _refuse(f"panel {title!r}", drawn, {"seed", *compare, *tuned, *LENGTH, *allow})
     groups: dict[tuple[str, ...], list[Drawn]] = {}
     for run in drawn:
@@ -181,16 +181,16 @@ def _number(value: str) -> float:
 
 def _refuse(place: str, drawn: list[Drawn], allowed: set[str]) -> None:
     def may(key: str) -> bool:
-        if "experiment" in allowed and key not in ("figure.compare", "figure.target"):  # it sets what it likes
+        if "experiment" in allowed and key not in ("report.compare", "report.target"):  # it sets what it likes
             return True
         return any(key == other or key.startswith(f"{other}.") for other in allowed)
 
-    mixed = {key: values for key, values in (_varying(drawn) | _varying(drawn, "figure")).items() if not may(key)}
+    mixed = {key: values for key, values in (_varying(drawn) | _varying(drawn, "report")).items() if not may(key)}
     if mixed:
         said = ", ".join(f"{key} ({', '.join(values)})" for key, values in mixed.items())
         raise ConfigError(
             f"{place} mixes runs that differ in {said}: report them from separate folders, name the key to compare "
-            f"by issuing the same command with figure.compare=[KEY], or let it differ with --allow KEY"
+            f"by issuing the same command with report.compare=[KEY], or let it differ with --allow KEY"
         )
 
 

@@ -17,18 +17,18 @@ from alexnet_pl.runs.naming import flatten_config, parse_overrides
 from alexnet_pl.runs.run import Run
 
 METRICS = {
-    "running": "error on the training batches as they are trained, each before its update, over windows of pictures; "
+    "running": "error on the training batches as they are trained, each before its update, over windows of images; "
     "a window stands at its centre. cuda-convnet printed this, so it is most likely what the paper's Figure 1 shows",
     "averaged": "the running error over a whole epoch, as a moving average that stands at that epoch's centre: "
     "less noisy, since no single lucky window can reach the target",
-    "subset": "error on a fixed part of the training set, with the weights as they are after each epoch",
+    "train_eval": "error on a fixed part of the training set, with the weights as they are after each epoch",
 }
 """The training errors by which a crossing is timed: the first is the primary one. The page, the JSON and the terminal
 use these words."""
 
 EVALUATED = {
-    "validation": "error on pictures that are not trained on, with the weights as they are after each epoch",
-    "validation top-5": "share of those pictures whose class is not among the five that the net finds likeliest",
+    "validation": "error on images that are not trained on, with the weights as they are after each epoch",
+    "validation top-5": "share of those images whose class is not among the five that the net finds likeliest",
 }
 """The errors that nothing is timed by; the second is measured where there are more than ten classes."""
 
@@ -38,7 +38,7 @@ MOST = 500
 
 KEYS = {
     "window": "train/error",
-    "subset": "subset/error",
+    "train_eval": "train_eval/error",
     "validation": "val/error",
     "validation top-5": "val/top5_error",
 }

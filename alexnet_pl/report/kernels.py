@@ -35,7 +35,7 @@ def kernels(net: TrainedModel, path: Path | None = None) -> dict[str, float]:
     Args:
         path: a .png or .svg file. None: kernels.png in the folder of the net's run.
     Returns:
-        As `specialisation`, which is printed under the picture as well.
+        As `specialisation`, which is printed under the figure as well.
     Raises:
         ConfigError: no file is given, and the net is of no run.
     """
@@ -114,9 +114,9 @@ def verdict(found: dict[str, float]) -> str:
 
 
 def sheet(weights: np.ndarray) -> np.ndarray:
-    """Kernels (n, 3, size, size) side by side as a picture (height, width, 3) of 0..1.
+    """Kernels (n, 3, size, size) side by side as a figure (height, width, 3) of 0..1.
 
-    Each has its own scale around zero, which is grey; between them the picture is white.
+    Each has its own scale around zero, which is grey; between them the figure is white.
     """
     n, _, size, _ = weights.shape
     rows, step = ceil(n / COLUMNS), size + GAP

@@ -7,7 +7,7 @@ from alexnet_pl.report.tables import VERDICT_HEADS, errors, finding, judged, sma
 
 
 def markdown(report: Report) -> str:
-    """The picture, the tables and the findings as Markdown."""
+    """The figure, the tables and the findings as Markdown."""
     name = report.folder.name
     parts = [f"# {literal(name)}", f"![Learning curves](<{name}.png>)"]
     for heads, sections in (timings(report), errors(report)):

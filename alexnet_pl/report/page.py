@@ -78,9 +78,9 @@ def page(title: str, body: str) -> str:
 
 
 def _intro(target: float | None, both: bool) -> str:
-    said = "How fast nets learn: the share of training pictures that a net still gets wrong"
+    said = "How fast nets learn: the share of training images that a net still gets wrong"
     if both:
-        said = "The share of pictures that a net gets wrong, of those it trains on (left) and of others (right)"
+        said = "The share of images that a net gets wrong, of those it trains on (left) and of others (right)"
     said += ", against epochs (passes over the training set)."
     if target is not None:
         said += f" What is timed is when it first falls to {100 * target:g} %, the dashed line."
@@ -106,7 +106,7 @@ CIFAR-10; epochs are read off its plot. <b>error over the last epoch</b>: the ru
 
 def _errors(report: Report) -> str:
     heads, sections = errors(report)
-    said = "<b>validation</b>: after the last epoch, on the centre crop of each picture. "
+    said = "<b>validation</b>: after the last epoch, on the centre crop of each image. "
     if any("ten views" in head for head in heads):
         said += "<b>ten views</b>: the same net, its answers averaged over four corners, the centre, their mirrors. "
     said += """<b>training</b>: the running error over the last epoch. Over several seeds: mean ± standard deviation.
@@ -159,13 +159,13 @@ def _runs(report: Report) -> str:
     """A row for each run; how soon it reached the target, where there is one."""
     metrics = METRICS if any(panel.target is not None for panel in report.panels) else ()
     heads = ["folder", "seed", "status", "epochs", *metrics]
-    heads += ["lowest validation error", "commit", "processor", "why it ended early"]
+    heads += ["lowest validation error", "commit", "CPU", "why it ended early"]
     rows = []
     for panel, line in report.lines:
         for run in line.runs:
             alone = Line(line.name, [run], panel.target)
             crossings = [str(alone.timing(metric) or "-") for metric in metrics]
-            machine = str(run.run.identity.get("machine", {}).get("processor", "unknown"))
+            machine = str(run.run.identity.get("machine", {}).get("CPU", "unknown"))
             facts = [percent(alone.lowest("validation")), commit(run.run), machine, run.run.failure]
             rows.append([run.run.folder.name, str(run.seed), run.run.status, f"{run.epochs:.4g}", *crossings, *facts])
     blank = [""] * (len(heads) - 5)

@@ -17,7 +17,7 @@ from alexnet_pl.errors import ConfigError
 
 FILE = Path(__file__).with_name("paper.yaml")
 VIEWS = "views"
-"""Beside the settings of an arm: 10 are errors averaged over ten views of each picture, 1 those of the centre alone."""
+"""Beside the settings of an arm: 10 are errors averaged over ten views of each image, 1 those of the centre alone."""
 
 
 @dataclass

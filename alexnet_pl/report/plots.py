@@ -1,4 +1,4 @@
-"""The picture: what is timed as in the paper's Figure 1 (solid ReLU, dashed tanh), all else as learning curves."""
+"""The figure: what is timed as in the paper's Figure 1 (solid ReLU, dashed tanh), all else as learning curves."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ DASHES = {"dash": "dashed", "dot": "dotted"}
 
 
 def draw(report: Report, *paths: Path) -> None:
-    """Write the picture to each path, as its suffix says (.png, .svg).
+    """Write the figure to each path, as its suffix says (.png, .svg).
 
     Panels with a target: an axes each, all on the same scales. Panels without: training and validation side by side.
     """
     import matplotlib
     from matplotlib.figure import Figure
 
-    # A $ in a title is a $; a picture drawn again is the same file.
+    # A $ in a title is a $; a figure drawn again is the same file.
     with matplotlib.rc_context({"text.parse_math": False, "font.size": 11, "svg.hashsalt": "alexnet_pl"}):
         n, timed = len(report.panels), all(panel.target is not None for panel in report.panels)
         columns = 1 if not timed else n if n < 4 else 2 if n == 4 else 3

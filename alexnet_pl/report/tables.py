@@ -1,4 +1,4 @@
-"""What is said about a comparison: names, findings and tables, in the same words on terminal, picture and page."""
+"""What is said about a comparison: names, findings and tables, in the same words on terminal, figure and page."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def label(panel: Panel, line: Line) -> str:
 
 def name(panel: Panel, line: Line) -> str:
     """What a line compares, and what is tuned for it: `ReLU, learning rate 0.002`."""
-    declared = line.runs[0].config["figure"]["compare"]
-    flat, tuned = line.runs[0].flat, line.runs[0].config["figure"]["tuned"]
+    declared = line.runs[0].config["report"]["compare"]
+    flat, tuned = line.runs[0].flat, line.runs[0].config["report"]["tuned"]
     if not declared:
         tuned = [key for key in tuned if len({other.runs[0].value(key) for other in panel.lines}) > 1]
     (key,) = panel.compare if declared and len(panel.compare) == 1 else [""]
@@ -76,13 +76,13 @@ def small_print(report: Report) -> str:
     """Data, metric, seeds and commit of everything drawn."""
     configs = [run.config for run in report.drawn]
     data = ", ".join({NAMES.get(c["data"]["name"], c["data"]["name"]): 0 for c in configs})
-    window = ", ".join({f"{c['window']:,}": 0 for c in configs})
+    window = ", ".join({f"{c['train_error_window']:,}": 0 for c in configs})
     seeds = ", ".join(map(str, sorted({run.seed for run in report.drawn})))
     commits = ", ".join({commit(run.run): 0 for run in report.drawn})
     timed = any(panel.target is not None for panel in report.panels)
     band = f"; thick: their mean, band: lowest to highest{', thin: each seed' * timed}" if "," in seeds else ""
     return (
-        f"Data: {data}. Error on the training batches as they are trained, in windows of about {window} pictures. "
+        f"Data: {data}. Error on the training batches as they are trained, in windows of about {window} images. "
         f"Seeds: {seeds}{band}. Commit: {commits}."
     )
 

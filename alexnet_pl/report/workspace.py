@@ -16,7 +16,7 @@ from alexnet_pl.report.compare import Report
 from alexnet_pl.runs.naming import flatten_config, run_group
 
 MEDIA = {"kernels": "first-layer kernels", "predictions": "predictions"}
-"""Keys under which `logger.attach` logs pictures, and their panels' titles"""
+"""Keys under which `logger.attach` logs images, and their panels' titles"""
 
 
 def publish(report: Report, project: str, send: bool = True) -> str:
@@ -114,7 +114,7 @@ def build(report: Report, entity: str, project: str) -> Any:
         sections=[
             ws.Section(name="Curves", panels=curves, is_open=True),
             ws.Section(name="Results", panels=[bars, across], is_open=True),
-            ws.Section(name="Pictures", panels=media, is_open=True),
+            ws.Section(name="Images", panels=media, is_open=True),
             ws.Section(name="Differences", panels=[differences], is_open=True, layout_settings=wide),
         ],
         settings=ws.WorkspaceSettings(x_axis="epoch", max_runs=max(10, len(report.drawn))),
@@ -135,7 +135,7 @@ def telling(report: Report) -> list[str]:
     def apart(by: list[str]) -> int:
         return len({tuple(str(line.get(key)) for key in by) for line in lines})
 
-    for key in dict.fromkeys(("figure.panel", *compared, *report.differing)):
+    for key in dict.fromkeys(("report.panel", *compared, *report.differing)):
         if apart([*keys, key]) > max(1, apart(keys)):
             keys.append(key)
     return keys or [key for key in compared if key in lines[0]][:1]

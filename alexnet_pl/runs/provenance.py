@@ -27,7 +27,7 @@ def _version(package: str) -> str:
 
 
 def machine() -> dict[str, Any]:
-    return {"system": platform.platform(), "processor": name(), "cpus": os.cpu_count()}
+    return {"system": platform.platform(), "CPU": name(), "cpus": os.cpu_count()}
 
 
 def git_state() -> dict[str, Any]:

@@ -3,7 +3,7 @@
     runs/<name>/<overrides>/
         config.yaml     the whole resolved configuration
         run.json        identity: W&B id, overrides, versions, git commit, seed, start
-        metrics.csv     one row per window of training pictures and per epoch
+        metrics.csv     one row per window of training images and per epoch
         train.log       a line per epoch, and what went wrong
         speed.json      how it computes, where that was tried
         checkpoints/    last.ckpt, best.ckpt

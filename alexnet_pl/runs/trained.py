@@ -1,4 +1,4 @@
-"""A trained net with all it needs to look at pictures: weights, mean image, what its classes are called.
+"""A trained net with all it needs to look at images: weights, mean image, what its classes are called.
 
     load("runs/alexnet")        from a run, a folder of one run, or a checkpoint file
     torchvision_net("alexnet-owt-7be5be79.pth")        torchvision's published weights
@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from alexnet_pl.config.choices import (
     Arch,
     Conv1Padding,
-    DataSet,
     Dropout,
     DropoutAt,
     Init,
@@ -51,17 +50,17 @@ class TrainedModel:
         return self.mean.device
 
     @property
-    def picture_size(self) -> int:
-        """Side in pixels of the squares that a picture is made into, before views are cut out."""
-        return self.cfg.data.picture_size
+    def resized_size(self) -> int:
+        """Side in pixels of the squares that a image is made into, before views are cut out."""
+        return self.cfg.data.resized_size
 
     def to(self, device: torch.device) -> TrainedModel:
         return replace(self, net=self.net.to(device), mean=self.mean.to(device))
 
     def input(self, images: Tensor, views: int = 1) -> Tensor:
-        """uint8 squares (n, S, S, 3) as the net takes them: (n * views, 3, H, W), a picture's views side by side."""
+        """uint8 squares (n, S, S, 3) as the net takes them: (n * views, 3, H, W), a image's views side by side."""
         d = self.cfg.data
-        return augment.evaluation_input(images.to(self.device), self.mean, d.picture_size, d.scale, views)
+        return augment.evaluation_input(images.to(self.device), self.mean, d.resized_size, d.pixel_scale, views)
 
     def logits(self, images: Tensor, views: int = 1) -> Tensor:
         """uint8 squares (n, S, S, 3) -> float32 (n, views, classes); a net may have more outputs than that."""
@@ -77,7 +76,7 @@ class TrainedModel:
 
 
 def load(path: str | Path, weights: list[str] | None = None) -> TrainedModel:
-    """The trained net of a run, on the processor.
+    """The trained net of a run, on the CPU.
 
     Args:
         path: a run folder, a folder of one run, or a checkpoint file.
@@ -95,7 +94,7 @@ def load(path: str | Path, weights: list[str] | None = None) -> TrainedModel:
         if _shapes(other) != _shapes(first):
             raise ConfigError(f"{files[0]} and {file} are not of one net: only weights of the same net can be averaged")
     dtype = next(iter(first["state_dict"].values())).dtype
-    net = build_net(cfg.model, cfg.data.image_size, cfg.seed).to(dtype)
+    net = build_net(cfg.model, cfg.data.input_size, cfg.seed).to(dtype)
     net.load_state_dict({name.removeprefix("net."): value for name, value in _mean(checkpoints).items()})
     folder = files[0].parent.parent
     run = Run(folder) if (folder / "run.json").is_file() else None
@@ -178,7 +177,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def torchvision_net(file: str | Path | None = None) -> TrainedModel:
-    """torchvision's alexnet with its published weights, on the processor.
+    """torchvision's alexnet with its published weights, on the CPU.
 
     Its pixels are 0..1 minus a mean colour, over a deviation for each colour; ours are 0..255 minus a mean image. The
     deviation goes into the first layer's weights, so that both give the same logits.
@@ -199,14 +198,14 @@ def torchvision_net(file: str | Path | None = None) -> TrainedModel:
     except Exception as error:  # no network, no file, or one of another kind: torch says it in many ways
         reason = str(error).strip().split("\n")[0]
         raise ConfigError(f"torchvision's weights cannot be read ({reason}): give the .pth file") from error
-    cfg = Config(name="torchvision", seed=0, window=1, subset=0)
+    cfg = Config(name="torchvision", seed=0, train_error_window=1, train_eval_images=0)
     cfg.model = Model(
         "torchvision", Arch.alexnet, 1000, 224, {"conv1": 64, "conv2": 192, "conv4": 256},
-        conv1_padding=Conv1Padding.symmetric, lrn_scale=LrnAlphaConvention.paper, dropout=Dropout.inverted,
+        conv1_padding=Conv1Padding.symmetric, lrn_alpha_convention=LrnAlphaConvention.paper, dropout=Dropout.inverted,
         dropout_at=DropoutAt.inputs, init=Init.torch,
         parameter_names=ParameterNames.torchvision,
     )  # fmt: skip
-    cfg.data = Data(DataSet.imagenet, num_classes=1000, size=256, crop_size=224)
+    cfg.data = Data("packed", "imagenet", num_classes=1000, size=256, crop_size=224)
     net = build_net(cfg.model, 224, 0)
     try:
         net.load_state_dict(state)

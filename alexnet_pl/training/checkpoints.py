@@ -50,7 +50,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def images_seen(path: Path) -> int:
-    """The pictures a run had trained on when a checkpoint was written.
+    """The images a run had trained on when a checkpoint was written.
 
     Raises:
         ConfigError: the file is not a checkpoint of a run.
@@ -69,7 +69,7 @@ def check_origin(path: Path, cfg: Config) -> None:
     precisions = {_of_weights(value) for value in changed.get("trainer.precision", ())}
     if len(precisions) == 1:
         changed.pop("trainer.precision")
-    for key in ("model.compile", "model.channels_last"):  # how it is computed, not what
+    for key in ("model.compile_lrn", "model.channels_last"):  # how it is computed, not what
         changed.pop(key, None)
     changed = {key: was for key, was in changed.items() if key.startswith(FIXED_KEYS)}
     if changed:
@@ -125,7 +125,7 @@ class StopOnSignal(pl.Callback):
         self.run = run
         self.signum = 0  # asked for by this signal; 0: by none
         self.agreed = False  # whether all processes know
-        self.group: Any = None  # of all processes, over their processors
+        self.group: Any = None  # of all processes, over their CPUs
 
     @contextmanager
     def listening(self) -> Iterator[None]:

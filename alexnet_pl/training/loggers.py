@@ -19,7 +19,7 @@ from alexnet_pl.runs.metrics import append_row
 from alexnet_pl.runs.naming import run_group
 from alexnet_pl.runs.run import Run
 
-BY_EPOCH = ("train/*", "subset/*", "val/*", "test/*", "target/*")
+BY_EPOCH = ("train/*", "train_eval/*", "val/*", "test/*", "target/*")
 """What W&B draws against the epoch"""
 
 
@@ -78,7 +78,7 @@ def build_loggers(cfg: Config, run: Run) -> list[Logger]:
     # A mirror must not stop the run: where W&B does not start, say so and go on.
     try:
         if experiment := _open(run):
-            loggers.append(SafeWandbLogger(experiment=experiment, target=cfg.figure.target))
+            loggers.append(SafeWandbLogger(experiment=experiment, target=cfg.report.target))
     except Exception as error:
         _say("did not start", error, "the run goes on, and metrics.csv has everything")
     return loggers
@@ -112,14 +112,14 @@ def _open(run: Run) -> Any:
     return experiment
 
 
-def attach_results(run: Run, summary: dict[str, float], pictures: dict[str, Path]) -> bool:
-    """Add values and pictures to the W&B run of a run that has ended, offline or online as it was.
+def attach_results(run: Run, summary: dict[str, float], images: dict[str, Path]) -> bool:
+    """Add values and images to the W&B run of a run that has ended, offline or online as it was.
 
     An offline run gets another folder of W&B's, which `sync` sends to the same run there.
 
     Args:
         summary: what to put beside the run's last metrics, {"evaluate/10-probabilities/error": 0.4}.
-        pictures: image files by their keys; `kernels` and `predictions` have panels in the report's workspace.
+        images: image files by their keys; `kernels` and `predictions` have panels in the report's workspace.
 
     Returns:
         Whether it was done: not where the run is not done, or has no W&B run, and not where W&B fails, which is said.
@@ -130,8 +130,8 @@ def attach_results(run: Run, summary: dict[str, float], pictures: dict[str, Path
         import wandb
 
         experiment.summary.update(summary)
-        if pictures:
-            experiment.log({key: wandb.Image(str(path)) for key, path in pictures.items()})
+        if images:
+            experiment.log({key: wandb.Image(str(path)) for key, path in images.items()})
         experiment.finish(exit_code=0)
     except Exception as error:
         _say("did not take the results", error, "the run's folder has them")

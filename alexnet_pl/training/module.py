@@ -28,22 +28,22 @@ class ImageClassifier(pl.LightningModule):
 
     What it reports, all errors as shares between 0 and 1:
         train/error, train/loss   running: on the batches as they are trained, before each update, in windows of about
-                                  `window` pictures; what cuda-convnet printed and Figure 1 most likely shows
+                                  `window` images; what cuda-convnet printed and Figure 1 most likely shows
         train/epoch_error         the same over a whole epoch
-        subset/error              current weights on a fixed training subset, after each epoch
+        train_eval/error              current weights on a fixed training subset, after each epoch
         val/error, val/loss       current weights on the validation set, after each epoch
-        test/error, test/loss     final weights on the validation set by `test_views` views of each picture
+        test/error, test/loss     final weights on the validation set by `test_views` views of each image
         .../top5_error            the right class is not among the five likeliest, where there are more than ten
-        images_per_second         pictures trained per second, validation left out; in an epoch's row, over the epoch
-        data_wait                 share of an epoch's time in which the device waited for pictures to be read
+        images_per_second         images trained per second, validation left out; in an epoch's row, over the epoch
+        data_wait                 share of an epoch's time in which the device waited for images to be read
         lr                        learning rate of the weights
-    Every row has `epoch` (pictures seen over pictures in the set: 1.5 is the middle of the second) and `images_seen`.
+    Every row has `epoch` (images seen over images in the set: 1.5 is the middle of the second) and `images_seen`.
     """
 
-    def __init__(self, cfg: Config, image_size: int) -> None:
+    def __init__(self, cfg: Config, input_size: int) -> None:
         super().__init__()
-        self.cfg, self.image_size = cfg, image_size
-        self.net = build_net(cfg.model, image_size, cfg.seed)
+        self.cfg, self.input_size = cfg, input_size
+        self.net = build_net(cfg.model, input_size, cfg.seed)
         self.layout = torch.channels_last if cfg.model.channels_last else torch.contiguous_format
         self.batch = Batch()
         self.spread = False  # whether this process has its part of the net only
@@ -53,14 +53,14 @@ class ImageClassifier(pl.LightningModule):
         self.results: dict[str, float] = {}  # the latest of each value in the rows of epochs and of the test
         self.plateau: ReduceLROnPlateau | None = None
         self._plateau_state: dict[str, Any] = {}  # from a checkpoint
-        # wrong answers, summed loss, pictures: of this window, counted on the device and read once a window; and of
+        # wrong answers, summed loss, images: of this window, counted on the device and read once a window; and of
         # this epoch. Not buffers: those would follow the net into low precision.
         self._window = torch.zeros(3)
-        self._window_pictures = 0  # over all processes
+        self._window_images = 0  # over all processes
         self._epoch = [0.0, 0.0, 0.0]
         self._epoch_seconds = 0.0  # of training
         self._start_clock()
-        self._counts: dict[str, Tensor] = {}  # by set: wrong, not among five, summed loss, pictures
+        self._counts: dict[str, Tensor] = {}  # by set: wrong, not among five, summed loss, images
 
     def configure_model(self) -> None:
         """Take this process's part of the batch and of the net."""
@@ -69,7 +69,7 @@ class ImageClassifier(pl.LightningModule):
         self.spread = True
         self.where = layouts.layout(self.cfg.trainer)
         self.batch = Batch(*self.trainer.datamodule.share)  # type: ignore[attr-defined]
-        plan = layer_specs(self.cfg.model, self.image_size)
+        plan = layer_specs(self.cfg.model, self.input_size)
         parallelize(self.net, plan, self.where, self.device_mesh, self.batch)
 
     def _sum(self, numbers: Tensor) -> Tensor:
@@ -97,7 +97,7 @@ class ImageClassifier(pl.LightningModule):
             self.plateau = optim.plateau(optimizer, cfg)
             if self._plateau_state:
                 self.plateau.load_state_dict(self._plateau_state)
-        elif cfg.cut_at or cfg.bias_cut_at or cfg.conv1_cut_at:
+        elif cfg.lr_milestones or cfg.bias_lr_milestones or cfg.conv1_lr_milestones:
             return [optimizer], [{"scheduler": optim.lr_schedule(optimizer, cfg, self._time), "interval": "step"}]
         return optimizer
 
@@ -125,9 +125,9 @@ class ImageClassifier(pl.LightningModule):
         self._clock, self._timed_from = time.perf_counter(), self.images_seen
 
     def training_step(self, batch: tuple[Tensor, Tensor, int], batch_idx: int) -> Tensor:
-        """The loss of this process's part of the batch, over the pictures of the whole."""
-        images, labels, pictures = batch
-        self.batch.begin(pictures)
+        """The loss of this process's part of the batch, over the images of the whole."""
+        images, labels, batch_images = batch
+        self.batch.begin(batch_images)
         if self.cfg.model.dropout is not Dropout.none:  # a resumed run must draw the same masks
             torch.manual_seed(augment.seed(self.cfg.seed, self.trainer.current_epoch, batch_idx, 1))
         logits = self(images)
@@ -136,16 +136,16 @@ class ImageClassifier(pl.LightningModule):
             wrong = (logits.argmax(1) != labels).sum()
             count = torch.full_like(total, len(labels), dtype=torch.float32)
             self._window += torch.stack([wrong.float(), total.float(), count])
-        self._window_pictures += pictures
-        self.images_seen += pictures
+        self._window_images += batch_images
+        self.images_seen += batch_images
         # Windows split an epoch evenly, so that none is too small to trust.
         batches = int(self.trainer.num_training_batches)
-        epoch = min(self.pictures_per_epoch, batches * self.cfg.data.batch_size)
-        windows = max(1, min(batches, round(epoch / self.cfg.window)))
+        epoch = min(self.images_per_epoch, batches * self.cfg.data.batch_size)
+        windows = max(1, min(batches, round(epoch / self.cfg.train_error_window)))
         if (batch_idx + 1) * windows // batches > batch_idx * windows // batches:
             self._close_window()
         # Gradients of parts are summed, but DDP takes their mean.
-        return total * ((self.batch.size if self.where.name == "ddp" else 1) / pictures)
+        return total * ((self.batch.size if self.where.name == "ddp" else 1) / batch_images)
 
     def _close_window(self) -> None:
         """Report the running error and start counting anew.
@@ -159,7 +159,7 @@ class ImageClassifier(pl.LightningModule):
             raise NotFinite(
                 f"the loss became {loss / count} in epoch {self.trainer.current_epoch + 1}: the usual cause is a "
                 f"learning rate that is too high for this input scale (optim.lr={self.cfg.optim.lr}, "
-                f"data.scale={self.cfg.data.scale})"
+                f"data.pixel_scale={self.cfg.data.pixel_scale})"
             )
         seconds = time.perf_counter() - self._clock
         self._epoch_seconds += seconds
@@ -167,7 +167,7 @@ class ImageClassifier(pl.LightningModule):
         self._start_clock()
         self._epoch = [total + part for total, part in zip(self._epoch, (wrong, loss, count), strict=True)]
         self._window.zero_()
-        self._window_pictures = 0
+        self._window_images = 0
         # conv1 may have a schedule of its own, and comes first then
         lr = [group["lr"] for group in self.trainer.optimizers[0].param_groups if group["name"].endswith("weight")][-1]
         self.report({"train/error": wrong / count, "train/loss": loss / count, "images_per_second": rate, "lr": lr})
@@ -184,7 +184,7 @@ class ImageClassifier(pl.LightningModule):
         self._clock += time.perf_counter() - self._validation_began
 
     def on_train_epoch_end(self) -> None:
-        if self._window_pictures:  # the epoch was cut short, by max_steps or max_time
+        if self._window_images:  # the epoch was cut short, by max_steps or max_time
             self._close_window()
         error, self._epoch = self.epoch_error, [0.0, 0.0, 0.0]
         self.log("train/epoch_error", error, logger=False)
@@ -195,7 +195,7 @@ class ImageClassifier(pl.LightningModule):
     @property
     def epoch_error(self) -> float:
         """Running training error over the epoch so far, the open window included; every process must ask."""
-        window = self._sum(self._window).tolist() if self._window_pictures else [0.0, 0.0, 0.0]
+        window = self._sum(self._window).tolist() if self._window_images else [0.0, 0.0, 0.0]
         wrong, _, count = (a + b for a, b in zip(self._epoch, window, strict=True))
         return wrong / count if count else math.nan
 
@@ -211,14 +211,14 @@ class ImageClassifier(pl.LightningModule):
     # -------------------------------------------------------------------------------------------- evaluation
 
     def validation_step(self, batch: tuple[Tensor, Tensor, int], batch_idx: int, dataloader_idx: int = 0) -> None:
-        images, labels, pictures = batch
-        self.batch.begin(pictures)
-        self._count(("val", "subset")[dataloader_idx], self(images), labels)
+        images, labels, batch_images = batch
+        self.batch.begin(batch_images)
+        self._count(("val", "train_eval")[dataloader_idx], self(images), labels)
 
     def test_step(self, batch: tuple[Tensor, Tensor, int], batch_idx: int) -> None:
-        """The probabilities of a picture's views are averaged, as in 2012."""
-        images, labels, pictures = batch
-        self.batch.begin(pictures, self.cfg.test_views)
+        """The probabilities of a image's views are averaged, as in 2012."""
+        images, labels, batch_images = batch
+        self.batch.begin(batch_images, self.cfg.test_views)
         probabilities = self(images).float().softmax(1).unflatten(0, (len(labels), self.cfg.test_views)).mean(1)
         self._count("test", probabilities.clamp_min(torch.finfo(torch.float32).tiny).log(), labels)
 
@@ -258,20 +258,20 @@ class ImageClassifier(pl.LightningModule):
     # -------------------------------------------------------------------------------------------- records
 
     @property
-    def pictures_per_epoch(self) -> int:
-        return self.trainer.datamodule.pictures_per_epoch  # type: ignore[attr-defined]
+    def images_per_epoch(self) -> int:
+        return self.trainer.datamodule.images_per_epoch  # type: ignore[attr-defined]
 
     def report(self, values: dict[str, float]) -> None:
         """Send one row to every logger, placed on the epoch axis."""
-        row = {"epoch": self.images_seen / self.pictures_per_epoch, "images_seen": self.images_seen, **values}
+        row = {"epoch": self.images_seen / self.images_per_epoch, "images_seen": self.images_seen, **values}
         for logger in self.loggers:
             logger.log_metrics(row, step=self.global_step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Plain values and tensors, so that the file loads with weights_only and needs nothing else to be used."""
         checkpoint["config"] = as_dict(self.cfg)
-        pictures = self.trainer.datamodule  # type: ignore[attr-defined]
-        checkpoint["input"] = {"mean": pictures.mean.cpu(), "classes": pictures.classes}
+        images = self.trainer.datamodule  # type: ignore[attr-defined]
+        checkpoint["input"] = {"mean": images.mean.cpu(), "classes": images.classes}
         checkpoint["progress"] = {
             "images_seen": self.images_seen,
             "window": self._sum(self._window).tolist(),
@@ -286,7 +286,7 @@ class ImageClassifier(pl.LightningModule):
         progress = checkpoint["progress"]
         self.images_seen = progress["images_seen"]
         self._window = torch.tensor(progress["window"])
-        self._window_pictures = round(progress["window"][2])
+        self._window_images = round(progress["window"][2])
         if self.batch.rank:  # one of those that share the batch goes on counting
             self._window.zero_()
         self._epoch = progress["epoch"]

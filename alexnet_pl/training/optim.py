@@ -80,7 +80,7 @@ def _laid_out(t: Tensor, like: Tensor) -> Tensor:
 
 def build_optimizer(net: nn.Module, cfg: Optim) -> torch.optim.Optimizer:
     """The optimiser of a net: weights and biases are groups, and again of layers with cuts or decay of their own."""
-    parts = [*(["conv1."] if cfg.conv1_cut_at else []), *(f"{layer}." for layer in cfg.layer_decay), ""]
+    parts = [*(["conv1."] if cfg.conv1_lr_milestones else []), *(f"{layer}." for layer in cfg.layer_decay), ""]
     groups: list[dict[str, Any]] = []
     taken: set[str] = set()
     for prefix in dict.fromkeys(parts):
@@ -97,7 +97,7 @@ def build_optimizer(net: nn.Module, cfg: Optim) -> torch.optim.Optimizer:
                 {
                     "name": f"{prefix}{kind}",
                     "params": list(named.values()),
-                    "lr": cfg.lr * (1 if kind == "weight" else cfg.bias_lr_factor),
+                    "lr": cfg.lr * (1 if kind == "weight" else cfg.bias_lr_mult),
                     "weight_decay": decay if decays else 0.0,
                 }
             )
@@ -119,13 +119,13 @@ def lr_factor(cfg: Optim, group: str, time: float) -> float:
         passed = bisect_right(at, time + 1e-9)  # a share of the run need not be exact in binary
         return to[passed - 1] if passed else None
 
-    own = reached(cfg.conv1_cut_at, cfg.conv1_cut_to) if group.startswith("conv1.") else None
+    own = reached(cfg.conv1_lr_milestones, cfg.conv1_lr_factors) if group.startswith("conv1.") else None
     if group.endswith("bias"):
         if own == 0:
             return 0.0
-        now = reached(cfg.bias_cut_at, cfg.bias_cut_to)
+        now = reached(cfg.bias_lr_milestones, cfg.bias_lr_factors)
     else:
-        now = reached(cfg.cut_at, cfg.cut_to) if own is None else own
+        now = reached(cfg.lr_milestones, cfg.lr_factors) if own is None else own
     return 1.0 if now is None else now
 
 

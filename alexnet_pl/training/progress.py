@@ -50,7 +50,7 @@ class EpochLines(ProgressBar):
         resumed = f", continued after {trainer.global_step:,} steps" if trainer.global_step else ""
         self.say(f"{place}{self.title}{resumed}")
         cfg = pl_module.cfg
-        for line in (sharing_summary(cfg), length_summary(cfg, pl_module.pictures_per_epoch)):
+        for line in (sharing_summary(cfg), length_summary(cfg, pl_module.images_per_epoch)):
             if line:
                 self.say(f"  {line}")
         if self.log_file and self.show and self.console.is_terminal:
@@ -72,7 +72,7 @@ class EpochLines(ProgressBar):
             self.bar.update(self.task, completed=trainer.global_step)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: ImageClassifier) -> None:  # type: ignore[override]
-        names = {"val/error": "validation", "subset/error": "training subset"}
+        names = {"val/error": "validation", "train_eval/error": "training subset"}
         shown = [f"{name} {pl_module.evaluated[key]:.3f}" for key, name in names.items() if key in pl_module.evaluated]
         speed = pl_module.epoch_speed
         waited = (
@@ -88,7 +88,7 @@ class EpochLines(ProgressBar):
             self.hinted = True
             self.say(
                 "  hint: the net is faster than its data. A raw store is read many times as fast as one of JPEGs; more "
-                "data.workers help as long as there are processors; a store should lie on a fast disk of this machine"
+                "data.workers help as long as there are CPUs; a store should lie on a fast disk of this machine"
             )
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

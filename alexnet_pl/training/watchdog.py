@@ -17,7 +17,7 @@ from alexnet_pl.config.schema import Config
 from alexnet_pl.errors import NotFinite
 from alexnet_pl.model.specs import LayerSpec, layer_specs
 
-PIXELS = 60.0  # root mean square of natural pictures minus their mean, 0..255
+PIXELS = 60.0  # root mean square of natural images minus their mean, 0..255
 
 
 class Cause(NamedTuple):
@@ -29,7 +29,7 @@ class Cause(NamedTuple):
 
 
 class Watchdog(pl.Callback):
-    """Looks once, after `watch_steps` updates, at the training loss of the last window; and at one that is not finite.
+    """Looks at the training loss of the last window, once after `stuck_after_steps` updates; and at one not finite.
 
     Args:
         say: prints a line where the user looks.
@@ -37,10 +37,10 @@ class Watchdog(pl.Callback):
 
     def __init__(self, cfg: Config, say: Callable[[str], None]) -> None:
         self.cfg, self.say = cfg, say
-        self.looked = cfg.watch_steps == 0
+        self.looked = cfg.stuck_after_steps == 0
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any, **kwargs: Any) -> None:
-        if self.looked or trainer.global_step < self.cfg.watch_steps or math.isnan(pl_module.window_loss):
+        if self.looked or trainer.global_step < self.cfg.stuck_after_steps or math.isnan(pl_module.window_loss):
             return
         self.looked = True
         classes = self.cfg.data.num_classes  # outputs beyond them are soon learned to be unused
@@ -70,23 +70,26 @@ class Watchdog(pl.Callback):
 def causes(cfg: Config) -> Iterator[Cause]:
     """What commonly keeps a net guessing or makes it diverge, and what the settings say about each."""
     m, d, o = cfg.model, cfg.data, cfg.optim
-    layers = [step for step in layer_specs(m, d.image_size) if step.parameters]
-    small = d.scale > 4
+    layers = [step for step in layer_specs(m, d.input_size) if step.parameters]
+    small = d.pixel_scale > 4
     if m.init is Init.gaussian:
-        wrong, advice = small, "is too small for init=gaussian, made for 0..255: set data.scale=1 or model.init=fan_in"
+        wrong, advice = (
+            small,
+            "is too small for init=gaussian, made for 0..255: set data.pixel_scale=1 or model.init=fan_in",
+        )
     else:
-        wrong, advice = not small, f"is far too large for the weights of init={m.init.name}: set data.scale=64"
+        wrong, advice = not small, f"is far too large for the weights of init={m.init.name}: set data.pixel_scale=64"
     yield Cause(
         "input scale",
         wrong,
-        f"(0..255 minus the mean) / {d.scale:g} {advice if wrong else f'suits init={m.init.name}'}",
+        f"(0..255 minus the mean) / {d.pixel_scale:g} {advice if wrong else f'suits init={m.init.name}'}",
     )
 
-    # Each relu layer multiplies the picture's part of the signal by about std sqrt(fan_in / 2).
+    # Each relu layer multiplies the image's part of the signal by about std sqrt(fan_in / 2).
     gains = [gain(cfg, step) for step in layers]
     total = math.prod(gains)
     least = layers[gains.index(min(gains))]
-    signal = PIXELS / d.scale * total
+    signal = PIXELS / d.pixel_scale * total
     yield Cause(
         "initial weights",
         not 1e-5 < signal < 100,  # 3e-4 in Figure 1's net, which trains; 0.2 in net 145
@@ -101,14 +104,14 @@ def causes(cfg: Config) -> Iterator[Cause]:
         (f"those of {', '.join(ones)} start at {max(s.row.bias for s in layers):g}" if ones else "they start at 0")
         + (": a weak signal drowns in them (net 145: std 0.03 in conv3 to conv5; Caffe: biases of 0.1)" * drowns),
     )
-    reference = 0.01 if d.scale <= 4 else 0.05
+    reference = 0.01 if d.pixel_scale <= 4 else 0.05
     yield Cause(
         "learning rate",
         not reference / 20 <= o.lr <= 4 * reference,
-        f"optim.lr={o.lr:g}, biases {o.lr * o.bias_lr_factor:g}, at {d.batch_size} pictures a step (2012: 0.01 and "
+        f"optim.lr={o.lr:g}, biases {o.lr * o.bias_lr_mult:g}, at {d.batch_size} images a step (2012: 0.01 and "
         "0.02 at 128; a rate that is too high kills relu units at once, for good)",
     )
-    saturates = m.activation is not Activation.relu and gains[0] * PIXELS / d.scale > 5
+    saturates = m.activation is not Activation.relu and gains[0] * PIXELS / d.pixel_scale > 5
     yield Cause(
         "activation",
         saturates or m.activation is Activation.sigmoid,
@@ -125,7 +128,7 @@ def causes(cfg: Config) -> Iterator[Cause]:
     yield Cause(
         "labels",
         False,
-        f"{m.num_classes} outputs for the {d.num_classes} classes of data={d.name.name}; are pictures and labels in "
+        f"{m.num_classes} outputs for the {d.num_classes} classes of data={d.name}; are images and labels in "
         "the same order?",
     )
 

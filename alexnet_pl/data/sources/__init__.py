@@ -1,4 +1,4 @@
-"""Where pictures come from: recognise, by looking, the layouts in which ImageNet and its like come.
+"""Where images come from: recognise, by looking, the layouts in which ImageNet and its like come.
 
     official tars     ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar, ILSVRC2012_devkit_t12.tar.gz
     image folder      train/<class>/* and val/<class>/*, or <class>/*
@@ -6,7 +6,7 @@
     Parquet shards    train-*.parquet and validation-*.parquet, or val-*.parquet
     Tiny ImageNet     tiny-imagenet-200.zip, or unpacked
 
-Nothing is unpacked or copied: a source holds names, labels and places, and reads pictures by number.
+Nothing is unpacked or copied: a source holds names, labels and places, and reads images by number.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LAYOUTS = (tiny_imagenet, parquet_shards, ilsvrc)
 PLACES = ("", "data", "tiny-imagenet-200", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC")
 LOOKED_FOR = (
     "ILSVRC2012_img_train.tar, train/<class>/, train-*.parquet, tiny-imagenet-200.zip, wnids.txt, or at least two "
-    "folders <class>/ of pictures; here, in data/, in ILSVRC/Data/CLS-LOC/, and in a folder that is alone here"
+    "folders <class>/ of images; here, in data/, in ILSVRC/Data/CLS-LOC/, and in a folder that is alone here"
 )
 
 
@@ -37,35 +37,35 @@ def find(root: Path, hold_out: float = 0.0) -> Source:
 
     Args:
         root: the folder.
-        hold_out: of a source without val, the share of each class's training pictures that becomes val. Of a class
-            of n pictures that is k = share * n rounded, but at most n - 1: in name order, the middle one of each of
+        hold_out: of a source without val, the share of each class's training images that becomes val. Of a class
+            of n images that is k = share * n rounded, but at most n - 1: in name order, the middle one of each of
             k equal stretches.
     Raises:
         ConfigError: nothing to read, or not all of it, or a share that does not fit.
     """
     if not 0 <= hold_out < 1:
-        raise ConfigError(f"hold_out={hold_out} must be a share of the training pictures: at least 0 and below 1")
+        raise ConfigError(f"hold_out={hold_out} must be a share of the training images: at least 0 and below 1")
     source = _recognise(root)
     for name, split in source.splits.items():
         if not len(split):
-            raise ConfigError(f"{root}: {source.kind}, but its {name} split holds no pictures")
+            raise ConfigError(f"{root}: {source.kind}, but its {name} split holds no images")
     train = source.splits["train"]
     empty = np.flatnonzero(np.bincount(train.labels, minlength=len(source.classes)) == 0)
     if empty.size:
         raise ConfigError(
-            f"{root}: {source.kind}, but class {source.classes[empty[0]]} has no training pictures: "
+            f"{root}: {source.kind}, but class {source.classes[empty[0]]} has no training images: "
             f"it must have some, or must go"
         )
     if not hold_out:
         return source
     if "val" in source.splits:
         raise ConfigError(
-            f"{root} has a val split of {len(source.splits['val']):,} pictures: leave out hold_out={hold_out}, "
+            f"{root} has a val split of {len(source.splits['val']):,} images: leave out hold_out={hold_out}, "
             f"it is for sources without one"
         )
     held = _held_out(train, hold_out)
     if not held.any():
-        raise ConfigError(f"hold_out={hold_out} is less than one picture of every class: give a larger share")
+        raise ConfigError(f"hold_out={hold_out} is less than one image of every class: give a larger share")
     splits = {"train": train.part(np.flatnonzero(~held)), "val": train.part(np.flatnonzero(held))}
     return Source(source.kind, source.classes, splits)
 
@@ -95,12 +95,12 @@ def _recognise(root: Path) -> Source:
         if source := class_folders(place):
             return source
     raise ConfigError(
-        f"{root} holds no pictures in a layout that is known: found {first_names(root)}; looked for {LOOKED_FOR}"
+        f"{root} holds no images in a layout that is known: found {first_names(root)}; looked for {LOOKED_FOR}"
     )
 
 
 def _held_out(train: Split, share: float) -> np.ndarray:
-    """bool (N,): the pictures that become val, by the rule that `find` tells."""
+    """bool (N,): the images that become val, by the rule that `find` tells."""
     held = np.zeros(len(train), dtype=bool)
     by_name = np.array(sorted(range(len(train)), key=train.names.__getitem__))
     by_class = by_name[np.argsort(train.labels[by_name], kind="stable")]

@@ -1,4 +1,4 @@
-"""What a source is: splits of pictures that are read by number, and the classes their labels count."""
+"""What a source is: splits of images that are read by number, and the classes their labels count."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ DAMAGE += (tarfile.TarError, zipfile.BadZipFile, zlib.error)
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Pictures in a fixed order; only their names, labels and places are held.
+    """Images in a fixed order; only their names, labels and places are held.
 
     Attributes:
-        names: what each picture is called, unique within the split.
+        names: what each image is called, unique within the split.
         labels: int64 (N,), indices into the source's classes.
-        places: (N, ...), where each picture is, in terms that `fetch` knows.
+        places: (N, ...), where each image is, in terms that `fetch` knows.
         fetch: yields the bytes at some of the places, in their order; safe to call from many threads at once.
     """
 
@@ -40,21 +40,21 @@ class Split:
         return len(self.names)
 
     def read(self, start: int, stop: int) -> Iterator[bytes]:
-        """The files' bytes of pictures start to stop - 1, one at a time, from any thread.
+        """The files' bytes of images start to stop - 1, one at a time, from any thread.
 
         Raises:
-            ConfigError: the file that holds a picture cannot be read, names the file.
+            ConfigError: the file that holds a image cannot be read, names the file.
         """
         return self.fetch(self.places[start:stop])
 
     def part(self, chosen: np.ndarray) -> Split:
-        """The split of some of its pictures, by their numbers."""
+        """The split of some of its images, by their numbers."""
         return Split([self.names[i] for i in chosen], self.labels[chosen], self.places[chosen], self.fetch)
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where pictures come from.
+    """Where images come from.
 
     Attributes:
         kind: the layout's name.
@@ -75,7 +75,7 @@ class Source:
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file's name, without folders, is that of a picture: by its suffix, and not hidden."""
+    """Whether a file's name, without folders, is that of a image: by its suffix, and not hidden."""
     return not name.startswith(".") and name.lower().endswith(SUFFIXES)
 
 
@@ -91,17 +91,17 @@ def labels_of(words: Iterable[str], classes: list[str], where: Path) -> np.ndarr
         return np.array([index[word] for word in words], dtype=np.int64)
     except KeyError as error:
         raise ConfigError(
-            f"{where} has class {error.args[0]}, which the training pictures lack: "
+            f"{where} has class {error.args[0]}, which the training images lack: "
             f"add it to them or remove it; their classes are {_few(classes)}"
         ) from error
 
 
 def match_classes(names: Sequence[str], truth: dict[str, str], where: Path) -> list[str]:
-    """The class name of each picture, by a table that must tell of these pictures and of no other."""
+    """The class name of each image, by a table that must tell of these images and of no other."""
     if odd := sorted(set(names) ^ truth.keys()):
         lack = f"{where} does not tell the class of" if odd[0] in names else f"{where} tells the class of a missing"
         more = f" (and {len(odd) - 1} more)" if len(odd) > 1 else ""
-        raise ConfigError(f"{lack} picture {odd[0]}{more}: both must be whole, and of the same set")
+        raise ConfigError(f"{lack} image {odd[0]}{more}: both must be whole, and of the same set")
     return [truth[name] for name in names]
 
 

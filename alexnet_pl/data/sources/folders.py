@@ -1,6 +1,6 @@
-"""Pictures as files: folders are listed without a look at each file, and a class is a folder.
+"""Images as files: folders are listed without a look at each file, and a class is a folder.
 
-Every picture in a class folder or below it counts; hidden files and folders, and pictures beside the class folders, do
+Every image in a class folder or below it counts; hidden files and folders, and images beside the class folders, do
 not. Links are followed. Names are relative to the split's folder, with "/", in plain string order.
 """
 
@@ -25,7 +25,7 @@ def class_folders(root: Path) -> Source | None:
         return None  # one class is nothing to learn, and a folder above a data set looks like that
     for name in classes:
         if name in SPLITS:
-            raise ConfigError(f"{root} holds {name}/ but no train/: the training pictures are missing")
+            raise ConfigError(f"{root} holds {name}/ but no train/: the training images are missing")
         if (root / name / "train").is_dir():
             raise ConfigError(f"{root} is a folder of data sets: give one of them, as {root / name}")
     names = classed(image_names(root))
@@ -42,7 +42,7 @@ def subfolders(folder: Path) -> list[str]:
 
 
 def image_names(folder: Path) -> list[str]:
-    """The names of all pictures in and below a folder, sorted."""
+    """The names of all images in and below a folder, sorted."""
     names, waiting = [], [""]
     while waiting:
         above = waiting.pop()
@@ -62,12 +62,12 @@ def classed(names: list[str]) -> list[str]:
 
 
 def in_classes(folder: Path, names: list[str], classes: list[str]) -> Split:
-    """The pictures of a folder whose subfolders are classes."""
+    """The images of a folder whose subfolders are classes."""
     return in_files(folder, names, labels_of((name.partition("/")[0] for name in names), classes, folder))
 
 
 def in_files(folder: Path, names: list[str], labels: np.ndarray) -> Split:
-    """The pictures of a folder, a file each."""
+    """The images of a folder, a file each."""
     return Split(names, labels, objects(names), partial(map, partial(read, folder)))
 
 

@@ -1,7 +1,7 @@
 """ImageNet as it is kept: each split as the official tar or unpacked, and val's classes as folders or as a table.
 
-    training pictures    train/<class>/*, else ILSVRC2012_img_train.tar
-    val pictures         val/ or validation/, else ILSVRC2012_img_val.tar, else test/ if it has train's class folders
+    training images    train/<class>/*, else ILSVRC2012_img_train.tar
+    val images         val/ or validation/, else ILSVRC2012_img_val.tar, else test/ if it has train's class folders
     val's classes        its folders; where it is flat, LOC_val_solution.csv (Kaggle), else ILSVRC2012_devkit_t12,
                          as a folder or as .tar.gz
 
@@ -29,7 +29,7 @@ SOLUTION = "LOC_val_solution.csv"
 
 
 def ilsvrc(root: Path) -> Source | None:
-    """Training pictures in folders or in the official tar, and val's where they are there."""
+    """Training images in folders or in the official tar, and val's where they are there."""
     if is_unpacked(root):
         return None  # Tiny ImageNet's train/ and val/
     kind, folder, tar = "image folder", root / "train", root / TRAIN_TAR
@@ -43,9 +43,9 @@ def ilsvrc(root: Path) -> Source | None:
         places = {name: places[name] for name in classed(list(places))}
         train = in_tar(tar, places, labels_of((name.partition("/")[0] for name in places), classes, tar))
     elif folder.is_dir():
-        raise ConfigError(f"{folder} holds no class folders with pictures, found {first_names(folder)}")
+        raise ConfigError(f"{folder} holds no class folders with images, found {first_names(folder)}")
     elif (root / VAL_TAR).is_file():
-        raise ConfigError(f"{root} holds {VAL_TAR} but not the training pictures: looked for {TRAIN_TAR} and train/")
+        raise ConfigError(f"{root} holds {VAL_TAR} but not the training images: looked for {TRAIN_TAR} and train/")
     else:
         return None
     val, truth = _val(root, classes)
@@ -79,7 +79,7 @@ def _val(root: Path, classes: list[str]) -> tuple[Split | None, Path | None]:
 
 
 def _truth(root: Path, val: Path, names: list[str]) -> tuple[Path, list[str]]:
-    """The file that tells the classes of flat val pictures, and the class name of each."""
+    """The file that tells the classes of flat val images, and the class name of each."""
     root = root.absolute()
     homes = [root, *(root.parents[:3] if root.name == "CLS-LOC" else [])]  # Kaggle's is beside ILSVRC/Data/CLS-LOC
     for home in homes:
@@ -91,8 +91,8 @@ def _truth(root: Path, val: Path, names: list[str]) -> tuple[Path, list[str]]:
         if (home / f"{DEVKIT}.tar.gz").is_file():
             return home / f"{DEVKIT}.tar.gz", _devkit(home / f"{DEVKIT}.tar.gz", names)
     raise ConfigError(
-        f"{val} does not tell the classes of its pictures: put {DEVKIT}.tar.gz (official) or {SOLUTION} (Kaggle) "
-        f"into {root}, or sort the pictures into val/<class>/"
+        f"{val} does not tell the classes of its images: put {DEVKIT}.tar.gz (official) or {SOLUTION} (Kaggle) "
+        f"into {root}, or sort the images into val/<class>/"
     )
 
 
@@ -100,12 +100,12 @@ def _solution(file: Path, names: list[str]) -> list[str]:
     """Kaggle's table: ImageId,PredictionString, which opens with the WordNet id."""
     with reading(file):
         _, *rows = csv.reader(io.StringIO(file.read_text()))
-        truth = {picture: prediction.partition(" ")[0] for picture, prediction in rows}
+        truth = {image: prediction.partition(" ")[0] for image, prediction in rows}
     return match_classes([Path(name).stem for name in names], truth, file)
 
 
 def _devkit(devkit: Path, names: list[str]) -> list[str]:
-    """The official ground truth: a number per picture, in name order; meta.mat tells which class has which number."""
+    """The official ground truth: a number per image, in name order; meta.mat tells which class has which number."""
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
 
@@ -120,5 +120,5 @@ def _devkit(devkit: Path, names: list[str]) -> list[str]:
         wnids = {row["ILSVRC2012_ID"]: str(row["WNID"]) for row in synsets if row["num_children"] == 0}
         words = [wnids.get(int(number), f"number {int(number)}") for number in truth.split()]
     if len(words) != len(names):
-        raise ConfigError(f"{devkit} tells the classes of {len(words):,} val pictures, but there are {len(names):,}")
+        raise ConfigError(f"{devkit} tells the classes of {len(words):,} val images, but there are {len(names):,}")
     return words

@@ -1,7 +1,7 @@
 """Parquet shards as the Hugging Face hub serves them: train-*.parquet, and validation-*.parquet or val-*.parquet.
 
-A picture is called by the path in its cell where a split's paths are all there and unique, else by its file and row:
-"train-00000-of-00002.parquet:17". Order is that of the sorted files' rows. A row without a picture reads as b"".
+A image is called by the path in its cell where a split's paths are all there and unique, else by its file and row:
+"train-00000-of-00002.parquet:17". Order is that of the sorted files' rows. A row without a image reads as b"".
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def parquet_shards(root: Path) -> Source | None:
     if not train and not val:
         return None
     if not train:
-        raise ConfigError(f"{root} holds {val[0].name} but no train-*.parquet: the training pictures are missing")
+        raise ConfigError(f"{root} holds {val[0].name} but no train-*.parquet: the training images are missing")
     splits = {"train": _split(train)} | ({"val": _split(val)} if val else {})
     top = max(int(split.labels.max(initial=-1)) for split in splits.values())
     classes = _class_names(train[0]) or [str(label) for label in range(top + 1)]
@@ -75,7 +75,7 @@ def _class_names(file: Path) -> list[str]:
 
 
 def _split(files: list[Path]) -> Split:
-    """Labels and paths of all rows; of the pictures only where they are."""
+    """Labels and paths of all rows; of the images only where they are."""
     from pyarrow.parquet import ParquetFile
 
     groups: list[Group] = []
@@ -84,7 +84,7 @@ def _split(files: list[Path]) -> Split:
     labels: list[np.ndarray] = []
     for file in files:
         with reading(file), ParquetFile(file) as shard:
-            column = _picture_column(file, shard.schema_arrow)
+            column = _image_column(file, shard.schema_arrow)
             table = shard.read(columns=[f"{column}.path", "label"]).flatten()
             start = len(rows)
             for number in range(shard.num_row_groups):
@@ -99,7 +99,7 @@ def _split(files: list[Path]) -> Split:
     return Split(names, np.concatenate(labels), np.arange(len(names)), partial(_fetch, groups))
 
 
-def _picture_column(file: Path, schema: pyarrow.Schema) -> str:
+def _image_column(file: Path, schema: pyarrow.Schema) -> str:
     """image or img, a struct of bytes and path, beside an integer label."""
     from pyarrow import types
 
@@ -113,7 +113,7 @@ def _picture_column(file: Path, schema: pyarrow.Schema) -> str:
 
 
 def _fetch(groups: list[Group], rows: np.ndarray) -> Iterator[bytes]:
-    """The pictures of ascending rows, from the row groups they are in; each call opens the files for itself."""
+    """The images of ascending rows, from the row groups they are in; each call opens the files for itself."""
     from pyarrow.parquet import ParquetFile
 
     starts = [group.start for group in groups]

@@ -1,6 +1,6 @@
-"""Pictures in an uncompressed tar file, or in tar files within it, read where they are: nothing is unpacked.
+"""Images in an uncompressed tar file, or in tar files within it, read where they are: nothing is unpacked.
 
-Only a picture's place is held, its offset and size in the outer file; all threads read through one file descriptor.
+Only a image's place is held, its offset and size in the outer file; all threads read through one file descriptor.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def tar_contents(path: Path) -> tuple[list[str], dict[str, Place]]:
     """What a tar holds.
 
     Returns:
-        the names of the tars in it without `.tar`, sorted; and the place of each picture by its name, sorted: the name
+        the names of the tars in it without `.tar`, sorted; and the place of each image by its name, sorted: the name
         of its file, after `<tar>/` where it lies in an inner tar.
     Raises:
         ConfigError: the file is cut short, or no tar.
@@ -33,9 +33,7 @@ def tar_contents(path: Path) -> tuple[list[str], dict[str, Place]]:
         for name, place in _files(file, 0):
             if name.endswith(".tar"):
                 inner.append(name.removesuffix(".tar"))
-                places |= {
-                    f"{inner[-1]}/{picture}": at for picture, at in _files(file, place[0]) if is_image_name(picture)
-                }
+                places |= {f"{inner[-1]}/{image}": at for image, at in _files(file, place[0]) if is_image_name(image)}
             elif is_image_name(name):
                 places[name] = place
     return sorted(inner), {name: places[name] for name in sorted(places)}
@@ -53,7 +51,7 @@ def _files(file: BinaryIO, start: int) -> list[tuple[str, Place]]:
 
 
 def in_tar(path: Path, places: dict[str, Place], labels: np.ndarray) -> Split:
-    """The pictures of a tar at their places."""
+    """The images of a tar at their places."""
     with reading(path):
         file = open(path, "rb", buffering=0)  # noqa: SIM115  open for as long as the split is
     spans = np.array(list(places.values()), dtype=np.int64).reshape(-1, 2)

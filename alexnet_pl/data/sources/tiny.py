@@ -48,13 +48,13 @@ def _zipped(file: Path) -> Source:
 
 
 def _source(where: Path, names: list[str], read: Callable[[str], bytes]) -> Source:
-    """From the names of all pictures, and what reads a file by its name."""
+    """From the names of all images, and what reads a file by its name."""
     with reading(where / "wnids.txt"):
         classes = sorted(read("wnids.txt").decode().split())
     table = where / "val/val_annotations.txt"
     with reading(table):
         rows = [line.split("\t") for line in read("val/val_annotations.txt").decode().splitlines()]
-        truth = {f"images/{picture}": wnid for picture, wnid, *_ in rows}
+        truth = {f"images/{image}": wnid for image, wnid, *_ in rows}
 
     def split(folder: str, words: Callable[[list[str]], list[str]]) -> Split:
         there = [name for name in names if name.startswith(folder)]

@@ -1,4 +1,4 @@
-"""Pictures as they come: every format and colour kind, damage of many kinds, and Pillow's own scaling beside ours."""
+"""Images as they come: every format and colour kind, damage of many kinds, and Pillow's own scaling beside ours."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SAMPLES = ROOT / "../shared/data/ilsvrc-samples"
 
 
 def smooth(width: int = 131, height: int = 97, noise: float = 0.0) -> Array:
-    """A picture in which no two parts look alike; uint8 (height, width, 3)."""
+    """A image in which no two parts look alike; uint8 (height, width, 3)."""
     y, x = np.mgrid[:height, :width] / max(width, height)
     colors = np.stack([255 * x, 255 * y, 128 + 100 * np.sin(9 * x + 7 * y)], axis=-1)
     colors += np.random.default_rng(0).normal(0, noise, colors.shape)
@@ -38,10 +38,10 @@ def encoded(image: Image.Image | Array, kind: str = "JPEG", **options) -> bytes:
 
 
 def decoded(data: bytes) -> Array:
-    picture = decode.decode_image(data)
-    assert picture.dtype == torch.uint8
-    assert picture.shape[0] == 3
-    return picture.permute(1, 2, 0).numpy()
+    image = decode.decode_image(data)
+    assert image.dtype == torch.uint8
+    assert image.shape[0] == 3
+    return image.permute(1, 2, 0).numpy()
 
 
 def by_pillow(data: bytes) -> Array:
@@ -82,7 +82,7 @@ SCAN = JPEG.index(b"\xff\xda")
 """Where the JPEG's pixels begin"""
 
 
-# ----------------------------------------------------------------------------------------- what is a picture
+# ----------------------------------------------------------------------------------------- what is a image
 
 RGBA, GREY = Image.fromarray(PLAIN).convert("RGBA"), Image.fromarray(PLAIN).convert("L")
 RGBA.putalpha(GREY)  # of all values, 0 among them
@@ -177,7 +177,7 @@ SIDEWAYS = encoded(smooth(noise=6), exif=held(6))
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_pictures_stand_upright(kind: str, orientation: int):
+def test_images_stand_upright(kind: str, orientation: int):
     data = encoded(PLAIN, kind, exif=held(orientation), **({"lossless": True} if kind == "WEBP" else {}))
     turned = decoded(data)
     np.testing.assert_array_equal(turned, by_pillow(data))
@@ -195,15 +195,15 @@ NOTES = {
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 @pytest.mark.parametrize("note", NOTES.values(), ids=NOTES)
-def test_a_damaged_note_of_the_camera_costs_no_picture(kind: str, note: bytes):
+def test_a_damaged_note_of_the_camera_costs_no_image(kind: str, note: bytes):
     np.testing.assert_array_equal(decoded(encoded(PLAIN, kind, exif=note)), decoded(encoded(PLAIN, kind)))
 
 
 # ----------------------------------------------------------------------------------------- what is none
 
-HTML = b"<!DOCTYPE html>\n<html><title>404 Not Found</title></html>"  # as a download under the name of a picture
+HTML = b"<!DOCTYPE html>\n<html><title>404 Not Found</title></html>"  # as a download under the name of a image
 MANY_BITS = "which has more than 8 bits"
-SHORT = "the file ends before the picture does"
+SHORT = "the file ends before the image does"
 
 
 def flipped(data: bytes, at: int) -> bytes:
@@ -212,13 +212,13 @@ def flipped(data: bytes, at: int) -> bytes:
 
 REFUSED = {
     "no byte": (b"", "an empty file"),
-    "one byte": (b"\xff", "not a picture (it begins with b'\\xff')"),
-    "text": (b"n01440764 tench\n", "not a picture (it begins with b'n01440764 te')"),
-    "an HTML page": (HTML, "not a picture (it begins with b'<!DOCTYPE ht')"),
-    "zeros": (bytes(4096), "not a picture"),
-    "noise": (np.random.default_rng(1).bytes(4096), "not a picture"),
-    "a tar": (b"n01440764_1.JPEG".ljust(257, b"\0") + b"ustar", "not a picture"),
-    "JPEG: its first marker": (JPEG[:3], "not a picture"),
+    "one byte": (b"\xff", "not a image (it begins with b'\\xff')"),
+    "text": (b"n01440764 tench\n", "not a image (it begins with b'n01440764 te')"),
+    "an HTML page": (HTML, "not a image (it begins with b'<!DOCTYPE ht')"),
+    "zeros": (bytes(4096), "not a image"),
+    "noise": (np.random.default_rng(1).bytes(4096), "not a image"),
+    "a tar": (b"n01440764_1.JPEG".ljust(257, b"\0") + b"ustar", "not a image"),
+    "JPEG: its first marker": (JPEG[:3], "not a image"),
     "JPEG: cut in the first header": (JPEG[:10], "Truncated File Read"),
     "JPEG: cut in the tables": (JPEG[:100], "Truncated File Read"),
     "JPEG: cut before the pixels": (JPEG[: SCAN + 14], SHORT),
@@ -238,7 +238,7 @@ REFUSED = {
     "PNG: cut in the header": (PNG[:20], "Truncated File Read"),
     "PNG: cut in the middle": (PNG[: len(PNG) // 2], "image file is truncated"),
     "PNG: a bit of its pixels flipped": (flipped(PNG, PNG.index(b"IDAT") + 50), "broken data stream"),
-    "PNG: a bit of its header flipped": (flipped(PNG, PNG.index(b"IHDR") + 7), "not a picture"),
+    "PNG: a bit of its header flipped": (flipped(PNG, PNG.index(b"IHDR") + 7), "not a image"),
     "PNG: no pixels": (png(30, 20, 8, 2), "image file is truncated"),
     "BMP: cut in the middle": (encoded(PLAIN, "BMP")[:9000], "image file is truncated"),
     "GIF: cut in the middle": (encoded(PLAIN, "GIF")[:3000], "image file is truncated"),
@@ -249,12 +249,12 @@ REFUSED = {
     "TIFF of 16 bits": (encoded(PLAIN[..., 0].astype(np.uint16), "TIFF"), f"TIFF of mode I;16, {MANY_BITS}"),
     "TIFF of 32 bits": (encoded(PLAIN[..., 0].astype(np.int32), "TIFF"), f"TIFF of mode I, {MANY_BITS}"),
     "TIFF of floats": (encoded(PLAIN[..., 0].astype(np.float32), "TIFF"), f"TIFF of mode F, {MANY_BITS}"),
-    "a picture of 3,600 megapixels": (png(60000, 60000, 8, 2), "Image size (3600000000 pixels) exceeds limit"),
+    "a image of 3,600 megapixels": (png(60000, 60000, 8, 2), "Image size (3600000000 pixels) exceeds limit"),
 }
 
 
 @pytest.mark.parametrize(("data", "reason"), REFUSED.values(), ids=REFUSED)
-def test_what_gives_no_picture_says_why(data: bytes, reason: str):
+def test_what_gives_no_image_says_why(data: bytes, reason: str):
     assert reason in refusal(data)
 
 
@@ -269,16 +269,16 @@ def test_cut_anywhere_a_file_is_refused_or_still_whole(whole: bytes):
     expected, passed = decoded(whole), []
     for length in [*range(0, len(whole), 97), *range(len(whole) - 40, len(whole))]:
         try:
-            picture = decoded(whole[:length])
+            image = decoded(whole[:length])
         except decode.Unreadable:
             continue
-        np.testing.assert_array_equal(picture, expected)
+        np.testing.assert_array_equal(image, expected)
         passed.append(len(whole) - length)
     assert max(passed, default=0) == (21 if whole is PNG else 0), passed
 
 
 @pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"optimize": True}, {"quality": 30}])
-def test_no_picture_is_grey_below(options: dict):
+def test_no_image_is_grey_below(options: dict):
     """Ended early by its own end mark, a JPEG decodes without a complaint; wherever that is, it is noticed."""
     whole = encoded(smooth(noise=6), **options)
     first = whole.index(b"\xff\xda") + 14
@@ -290,10 +290,10 @@ def test_no_picture_is_grey_below(options: dict):
 
 @pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"optimize": True}, {"progressive": True}])
 @pytest.mark.parametrize("top", [0, 20, 64])
-def test_sound_grey_pictures_pass(options: dict, top: int):
-    picture = np.full((64, 80, 3), 128, np.uint8)
-    picture[:top] = smooth(80, 64)[:top]
-    for data in (encoded(picture, **options), encoded(picture, **options) + b"\xff\xd8 junk \xff\xd9"):
+def test_sound_grey_images_pass(options: dict, top: int):
+    image = np.full((64, 80, 3), 128, np.uint8)
+    image[:top] = smooth(80, 64)[:top]
+    for data in (encoded(image, **options), encoded(image, **options) + b"\xff\xd8 junk \xff\xd9"):
         np.testing.assert_array_equal(decoded(data), by_pillow(data))
 
 
@@ -312,12 +312,12 @@ SIZES = [(131, 97), (97, 131), (100, 100), (63, 64), (500, 334), (333, 500), (64
 SIZES += [(64, 300), (1000, 25)]
 
 
-def fit_by_pillow(picture: Array, size: int) -> Array:
+def fit_by_pillow(opened: Array, size: int) -> Array:
     """The shorter side scaled to `size`, the longer to the whole number below; the middle, rounded to the top left."""
-    height, width = picture.shape[:2]
+    height, width = opened.shape[:2]
     scaled = (size * width // min(width, height), size * height // min(width, height))
     left, top = (scaled[0] - size) // 2, (scaled[1] - size) // 2
-    image = Image.fromarray(picture).resize(scaled, Image.Resampling.BILINEAR)
+    image = Image.fromarray(opened).resize(scaled, Image.Resampling.BILINEAR)
     return np.asarray(image.crop((left, top, left + size, top + size)))
 
 
@@ -325,20 +325,20 @@ def fit_by_pillow(picture: Array, size: int) -> Array:
 @pytest.mark.parametrize(("width", "height"), SIZES)
 def test_fit_is_pillows_resize_and_crop(width: int, height: int, size: int):
     for noise in (0, 20):
-        picture = smooth(width, height, noise)
-        square = decode.centre_square(torch.from_numpy(picture).permute(2, 0, 1), size)
+        image = smooth(width, height, noise)
+        square = decode.centre_square(torch.from_numpy(image).permute(2, 0, 1), size)
         assert square.shape == (size, size, 3)
         assert square.dtype == torch.uint8
-        assert np.abs(square.numpy().astype(int) - fit_by_pillow(picture, size)).max() <= 1
-        assert noise or psnr(square, fit_by_pillow(picture, size)) >= 60
+        assert np.abs(square.numpy().astype(int) - fit_by_pillow(image, size)).max() <= 1
+        assert noise or psnr(square, fit_by_pillow(image, size)) >= 60
 
 
 @pytest.mark.parametrize(("width", "height"), [(64, 67), (67, 64), (64, 64), (64, 2560)])
 def test_without_scaling_only_the_crop_is_left(width: int, height: int):
-    picture = smooth(width, height, noise=20)
+    image = smooth(width, height, noise=20)
     top, left = (height - 64) // 2, (width - 64) // 2
-    square = decode.centre_square(torch.from_numpy(picture).permute(2, 0, 1), 64)
-    np.testing.assert_array_equal(square.numpy(), picture[top : top + 64, left : left + 64])
+    square = decode.centre_square(torch.from_numpy(image).permute(2, 0, 1), 64)
+    np.testing.assert_array_equal(square.numpy(), image[top : top + 64, left : left + 64])
 
 
 @pytest.mark.parametrize(("width", "height"), [(401, 10), (10, 401), (3000, 1)])
@@ -362,10 +362,10 @@ def test_the_sample_photographs():
     assert len(files) == 43
     for file in files:
         data = file.read_bytes()
-        picture = decoded(data)
-        assert np.abs(picture.astype(np.int16) - by_pillow(data)).max() <= 2, file
-        square = decode.centre_square(torch.from_numpy(picture).permute(2, 0, 1), 256)
-        assert psnr(square, fit_by_pillow(picture, 256)) >= 60, file
+        image = decoded(data)
+        assert np.abs(image.astype(np.int16) - by_pillow(data)).max() <= 2, file
+        square = decode.centre_square(torch.from_numpy(image).permute(2, 0, 1), 256)
+        assert psnr(square, fit_by_pillow(image, 256)) >= 60, file
 
 
 # ----------------------------------------------------------------------------------------- as it is stored
@@ -400,7 +400,7 @@ def test_stored_raw_is_the_same():
 
 
 def test_threads_meet_rare_formats_together():
-    """Pillow loads its rarer formats late; that must not make a picture look like none to a thread beside."""
+    """Pillow loads its rarer formats late; that must not make a image look like none to a thread beside."""
     files = [encoded(PLAIN, kind) for kind in ("TIFF", "WEBP", "PPM", "BMP")] * 20
     with ThreadPoolExecutor(8) as pool:
-        assert {picture.shape for picture in pool.map(decoded, files)} == {PLAIN.shape}
+        assert {image.shape for image in pool.map(decoded, files)} == {PLAIN.shape}
