@@ -167,9 +167,8 @@ def run(command: list[str], where: Layout, more: dict[str, str], failed: Callabl
     before = {s: signal.signal(s, pass_on) for s in STOP_SIGNALS}
     try:
         for own in variables:
-            # In sessions of their own they hear signals from here only, whoever sends them.
             env = {**os.environ, **more, **own, PARENT: str(os.getpid())}
-            processes.append(subprocess.Popen(command, env=env, start_new_session=True))
+            processes.append(start(command, env))
             if stopped:
                 _send(processes[-1], signal.SIGTERM)
         watch = failed if slurm_tasks() else bool
@@ -184,6 +183,11 @@ def run(command: list[str], where: Layout, more: dict[str, str], failed: Callabl
     if killed and count > 1:
         killed = f"process {first} of 0..{count - 1} was {killed}"
     return Ending(code, killed, stopped[0] if stopped else 0, before[stopped[0]] if stopped else None)
+
+
+def start(command: list[str], env: dict[str, str], pass_fds: tuple[int, ...] = ()) -> subprocess.Popen[bytes]:
+    """Start a process in a session of its own: it hears signals from here only, whoever sends them."""
+    return subprocess.Popen(command, env=env, start_new_session=True, pass_fds=pass_fds)
 
 
 def _wait(
