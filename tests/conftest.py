@@ -45,8 +45,8 @@ TINY = (
 
 
 LONGEST = [
-    "launch", "parallel", "readme", "sweeps", "logger", "prepare", "agent", "train", "export", "bench", "axes",
-    "config",
+    "launch", "shard", "readme", "sweeps", "loggers", "prepare", "agent", "train", "export", "bench", "axes",
+    "checks",
 ]  # fmt: skip
 """Files that take longest, the longest first: a worker has a whole file, and one at the end would leave others idle"""
 

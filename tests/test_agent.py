@@ -13,7 +13,7 @@ import yaml
 from alexnet_pl import ROOT
 from alexnet_pl.runs.run import Run, find_runs
 from tests.conftest import composed, environment
-from tests.wandb_server import SWEEP, Server
+from tests.helpers.wandb_server import SWEEP, Server
 
 pytestmark = pytest.mark.slow
 

@@ -17,7 +17,7 @@ import pytest
 from alexnet_pl import ROOT, estimate
 from alexnet_pl.model import lrn
 from tests.conftest import trains
-from tests.forked import Process
+from tests.helpers.processes import Process
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +38,7 @@ def told(out: str, rows: Path) -> None:
 
 @pytest.mark.parametrize("name", ["data", "lrn"])
 def test_a_script_prints_figures_with_their_range(name: str, tmp_path: Path):
-    # Without a compiler on the path: it would take most of the time, and tests/test_lrn.py has what is compiled.
+    # Without a compiler on the path: it would take most of the time, and tests/model/test_lrn.py has what is compiled.
     without = {"PATH": str(Path(sys.executable).parent), "CXX": ""}
     rows = tmp_path / "rows.json"
     process = Process(tmp_path, ROOT / "bench" / f"{name}.py", *FEW, "--json", str(rows), **without)

@@ -13,8 +13,8 @@ import pytest
 
 from alexnet_pl import ROOT
 from tests.conftest import environment
-from tests.forked import Process
-from tests.test_cifar10 import draw_images, png, write_parquet
+from tests.data.test_cifar10 import draw_images, png, write_parquet
+from tests.helpers.processes import Process
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
@@ -86,7 +86,9 @@ def test_every_command_runs_in_order(folder: Path):
             continue
         _, flag, module, *args = words = scaled(command)
         assert flag == "-m"
-        if module in real:  # one of each is what its reader starts, all others are forked: see tests/forked.py
+        if (
+            module in real
+        ):  # one of each is what its reader starts, all others are forked: see tests/helpers/processes.py
             real.remove(module)
             assert run(words, folder).strip(), command
         else:

@@ -22,8 +22,8 @@ from alexnet_pl.config.schema import as_dict
 from alexnet_pl.runs.run import Run
 from alexnet_pl.training import loggers
 from tests.conftest import composed, environment
-from tests.test_logger import own, sent, whole
-from tests.wandb_server import Server
+from tests.helpers.wandb_server import Server
+from tests.training.test_loggers import own, sent, whole
 
 
 def session(run: Run, epochs: range, *overrides: str) -> None:

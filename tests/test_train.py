@@ -17,7 +17,7 @@ from alexnet_pl.report.compare import collect
 from alexnet_pl.runs.naming import job_folder_name
 from alexnet_pl.runs.run import Run, find_runs
 from tests.conftest import TINY, Command, start
-from tests.forked import Process
+from tests.helpers.processes import Process
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
@@ -104,7 +104,7 @@ def test_a_finished_run_is_not_run_again(whole: Run):
 
 
 def test_ctrl_c_in_mid_epoch_saves_and_the_same_command_continues(whole: Run, tmp_path: Path, train: Command):
-    """SIGTERM is sent in tests/test_resume.py."""
+    """SIGTERM is sent in tests/training/test_resume.py."""
     signum = signal.SIGINT
     run = Run(tmp_path / "runs" / "train" / whole.folder.name)
     process = start(tmp_path, *TINY)

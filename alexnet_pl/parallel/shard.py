@@ -7,7 +7,7 @@ ordinary kernels on the part that is here. Processes meet in `Gather` and `Scatt
 Two rules make gradients right. Where parts are put together and each process goes on to do *different* work with the
 whole (its own kernels of the next layer), the gradients that come back are parts of a sum: they are summed. Where each
 does the *same* work (the loss, over all classes), each has the whole gradient already and takes its own part.
-`tests/test_parallel.py` shows what the wrong choice does; one of them only doubles the learning rate.
+`tests/parallel/test_shard.py` shows what the wrong choice does; one of them only doubles the learning rate.
 """
 
 from __future__ import annotations

@@ -1,0 +1,291 @@
+"""Processes of a run: started together, ended together; sweeps that mix layouts; what torchrun and Slurm start."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from alexnet_pl.errors import ConfigError
+from alexnet_pl.files import lock
+from alexnet_pl.jobs import launch
+from alexnet_pl.parallel.layouts import Layout
+from alexnet_pl.runs.run import JOB_VARIABLE, Run, find_runs
+from tests.helpers.processes import Process
+
+TWO, FOUR = Layout("ddp", 2), Layout("towers_ddp", 4, 1, 2)
+NET = [
+    "model=alexnet", "model.input_size=67", "data.resize=72", "data.crop_size=67", "train_eval_images=0",
+    "train_error_window=150",
+    "model.widths={conv1: 4, conv2: 4, conv3: 4, conv4: 4, conv5: 4, fc6: 8, fc7: 8}", "trainer.accelerator=cpu",
+    "data.batch_size=50", "trainer.limit_val_batches=1",
+]  # fmt: skip
+
+
+def script(code: str) -> list[str]:
+    return [sys.executable, "-c", f"import os, signal, sys, time\nrank = int(os.environ['RANK'])\n{code}"]
+
+
+def alive(folder: Path) -> list[int]:
+    """Processes that were started in a folder and still run."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if process.joinpath("cwd").resolve() == folder.resolve() and process.joinpath("cmdline").read_bytes():
+                found.append(int(process.name))
+        except OSError:
+            continue
+    return found
+
+
+SLURM = {
+    "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_NODEID": "1",
+    "SLURM_JOB_ID": "31234", "SLURM_LAUNCH_NODE_IPADDR": "10.0.0.7",
+}  # fmt: skip
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch):
+    """No variables of torchrun, and none that stay behind."""
+    for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    return monkeypatch
+
+
+def test_processes_know_each_other(tmp_path: Path):
+    code = f"open(f'{tmp_path}/{{rank}}', 'w').write(str({{k: os.environ[k] for k in sys.argv[1:]}}))"
+    names = ["RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "ALEXNET_PL_JOB"]
+    ending = launch.run([*script(code), *names], FOUR, {JOB_VARIABLE: "1 of 1"})
+    assert ending == launch.Ending(0, "", 0, None)
+    told = [eval((tmp_path / str(rank)).read_text()) for rank in range(4)]
+    assert [t["RANK"] for t in told] == [t["LOCAL_RANK"] for t in told] == ["0", "1", "2", "3"]
+    assert {(t["WORLD_SIZE"], t["MASTER_ADDR"], t["ALEXNET_PL_JOB"]) for t in told} == {("4", "127.0.0.1", "1 of 1")}
+    assert len({t["MASTER_PORT"] for t in told}) == 1
+
+
+def test_one_that_is_killed_ends_the_others(monkeypatch: pytest.MonkeyPatch):
+    """Which hang, as those do that wait for it on a GPU."""
+    monkeypatch.setattr(launch, "GRACE", 0.5)
+    monkeypatch.setattr(launch, "GRACE_OF_OTHERS", 0.2)
+    began = time.monotonic()
+    ending = launch.run(script("os.kill(os.getpid(), 9) if rank == 1 else time.sleep(60)"), TWO, {})
+    assert ending is not None
+    assert ending.code == -signal.SIGKILL
+    assert ending.killed == "process 1 of 0..1 was killed by SIGKILL"
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize(("looks", "code"), [([False, True], -signal.SIGKILL), ([True, False], 0)])
+def test_a_failure_elsewhere_ends_it(
+    looks: list[bool], code: int, fresh: pytest.MonkeyPatch, monkeypatch: pytest.MonkeyPatch
+):
+    """On another machine of a Slurm job, unless it is told no more at the next look."""
+    for name, value in SLURM.items():
+        fresh.setenv(name, value)
+    monkeypatch.setattr(launch, "GRACE", 0.5)
+    monkeypatch.setattr(launch, "LOOK_EVERY", 0.1)
+    told = iter(looks)
+    ending = launch.run(script("time.sleep(1.5)"), Layout("ddp", 2, 2), {}, lambda: next(told, looks[-1]))
+    assert ending is not None
+    assert ending.code == code
+
+
+def when_ready(folder: Path, do: Callable[[], object]) -> None:
+    """Act once both processes have written their files."""
+
+    def wait() -> None:
+        while len(list(folder.iterdir())) < 2:
+            time.sleep(0.02)
+        do()
+
+    threading.Thread(target=wait).start()
+
+
+def test_signals_are_passed_on(tmp_path: Path):
+    code = f"signal.signal(signal.SIGTERM, lambda *_: sys.exit(7)); open(f'{tmp_path}/{{rank}}', 'w'); time.sleep(60)"
+    when_ready(tmp_path, lambda: os.kill(os.getpid(), signal.SIGUSR2))
+    before = signal.getsignal(signal.SIGUSR2)
+    ending = launch.run(script(code), TWO, {})
+    assert ending == launch.Ending(7, "", signal.SIGUSR2, before)
+    assert signal.getsignal(signal.SIGUSR2) is before
+
+
+def test_asked_twice_those_that_hang_are_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(launch, "GRACE", 0.5)
+    monkeypatch.setattr(launch, "GRACE_OF_OTHERS", 0.5)
+    code = f"signal.signal(signal.SIGTERM, signal.SIG_IGN); open(f'{tmp_path}/{{rank}}', 'w'); time.sleep(60)"
+
+    def twice() -> None:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.2)
+
+    when_ready(tmp_path, twice)
+    ending = launch.run(script(code), TWO, {})
+    assert ending is not None
+    assert (ending.code, ending.stopped) == (-signal.SIGKILL, signal.SIGTERM)
+
+
+def test_a_task_of_slurm_is_a_process_of_the_run(fresh: pytest.MonkeyPatch):
+    for name, value in SLURM.items():
+        fresh.setenv(name, value)
+    assert launch.in_process_group(Layout("ddp", 2, 2))
+    assert launch.rank() == 3
+    told = {name: os.environ[name] for name in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")}
+    assert told == {
+        "LOCAL_RANK": "1", "NODE_RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "10.0.0.7", "MASTER_PORT": "16234",
+    }  # fmt: skip
+
+
+def test_tasks_that_a_job_does_not_need_end_at_once(fresh: pytest.MonkeyPatch):
+    for name, value in SLURM.items():
+        fresh.setenv(name, value)
+    assert launch.run(["false"], Layout("ddp", 2), {}) is None, "the second machine"
+    assert launch.run(["false"], Layout("single"), {}) is None
+    fresh.setenv("SLURM_NODEID", "0")
+    ending = launch.run(script("sys.exit(int(os.environ['WORLD_SIZE']) * 10 + rank)"), Layout("ddp", 2), {})
+    assert ending is not None
+    assert ending.code == 21
+
+
+@pytest.mark.parametrize(
+    ("names", "where", "sentence"),
+    [
+        ({**SLURM, "SLURM_LOCALID": "3"}, Layout("ddp", 2, 2), "use srun --ntasks-per-node"),
+        ({"WORLD_SIZE": "2"}, Layout("single"), "torchrun started 2 processes, but .* need 1"),
+        ({"WORLD_SIZE": "2"}, FOUR, "torchrun started 2 processes, but .* need 4"),
+        (SLURM, TWO, "Slurm started 4 processes, but .* need 2"),
+        ({}, Layout("ddp", 2, 2), "start the command with torchrun on every machine"),
+    ],
+)
+def test_another_number_of_processes_is_refused(
+    fresh: pytest.MonkeyPatch, names: dict[str, str], where: Layout, sentence: str
+):
+    for name, value in names.items():
+        fresh.setenv(name, value)
+    with pytest.raises(ConfigError, match=sentence):
+        launch.in_process_group(where)
+
+
+# ------------------------------------------------------------------------------------------------ the whole command
+
+
+def jobs(folder: Path) -> dict[str, Run]:
+    """The jobs of a sweep by the overrides that tell them apart."""
+    asked = json.loads((folder / "sweep.json").read_text())
+    return {
+        " ".join(o for o in overrides if o.startswith("trainer=")): Run(folder / name)
+        for name, overrides in asked.items()
+    }
+
+
+def none_is_left(folder: Path) -> None:
+    """W&B's own process ends a moment after the one it served."""
+    deadline = time.monotonic() + 10
+    while left := alive(folder):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
+
+
+def check(run: Run, processes: int, epochs: int = 1) -> None:
+    """A finished run: of the right size, with one W&B run, and each image counted once."""
+    (wandb,) = run.folder.glob("wandb/offline-run-*")
+    assert wandb.name.endswith(run.identity["id"])
+    log = (run.folder / "train.log").read_text()
+    assert (f"on {processes} devices" in log) is (processes > 1)
+    rows = run.metrics
+    seen = [row["images_seen"] for row in rows if "train/epoch_error" in row]
+    assert seen == [400 * epoch for epoch in range(1, epochs + 1)]
+    assert run.done["metrics"]["images_seen"] == 400 * epochs
+
+
+@pytest.mark.slow
+def test_a_sweep_mixes_layouts_and_a_job_that_fails_stops_no_other(tmp_path: Path):
+    """The job in the middle finds its folder in use."""
+    over = ["trainer.max_epochs=1", "trainer.limit_train_batches=8", "trainer=auto,ddp,towers", "name=mixed"]
+    sweep = Process(tmp_path, "alexnet_pl.train", "-m", *NET, *over)
+    wait_for(tmp_path, "runs/mixed/sweep.json")
+    one, middle, two = jobs(tmp_path / "runs" / "mixed").values()
+    middle.folder.mkdir()
+    held = lock(middle.folder)
+    out, err = sweep.communicate(timeout=100)
+    assert held
+    held.close()
+    assert sweep.returncode == 1
+    assert "2 of 3 jobs done" in out
+    assert err.count("error: another process is training in") == 1
+    assert f"job 2 of 3 failed: {middle.folder.name}: another process is training there" in err
+    assert "Traceback" not in err
+    assert [run.status for run in (one, middle, two)] == ["done", "missing", "done"]
+    check(one, 1)
+    check(two, 2)
+    losses = [[row["train/loss"] for row in run.metrics if "train/loss" in row] for run in (one, two)]
+    torch.testing.assert_close(*map(torch.tensor, losses), rtol=1e-4, atol=0)
+    none_is_left(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_killed_process_fails_its_own_job_only(tmp_path: Path):
+    """ddp, towers, ddp: the third is the first one, and done already."""
+    over = ["trainer.max_epochs=12", "trainer.limit_train_batches=8"]
+    sweep = Process(tmp_path, "alexnet_pl.train", "-m", *NET, *over, "trainer=ddp,towers,ddp", "name=killed")
+    try:
+        wait_for(tmp_path, "runs/killed/sweep.json")
+        found = jobs(tmp_path / "runs" / "killed")
+        wait_for(found["trainer=towers"].folder, "train.log")
+        _, victim = children(sweep.pid, tmp_path)
+        os.kill(victim, signal.SIGKILL)
+        killed = time.monotonic()
+        out, err = sweep.communicate(timeout=100)
+    finally:
+        sweep.kill()
+    assert time.monotonic() - killed < 60
+    assert sweep.returncode == 1
+    assert "Traceback" not in err
+    assert found["trainer=towers"].failure == "process 1 of 0..1 was killed by SIGKILL"
+    assert "is done already" in out
+    assert "1 of 2 jobs done" in out
+    check(found["trainer=ddp"], 2, epochs=12)
+    none_is_left(tmp_path)
+
+
+def wait_for(folder: Path, pattern: str) -> Path:
+    """The file that a pattern names, once it is there."""
+    deadline = time.monotonic() + 150
+    while time.monotonic() < deadline:
+        for path in folder.glob(pattern):
+            return path
+        time.sleep(0.05)
+    raise AssertionError(f"{pattern} did not appear")
+
+
+def children(parent: int, folder: Path) -> list[int]:
+    """The processes of a job that a sweep has started, in the order of their ranks."""
+    ages = {}
+    for number in alive(folder):
+        _, _, fields = Path(f"/proc/{number}/stat").read_text().rpartition(") ")
+        if int(fields.split()[1]) == parent:
+            ages[number] = int(fields.split()[19])
+    return sorted(ages, key=ages.__getitem__)
+
+
+@pytest.mark.slow
+def test_torchrun_starts_a_run_too(tmp_path: Path):
+    over = [*NET, "trainer=ddp", "trainer.limit_train_batches=8", "trainer.max_epochs=1", "name=by_hand"]
+    torchrun = ["torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "alexnet_pl.train"]
+    run = Process(tmp_path, *torchrun, *over)
+    out, err = run.communicate(timeout=100)
+    assert run.returncode == 0, err
+    (found,) = find_runs(tmp_path / "runs" / "by_hand")
+    check(found, 2)
+    assert out.count("done: ") == 1, "the first process speaks"
+    none_is_left(tmp_path)

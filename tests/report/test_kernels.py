@@ -1,0 +1,83 @@
+"""Figure 3: how colourful kernels are, against kernels made by hand; the figure tower by tower."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import stats
+
+from alexnet_pl.errors import ConfigError
+from alexnet_pl.report.kernels import colourfulness, kernels, sheet, specialisation, verdict
+from alexnet_pl.runs.run import Run
+from tests.predict.test_predict import untrained
+
+RNG = np.random.default_rng(5)
+GREY = RNG.normal(size=(6, 1, 11, 11)).repeat(3, axis=1)
+OPPONENT = GREY * np.array([1.0, -1.0, 0.0])[:, None, None]  # red against green, nothing for grey
+
+
+def test_colourfulness_of_kernels_made_by_hand():
+    np.testing.assert_allclose(colourfulness(GREY), 0, atol=1e-12)
+    np.testing.assert_allclose(colourfulness(OPPONENT), 1)
+    np.testing.assert_allclose(colourfulness(-7 * (GREY + OPPONENT)), 2 / 5)  # energies 3 and 2, across each other
+    red = np.zeros((1, 3, 5, 5))
+    red[:, 0] = 1
+    np.testing.assert_allclose(colourfulness(red), 2 / 3)
+    assert colourfulness(RNG.normal(size=(50, 3, 11, 11))).mean() == pytest.approx(2 / 3, abs=0.01)
+    assert np.isnan(colourfulness(np.zeros((1, 3, 5, 5)))).all()
+
+
+def test_towers_that_specialise():
+    some = [RNG.uniform(low, high, size=(9, 1, 1, 1)) for low, high in ((0, 0.4), (0.6, 1))]
+    towers = [(1 - a) * GREY[:1] + a * OPPONENT[:1] for a in some]
+    found = specialisation(towers)
+    first, second = (colourfulness(tower) for tower in towers)
+    assert found["tower1"] == pytest.approx(first.mean())
+    assert found["tower2_spread"] == pytest.approx(second.std(ddof=1))
+    assert found["standard_errors"] == pytest.approx(stats.ttest_ind(second, first, equal_var=False).statistic)
+    assert "the towers specialise, and tower 2 took the colours" in verdict(found)
+    assert "tower 1 took" in verdict(specialisation(towers[::-1]))
+    noise = RNG.normal(size=(2, 20, 3, 5, 5))
+    assert "chance may do that" in verdict(specialisation(list(noise)))
+    assert verdict(specialisation(list(noise[:1]))) == ""
+    dead = np.concatenate([towers[0], np.zeros((3, 3, 11, 11))])
+    assert specialisation([dead])["tower1"] == pytest.approx(first.mean())
+
+
+def test_each_kernel_has_its_own_scale_around_grey():
+    pixels = sheet(np.stack([GREY[0], 100 * OPPONENT[1], np.zeros((3, 11, 11))]))
+    assert pixels.shape == (11, 35, 3)
+    for kernel, left in ((GREY[0], 0), (OPPONENT[1], 12)):
+        shown = 2 * pixels[:, left : left + 11] - 1
+        np.testing.assert_allclose(shown, kernel.transpose(1, 2, 0) / np.abs(kernel).max(), atol=1e-12)
+    assert (pixels[:, 24:] == 0.5).all()
+    assert (pixels[:, 11] == 1).all()
+
+
+def test_the_figure(tmp_path: Path):
+    net = untrained("alexnet")
+    weights = net.net.get_parameter("conv1.weight").data
+    weights[4:] = weights[4:].mean(1, keepdim=True)  # the second tower sees grey only
+    found = kernels(net, tmp_path / "kernels.png")
+    assert found["tower2"] == pytest.approx(0, abs=1e-6)
+    assert found["tower1"] == pytest.approx(2 / 3, abs=0.05)
+    drawn = np.asarray(Image.open(tmp_path / "kernels.png").convert("RGB")).astype(int)
+    colour = (drawn.max(2) - drawn.min(2) > 30).any(1)
+    assert colour[: len(colour) // 2].any()
+    assert not colour[len(colour) // 2 :].any()
+    kernels(net, tmp_path / "kernels.svg")
+    assert "tower 2" in (tmp_path / "kernels.svg").read_text()
+    with pytest.raises(ConfigError, match="is not the net of a run"):
+        kernels(net)
+    (tmp_path / "run").mkdir()
+    kernels(replace(net, run=Run(tmp_path / "run")))
+    assert (tmp_path / "run" / "kernels.png").is_file()
+
+
+def test_one_tower_is_one_block(tmp_path: Path):
+    found = kernels(untrained("convnet"), tmp_path / "kernels.png")
+    assert set(found) == {"tower1", "tower1_spread"}
