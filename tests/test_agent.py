@@ -12,7 +12,8 @@ import yaml
 
 from alexnet_pl import ROOT
 from alexnet_pl.runs.run import Run, find_runs
-from tests.conftest import composed, environment
+from tests.helpers.commands import environment
+from tests.helpers.runs import composed
 from tests.helpers.wandb_server import SWEEP, Server
 
 pytestmark = pytest.mark.slow

@@ -16,7 +16,7 @@ import pytest
 
 from alexnet_pl import ROOT, estimate
 from alexnet_pl.model import lrn
-from tests.conftest import trains
+from tests.helpers.commands import trains
 from tests.helpers.processes import Process
 
 pytestmark = pytest.mark.slow

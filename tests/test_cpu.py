@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from alexnet_pl import cpu
-from tests.conftest import TINY, environment
+from tests.helpers.commands import environment
+from tests.helpers.runs import TINY
 
 FAULTS = """
 import resource

@@ -9,7 +9,8 @@ import torch
 
 from alexnet_pl.model.build import build_net
 from alexnet_pl.model.specs import activation_bytes, layer_specs
-from tests.conftest import Command, composed
+from tests.helpers.commands import Command
+from tests.helpers.runs import composed
 
 
 def test_describe_prints_the_table_and_runs_nothing(train: Command, tmp_path):

@@ -12,7 +12,8 @@ from alexnet_pl.config.schema import Config
 from alexnet_pl.model.specs import LayerSpec, layer_specs
 from alexnet_pl.parallel.costs import bytes_per_step
 from alexnet_pl.parallel.layouts import Layout
-from tests.conftest import Command, composed
+from tests.helpers.commands import Command
+from tests.helpers.runs import composed
 
 SMALL = (
     "experiment=alexnet", "model.width=0.05", "model.input_size=67", "data.resize=72", "data.batch_size=8",

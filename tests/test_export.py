@@ -25,8 +25,8 @@ from alexnet_pl.data.shapes import draw_shapes
 from alexnet_pl.errors import UserError
 from alexnet_pl.model.build import build_net
 from alexnet_pl.runs.trained import TrainedModel
-from tests.data.test_decode import encoded, smooth
-from tests.predict.test_predict import saved, untrained
+from tests.helpers.images import encoded, smooth
+from tests.helpers.nets import saved, untrained
 
 NETS = sorted(file.stem for file in (ROOT / "conf/model").glob("*.yaml"))
 SAMPLES = ROOT / "../shared/data/ilsvrc-samples"

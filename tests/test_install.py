@@ -12,7 +12,7 @@ import pytest
 
 from alexnet_pl import ROOT
 from alexnet_pl.config import keys
-from tests.conftest import environment
+from tests.helpers.commands import environment
 
 
 @pytest.fixture(scope="module")

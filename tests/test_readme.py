@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from alexnet_pl import ROOT
-from tests.conftest import environment
-from tests.data.test_cifar10 import draw_images, png, write_parquet
+from tests.helpers.commands import environment
+from tests.helpers.images import draw_images, png, write_parquet
 from tests.helpers.processes import Process
 
 README = (ROOT / "README.md").read_text()

@@ -16,7 +16,8 @@ from alexnet_pl.report import cli, paper
 from alexnet_pl.report.ablation import judge
 from alexnet_pl.runs.metrics import write_rows
 from alexnet_pl.runs.run import Run
-from tests.conftest import Command, composed
+from tests.helpers.commands import Command
+from tests.helpers.runs import composed
 
 pytestmark = pytest.mark.slow
 

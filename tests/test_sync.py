@@ -21,9 +21,9 @@ from alexnet_pl import files, sync
 from alexnet_pl.config.schema import as_dict
 from alexnet_pl.runs.run import Run
 from alexnet_pl.training import loggers
-from tests.conftest import composed, environment
-from tests.helpers.wandb_server import Server
-from tests.training.test_loggers import own, sent, whole
+from tests.helpers.commands import environment
+from tests.helpers.runs import composed
+from tests.helpers.wandb_server import Server, own, sent, whole
 
 
 def session(run: Run, epochs: range, *overrides: str) -> None:

@@ -6,46 +6,20 @@ import json
 import os
 import shutil
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from alexnet_pl.report.compare import collect
 from alexnet_pl.runs.naming import job_folder_name
 from alexnet_pl.runs.run import Run, find_runs
-from tests.conftest import TINY, Command, start
-from tests.helpers.processes import Process
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.01)
+from tests.helpers.commands import Command, start
+from tests.helpers.processes import Process, wait_until
+from tests.helpers.runs import TINY, assert_same_training, last
 
 
 def rows(run: Run) -> int:
     return len(run.metrics)
-
-
-def last(run: Run) -> dict:
-    return torch.load(run.last, weights_only=True)
-
-
-def assert_same_training(a: Run, b: Run) -> None:
-    """Weights, velocities and every recorded number but the speed, bit for bit."""
-    left, right = last(a), last(b)
-    assert left["global_step"] == right["global_step"]
-    for name, weights in left["state_dict"].items():
-        assert torch.equal(weights, right["state_dict"][name]), name
-    for i, state in left["optimizer_states"][0]["state"].items():
-        assert torch.equal(state["velocity"], right["optimizer_states"][0]["state"][i]["velocity"])
-    speed = {"images_per_second", "data_wait"}
-    strip = lambda run: [{k: v for k, v in row.items() if k not in speed} for row in run.metrics]  # noqa: E731
-    assert strip(a) == strip(b)
 
 
 Result = tuple[int, str, str]
@@ -56,7 +30,7 @@ def whole_and_second(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Res
     """An uninterrupted run, and how a second one ended that was started in its folder meanwhile."""
     folder = tmp_path_factory.mktemp("whole")
     process = start(folder, *TINY)
-    wait_for(lambda: rows(Run(folder / "runs" / "train" / job_folder_name(TINY))) > 3)
+    wait_until(lambda: rows(Run(folder / "runs" / "train" / job_folder_name(TINY))) > 3)
     process.send_signal(signal.SIGSTOP)
     second = Process(folder, "alexnet_pl.train", *TINY)
     told = second.communicate(timeout=60)
@@ -108,7 +82,7 @@ def test_ctrl_c_in_mid_epoch_saves_and_the_same_command_continues(whole: Run, tm
     signum = signal.SIGINT
     run = Run(tmp_path / "runs" / "train" / whole.folder.name)
     process = start(tmp_path, *TINY)
-    wait_for(lambda: rows(run) > 20)  # 17 rows an epoch: in the second
+    wait_until(lambda: rows(run) > 20)  # 17 rows an epoch: in the second
     process.send_signal(signum)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 128 + signum
@@ -127,7 +101,7 @@ def test_ctrl_c_in_mid_epoch_saves_and_the_same_command_continues(whole: Run, tm
 def test_a_run_killed_before_its_first_checkpoint_starts_anew(whole: Run, tmp_path: Path, train: Command):
     run = Run(tmp_path / "runs" / "train" / whole.folder.name)
     process = Process(tmp_path, "alexnet_pl.train", *TINY)
-    wait_for(lambda: rows(run) > 3)
+    wait_until(lambda: rows(run) > 3)
     process.kill()
     process.wait()
     assert not run.last.exists()
@@ -231,10 +205,10 @@ def test_a_sweep_survives_its_jobs(whole: Run, tmp_path: Path):
     sweep = ("-m", *TINY, "optim.lr=1e30,0.002,0.004", "name=three")
     folder = tmp_path / "runs" / "three"
     first = Process(tmp_path, "alexnet_pl.train", *sweep)
-    wait_for(lambda: (folder / "sweep.json").is_file())
+    wait_until(lambda: (folder / "sweep.json").is_file())
     names = list(json.loads((folder / "sweep.json").read_text()))
     jobs = {lr: Run(folder / next(n for n in names if f"optim.lr={lr}," in n)) for lr in ("1e+30", "0.002", "0.004")}
-    wait_for(lambda: rows(jobs["0.002"]) > 20)
+    wait_until(lambda: rows(jobs["0.002"]) > 20)
     children = Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text().split()
     os.kill(int(children[0]), signal.SIGKILL)
     out, err = first.communicate(timeout=120)
@@ -262,9 +236,9 @@ def test_a_sweep_survives_its_jobs(whole: Run, tmp_path: Path):
 def test_a_signal_to_a_sweep_stops_it_with_a_checkpoint(tmp_path: Path, signum: int):
     process = Process(tmp_path, "alexnet_pl.train", "-m", *TINY, "seed=1,2", "name=two")
     folder = tmp_path / "runs" / "two"
-    wait_for(lambda: (folder / "sweep.json").is_file())
+    wait_until(lambda: (folder / "sweep.json").is_file())
     first, second = (Run(folder / name) for name in json.loads((folder / "sweep.json").read_text()))
-    wait_for(lambda: rows(first) > 3)
+    wait_until(lambda: rows(first) > 3)
     process.send_signal(signum)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 128 + signum

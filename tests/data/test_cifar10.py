@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import pickle
 from pathlib import Path
@@ -12,31 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from PIL import Image
 
 from alexnet_pl.data import cifar10
 from alexnet_pl.errors import ConfigError
-from tests.conftest import TINY, Command
-
-
-def draw_images(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    return rng.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8), rng.integers(0, 10, n)
-
-
-def png(image: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "png")
-    return buffer.getvalue()
-
-
-def write_parquet(file: Path, cells: list[bytes], labels: list[int]) -> None:
-    """As the hub's uoft-cs/cifar10: img = struct{bytes, path}, label = int."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    image = pa.array(
-        [{"bytes": c, "path": None} for c in cells], pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    )
-    pq.write_table(pa.table({"img": image, "label": pa.array(labels, pa.int64())}), file)
+from tests.helpers.commands import Command
+from tests.helpers.images import draw_images, png, write_parquet
+from tests.helpers.runs import TINY
 
 
 @pytest.fixture

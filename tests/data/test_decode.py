@@ -18,23 +18,10 @@ from torch import Tensor
 
 from alexnet_pl import ROOT
 from alexnet_pl.data import decode
+from tests.helpers.images import encoded, smooth
 
 Array = np.ndarray
 SAMPLES = ROOT / "../shared/data/ilsvrc-samples"
-
-
-def smooth(width: int = 131, height: int = 97, noise: float = 0.0) -> Array:
-    """A image in which no two parts look alike; uint8 (height, width, 3)."""
-    y, x = np.mgrid[:height, :width] / max(width, height)
-    colors = np.stack([255 * x, 255 * y, 128 + 100 * np.sin(9 * x + 7 * y)], axis=-1)
-    colors += np.random.default_rng(0).normal(0, noise, colors.shape)
-    return colors.clip(0, 255).astype(np.uint8)
-
-
-def encoded(image: Image.Image | Array, kind: str = "JPEG", **options) -> bytes:
-    buffer = io.BytesIO()
-    (Image.fromarray(image) if isinstance(image, np.ndarray) else image).save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def decoded(data: bytes) -> Array:

@@ -24,8 +24,8 @@ from alexnet_pl.errors import ConfigError, Interrupted, TrainingError
 from alexnet_pl.prepare.cli import Options, prepare
 from alexnet_pl.runs.run import Run
 from alexnet_pl.training.module import ImageClassifier
-from tests.conftest import Command, composed
-from tests.test_train import assert_same_training
+from tests.helpers.commands import Command
+from tests.helpers.runs import assert_same_training, composed
 from tests.training import test_resume
 
 SIZE, CLASSES = 40, 13

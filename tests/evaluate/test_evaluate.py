@@ -32,8 +32,9 @@ from alexnet_pl.prepare.preview import Options
 from alexnet_pl.runs import provenance, trained
 from alexnet_pl.runs.run import Run, find_runs
 from alexnet_pl.training import loggers
-from tests.conftest import TINY, environment, trains
-from tests.prepare.test_prepare import made, put
+from tests.helpers.commands import environment, trains
+from tests.helpers.runs import TINY
+from tests.helpers.sources import made, put
 
 VAL = 250
 QUICK = (*TINY, "trainer.limit_val_batches=1.0", "model.init=fan_in", "data.pixel_scale=64", "optim.lr=0.02")

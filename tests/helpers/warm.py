@@ -1,9 +1,10 @@
-"""What a process that composes configurations does once: done in the server that processes.py forks from."""
+"""What a process that trains does once, done by the server that processes.py forks from."""
 
 import gc
 
 from alexnet_pl.data import datasets, shapes
-from tests.conftest import composed
+from tests.helpers import speed  # noqa: F401
+from tests.helpers.runs import composed
 
 composed("experiment=figure1")
 for split in datasets.SHAPES_SPLITS.values():

@@ -18,7 +18,7 @@ from alexnet_pl.config.schema import as_dict
 from alexnet_pl.errors import ConfigError
 from alexnet_pl.jobs import checks
 from alexnet_pl.jobs.compose import lookup
-from tests.conftest import Command
+from tests.helpers.commands import Command
 
 MISTAKES = [
     (["model.activaton=tanh"], "model.activaton", "model.activation"),

@@ -12,8 +12,8 @@ import pytest
 
 from alexnet_pl.jobs import gpu_locks
 from alexnet_pl.runs.run import find_runs
+from tests.helpers.jobs import NET
 from tests.helpers.processes import Process
-from tests.jobs.test_launch import NET
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -18,32 +17,15 @@ from alexnet_pl.errors import ConfigError
 from alexnet_pl.files import lock
 from alexnet_pl.jobs import launch
 from alexnet_pl.parallel.layouts import Layout
-from alexnet_pl.runs.run import JOB_VARIABLE, Run, find_runs
+from alexnet_pl.runs.run import JOB_VARIABLE, find_runs
+from tests.helpers.jobs import NET, alive, check, jobs, none_is_left
 from tests.helpers.processes import Process
 
 TWO, FOUR = Layout("ddp", 2), Layout("towers_ddp", 4, 1, 2)
-NET = [
-    "model=alexnet", "model.input_size=67", "data.resize=72", "data.crop_size=67", "train_eval_images=0",
-    "train_error_window=150",
-    "model.widths={conv1: 4, conv2: 4, conv3: 4, conv4: 4, conv5: 4, fc6: 8, fc7: 8}", "trainer.accelerator=cpu",
-    "data.batch_size=50", "trainer.limit_val_batches=1",
-]  # fmt: skip
 
 
 def script(code: str) -> list[str]:
     return [sys.executable, "-c", f"import os, signal, sys, time\nrank = int(os.environ['RANK'])\n{code}"]
-
-
-def alive(folder: Path) -> list[int]:
-    """Processes that were started in a folder and still run."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if process.joinpath("cwd").resolve() == folder.resolve() and process.joinpath("cmdline").read_bytes():
-                found.append(int(process.name))
-        except OSError:
-            continue
-    return found
 
 
 SLURM = {
@@ -177,35 +159,6 @@ def test_another_number_of_processes_is_refused(
 
 
 # ------------------------------------------------------------------------------------------------ the whole command
-
-
-def jobs(folder: Path) -> dict[str, Run]:
-    """The jobs of a sweep by the overrides that tell them apart."""
-    asked = json.loads((folder / "sweep.json").read_text())
-    return {
-        " ".join(o for o in overrides if o.startswith("trainer=")): Run(folder / name)
-        for name, overrides in asked.items()
-    }
-
-
-def none_is_left(folder: Path) -> None:
-    """W&B's own process ends a moment after the one it served."""
-    deadline = time.monotonic() + 10
-    while left := alive(folder):
-        assert time.monotonic() < deadline, left
-        time.sleep(0.1)
-
-
-def check(run: Run, processes: int, epochs: int = 1) -> None:
-    """A finished run: of the right size, with one W&B run, and each image counted once."""
-    (wandb,) = run.folder.glob("wandb/offline-run-*")
-    assert wandb.name.endswith(run.identity["id"])
-    log = (run.folder / "train.log").read_text()
-    assert (f"on {processes} devices" in log) is (processes > 1)
-    rows = run.metrics
-    seen = [row["images_seen"] for row in rows if "train/epoch_error" in row]
-    assert seen == [400 * epoch for epoch in range(1, epochs + 1)]
-    assert run.done["metrics"]["images_seen"] == 400 * epochs
 
 
 @pytest.mark.slow

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from alexnet_pl import ROOT
-from tests.conftest import start
-from tests.jobs.test_launch import NET, check, jobs, none_is_left
+from tests.helpers.commands import start
+from tests.helpers.jobs import NET, check, jobs, none_is_left
+from tests.helpers.processes import wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 
@@ -38,13 +38,6 @@ def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         subprocess.run([script, "stop", str(folder)], check=True)
 
 
-def until(happened: Callable[[], object], seconds: float, what: str) -> None:
-    deadline = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < deadline, f"{what} did not happen"
-        time.sleep(0.1)
-
-
 def job_id(number: int) -> str:
     """Of a job of the sweep, from its place; with its place, as the bare number of an array means all of its jobs."""
     lines = subprocess.run(["squeue", "-h", "-o", "%K %F_%K"], capture_output=True, text=True, check=True).stdout
@@ -60,12 +53,14 @@ def test_a_sweep_of_two_jobs_one_of_them_preempted(
     over = ["trainer=auto,towers", "trainer.limit_train_batches=8", "trainer.max_epochs=40", "name=cluster"]
     sweep = start(tmp_path, "-m", *NET, *SLURM, *over)
     try:
-        until((tmp_path / "runs/cluster/sweep.json").is_file, 60, "the sweep's start")
+        wait_until((tmp_path / "runs/cluster/sweep.json").is_file, 60, "the sweep's start")
         found = jobs(tmp_path / "runs" / "cluster")
-        until((found["trainer=towers"].folder / "metrics.csv").is_file, 90, "the start of the job with two processes")
+        wait_until(
+            (found["trainer=towers"].folder / "metrics.csv").is_file, 90, "the start of the job with two processes"
+        )
         number = job_id(1)
         subprocess.run(["scancel", "--signal=USR2", number], check=True)
-        until(lambda: found["trainer=towers"].failure, 30, "the end of the job with two processes")
+        wait_until(lambda: found["trainer=towers"].failure, 30, "the end of the job with two processes")
         assert "the checkpoint is written" in found["trainer=towers"].failure
         out, err = sweep.communicate(timeout=240)
     finally:

@@ -35,7 +35,7 @@ from alexnet_pl.errors import ConfigError
 from alexnet_pl.model.build import build_net
 from alexnet_pl.model.specs import layer_specs
 from alexnet_pl.training import optim
-from tests.conftest import composed
+from tests.helpers.runs import composed
 
 Axes = dict[str, list[Any]]
 

@@ -14,23 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alexnet_pl.config.choices import Activation, Arch, Conv1Padding, Dropout, LrnAlphaConvention, Order, Pooling
+from alexnet_pl.config.choices import Activation, Conv1Padding, Dropout, LrnAlphaConvention, Order, Pooling
 from alexnet_pl.config.schema import Model
 from alexnet_pl.model.build import build_net
 from alexnet_pl.model.layers import Flatten, MaskDropout
 from tests.helpers import reference as ref
-from tests.model.test_tables import config
-
-CONVS = ("conv1", "conv2", "conv3", "conv4", "conv5")
-NARROW = dict.fromkeys(CONVS, 8) | {"fc6": 16, "fc7": 16}  # float64 and NumPy take no time at these widths
-
-
-def narrow(name: str, **changes: Any) -> tuple[Model, int]:
-    """`config` with few kernels and units."""
-    cfg, side = config(name, **changes)
-    if cfg.arch in (Arch.alexnet, Arch.six_conv):
-        cfg = replace(cfg, widths=NARROW | ({"conv6": 8} if cfg.arch is Arch.six_conv else {}))
-    return cfg, side
+from tests.helpers.nets import CONVS, narrow
 
 
 def lively(net: nn.Module) -> nn.Module:

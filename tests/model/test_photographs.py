@@ -11,7 +11,7 @@ from torchvision.transforms.v2.functional import center_crop, pil_to_tensor, res
 
 from alexnet_pl import ROOT
 from alexnet_pl.model.build import build_net
-from tests.model.test_tables import config
+from tests.helpers.nets import config
 
 
 @pytest.fixture(scope="module")

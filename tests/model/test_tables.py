@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,12 +13,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from alexnet_pl.config.choices import Activation, Conv1Padding, Init, Order, Pooling
-from alexnet_pl.config.schema import Model
 from alexnet_pl.model import build
 from alexnet_pl.model.build import build_net
 from alexnet_pl.model.specs import LayerSpec, layer_specs
-from alexnet_pl.model.tables import TABLES, Conv
-from tests.conftest import composed
+from alexnet_pl.model.tables import Conv
+from tests.helpers.nets import config
 
 PARAMETERS = {
     "alexnet": 60_965_224,
@@ -44,16 +42,6 @@ ALEXNET = {  # parameters, millions of multiply-adds
     "fc7": (16_781_312, 16.8),
     "fc8": (4_097_000, 4.1),
 }
-
-
-checked = functools.cache(composed)
-
-
-def config(name: str, **changes: Any) -> tuple[Model, int]:
-    """The net of conf/model/`name`.yaml with these fields changed, and the side of its images."""
-    imagenet = "fc6" in [row.name for row in TABLES[checked(f"model={name}").model.arch]]
-    cfg = checked(f"model={name}", *["model.num_classes=1000"] * imagenet)
-    return replace(cfg.model, **changes), cfg.data.input_size
 
 
 def table(name: str, **changes: Any) -> list[LayerSpec]:

@@ -10,8 +10,7 @@ import torchvision
 from torch import nn
 
 from alexnet_pl.model.build import build_net
-from tests.model.test_build import narrow
-from tests.model.test_tables import config
+from tests.helpers.nets import config, narrow
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,8 @@ from alexnet_pl.model.specs import LayerSpec, layer_specs
 from alexnet_pl.parallel import layouts
 from alexnet_pl.parallel.costs import bytes_per_step, collectives_per_step, memory_bytes
 from alexnet_pl.parallel.shard import Batch, parallelize
-from tests.conftest import composed
 from tests.helpers import ranks
+from tests.helpers.runs import composed
 
 
 @pytest.mark.parametrize(

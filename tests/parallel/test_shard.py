@@ -19,9 +19,8 @@ from alexnet_pl.parallel import shard
 from alexnet_pl.parallel.shard import AllGather
 from alexnet_pl.runs.run import Run, find_checkpoint
 from alexnet_pl.training.module import ImageClassifier
-from tests.conftest import composed
 from tests.helpers import ranks
-from tests.test_train import last
+from tests.helpers.runs import composed, last
 
 NET = [
     "model=alexnet", "model.input_size=67", "train_eval_images=0", "logger=csv",

@@ -19,44 +19,16 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
-from alexnet_pl.config.choices import Arch
-from alexnet_pl.config.schema import as_dict
-from alexnet_pl.data import augment, decode, store
-from alexnet_pl.model.build import build_net
+from alexnet_pl.data import decode, store
 from alexnet_pl.predict import plots
 from alexnet_pl.predict.cli import main
 from alexnet_pl.predict.guesses import Guess
 from alexnet_pl.prepare import cli
 from alexnet_pl.runs.trained import TrainedModel
-from tests.conftest import composed
-from tests.data.test_decode import encoded, smooth
-from tests.model.test_build import NARROW
+from tests.helpers.images import encoded, smooth
+from tests.helpers.nets import CLASSES, saved, untrained
 
 Array = np.ndarray
-CLASSES = ["cats", "dogs", "eels", "foxes", "gnus", "hens", "ibises", "jays", "kites", "lynxes"]
-
-
-def untrained(name: str, *overrides: str) -> TrainedModel:
-    """A narrow net whose weights chance drew, alive in every layer, for images with a mean image of its own."""
-    cfg = composed(f"model={name}", *overrides)
-    if cfg.model.arch in (Arch.alexnet, Arch.six_conv):
-        cfg.model.widths = NARROW | {"conv6": 8} if cfg.model.arch is Arch.six_conv else NARROW
-    size = cfg.data.input_size
-    net = build_net(cfg.model, size, seed=2).eval()
-    generator = augment.stream(3)
-    for name, p in net.named_parameters():
-        fan_in = 1 if name.endswith("bias") else p.shape[2] if p.ndim == 3 else p[0].numel()
-        p.data.copy_(torch.randn(p.shape, generator=generator) / fan_in**0.5)
-    mean = 100 + 50 * torch.rand(size, size, 3, generator=generator)
-    return TrainedModel("untrained", cfg, net, mean, CLASSES)
-
-
-def saved(net: TrainedModel, file: Path) -> Path:
-    """Its checkpoint, as training writes one."""
-    state = {f"net.{name}": value for name, value in net.net.state_dict().items()}
-    seen = {"mean": net.mean, "classes": net.classes}
-    torch.save({"state_dict": state, "config": as_dict(net.cfg), "input": seen}, file)
-    return file
 
 
 @pytest.fixture(scope="module")

@@ -9,14 +9,11 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,152 +25,31 @@ from torch import Tensor
 
 from alexnet_pl import ROOT, console
 from alexnet_pl.data import decode, sources, store
-from alexnet_pl.errors import ConfigError, UserError
+from alexnet_pl.errors import UserError
 from alexnet_pl.prepare import cli, preview
 from alexnet_pl.prepare.cli import Packing
-from alexnet_pl.prepare.preview import Options
+from tests.helpers.prepare_command import Commands
+from tests.helpers.processes import wait_until
+from tests.helpers.sources import PART, SIZE, File, Made, image, made, put, put_hub
+from tests.helpers.stores import (
+    SMALL,
+    cells,
+    check_statistics,
+    contents,
+    packed,
+    refused,
+    squares,
+    stop_before_the_end,
+    times,
+)
 
-PART = 8
-"""Files in a part"""
-SIZE = 24
-SMALL = Options(size=SIZE, workers=2)
 SHARED = ROOT / "../shared/data"
-
-
-class File(NamedTuple):
-    """A file of a source, as the store should know it."""
-
-    name: str
-    label: int
-    data: bytes
-
-
-Made = dict[str, list[File]]
-
-
-@pytest.fixture(autouse=True)
-def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "FILES_PER_SHARD", PART)
 
 
 # ----------------------------------------------------------------------------------------- sources
 
 
-def image(rng: np.random.Generator, kind: str) -> bytes:
-    """A random image of 20 to 60 pixels: a coarse pattern, enlarged."""
-    coarse = Image.fromarray(rng.integers(0, 256, (5, 5, 3), dtype=np.uint8))
-    buffer = io.BytesIO()
-    coarse.resize(tuple(rng.integers(20, 61, 2).tolist()), Image.Resampling.BICUBIC).save(buffer, kind)
-    return buffer.getvalue()
-
-
-def made(train: int = 30, val: int = 11, seed: int = 0, folder: bool = True) -> Made:
-    """The files of a source of three classes; half are JPEG, half PNG."""
-    rng, found = np.random.default_rng(seed), {}
-    for split, count in (("train", train), ("val", val)):
-        files = [File(f"n0{i % 3}/{i:03d}.JPEG", i % 3, image(rng, ("JPEG", "PNG")[i // 3 % 2])) for i in range(count)]
-        found[split] = sorted(files) if folder else files
-    return {split: files for split, files in found.items() if files}
-
-
-def put(folder: Path, made: Made) -> Path:
-    """train/<class>/* and val/<class>/*."""
-    for split, files in made.items():
-        for file in files:
-            path = folder / split / file.name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(file.data)
-    return folder
-
-
-def put_hub(folder: Path, made: Made) -> Path:
-    """Parquet shards as the hub serves them: two of train, one of validation."""
-    folder.mkdir()
-    half = len(made["train"]) // 2
-    shards = {"train-00000-of-00002": made["train"][:half], "train-00001-of-00002": made["train"][half:]}
-    shards |= {"validation-00000-of-00001": made["val"]}
-    cell = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    label = {"names": ["tench", "goldfish", "great white shark"]}
-    meta = {"huggingface": json.dumps({"info": {"features": {"label": label}}})}
-    for name, files in shards.items():
-        images = pa.array([{"bytes": file.data, "path": file.name} for file in files], cell)
-        table = pa.table({"image": images, "label": pa.array([file.label for file in files], pa.int64())})
-        pq.write_table(table.replace_schema_metadata(meta), folder / f"{name}.parquet", row_group_size=4)
-    return folder
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    return put(tmp_path / "source", made())
-
-
 # ----------------------------------------------------------------------------------------- packing, here
-
-
-def packed(source: Path, root: Path, dry_run: bool = False, **options) -> str:
-    """What the command says as it packs here."""
-    said = io.StringIO()
-    console = Console(file=said, highlight=False, markup=False, soft_wrap=True)
-    cli.prepare(source, root, replace(SMALL, **options), console, dry_run)
-    return said.getvalue()
-
-
-def refused(source: Path, root: Path, kind: type[UserError] = ConfigError, **options) -> str:
-    """The one sentence with which packing ends."""
-    with pytest.raises(kind) as error:
-        packed(source, root, **options)
-    assert "\n" not in str(error.value)
-    return str(error.value)
-
-
-def contents(folder: Path) -> dict[str, bytes | None]:
-    """Every file and folder in a folder, hidden ones too."""
-    paths = sorted(folder.rglob("*")) if folder.exists() else []
-    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in paths}
-
-
-def times(folder: Path) -> dict[str, int]:
-    return {str(path): path.stat().st_mtime_ns for path in [folder, *folder.rglob("*")]}
-
-
-def cells(done: store.Store, split: str) -> list[bytes]:
-    """The images of a split, from the places that its index names."""
-    parts = [(done.root / part.file).read_bytes() for part in done.parts[split]]
-    return [parts[row["part"]][row["offset"] :][: row["bytes"]] for row in done.index(split).to_pylist()]
-
-
-def squares(done: store.Store, split: str) -> np.ndarray:
-    """Its images as training sees them."""
-    plan = done.plan
-    return np.stack(
-        [decode.decode_stored(bytearray(cell), plan.size, plan.form).numpy() for cell in cells(done, split)]
-    )
-
-
-def stop_before_the_end(monkeypatch: pytest.MonkeyPatch, source: Path, root: Path, **options) -> None:
-    """All parts are packed, and nothing more."""
-
-    def stop(self: Packing, advance: object) -> None:
-        raise UserError("stopped")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Packing, "finish", stop)
-        assert refused(source, root, UserError, **options) == "stopped"
-
-
-def check_statistics(done: store.Store) -> None:
-    """The mean image and the colours, against NumPy in float64 over the images as they are stored."""
-    images = squares(done, "train").astype(np.float64)
-    np.testing.assert_allclose(done.mean(), images.mean(0), rtol=1e-12)
-    assert done.mean().dtype == np.float64
-    pixels = images.reshape(-1, 3)
-    centred = pixels - pixels.mean(0)
-    covariance = centred.T @ centred / len(pixels)
-    vectors, std = np.array(done.colors["vectors"]), np.array(done.colors["std"])
-    np.testing.assert_allclose(std, np.sqrt(np.linalg.eigvalsh(covariance)[::-1]), rtol=1e-9)
-    np.testing.assert_allclose(vectors.T @ np.diag(std**2) @ vectors, covariance, rtol=1e-9)
-    np.testing.assert_allclose(vectors @ vectors.T, np.eye(3), atol=1e-12)
-    assert (np.take_along_axis(vectors, np.abs(vectors).argmax(1)[:, None], 1) > 0).all()
 
 
 # ----------------------------------------------------------------------------------------- what stands in a store
@@ -309,122 +185,6 @@ def test_tiny_imagenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 # ----------------------------------------------------------------------------------------- stops of all kinds
 
-COMMAND = """
-import json, os, resource, signal, sys, time, traceback
-from alexnet_pl.data import decode, store
-from alexnet_pl.prepare import cli, preview
-
-def die_at(steps):
-    def count(event, args):
-        nonlocal steps
-        writes = event == "open" and args[2] & (os.O_WRONLY | os.O_RDWR)
-        if writes or event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir"):
-            steps -= 1
-            if not steps:
-                os.kill(os.getpid(), signal.SIGKILL)
-    sys.addaudithook(count)
-
-def slow(function, seconds):
-    return lambda *args: (time.sleep(seconds), function(*args))[1]
-
-for line in sys.stdin:
-    asked = json.loads(line)
-    child = os.fork()
-    if not child:
-        for stream in (1, 2):
-            os.dup2(os.open(asked["streams"][stream - 1], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
-        sys.argv = ["prepare", *asked["arguments"]]
-        store.FILES_PER_SHARD, preview.TRIED = asked["part"], 4
-        decode.decode_image = slow(decode.decode_image, asked["pause"])
-        decode.decode_stored = slow(decode.decode_stored, asked["pause"])
-        if asked["largest"]:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (asked["largest"], asked["largest"]))
-        if asked["die_at"]:
-            die_at(asked["die_at"])
-        code = 70
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code
-            if isinstance(code, str):
-                code = print(code, file=sys.stderr) or 1
-        except BaseException:
-            traceback.print_exc()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)  # to take down the interpreter with all its libraries takes a second
-    print(child, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
-"""The command, each time in a process of its own, without the seconds that imports take: one imports, and forks."""
-
-
-class Commands:
-    """python -m alexnet_pl.prepare, one after the other."""
-
-    def __init__(self, folder: Path) -> None:
-        self.streams = [folder / "stdout", folder / "stderr"]
-        self.running = 0
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", COMMAND], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-
-    def start(self, *arguments: object, pause: float = 0, die_at: int = 0, largest: int = 0) -> int:
-        """Start one; returns its process.
-
-        Args:
-            pause: seconds for which each image takes longer.
-            die_at: kill it before it does so many things to files.
-            largest: bytes that a file may have.
-        """
-        asked = {
-            "arguments": [str(argument) for argument in arguments],
-            "streams": [str(path) for path in self.streams],
-            "part": PART,
-            "pause": pause,
-            "die_at": die_at,
-            "largest": largest,
-        }
-        for path in self.streams:
-            path.write_text("")
-        print(json.dumps(asked), file=self.process.stdin, flush=True)
-        self.running = int(self.process.stdout.readline())
-        return self.running
-
-    def end(self) -> tuple[int, str, str]:
-        """Wait for it; exit code (or minus the signal), what it said and what it complained of."""
-        code, self.running = int(self.process.stdout.readline()), 0
-        said, complained = (path.read_text() for path in self.streams)
-        return code, said, complained
-
-    def run(self, *arguments: object, **how) -> tuple[int, str, str]:
-        self.start(*arguments, **how)
-        return self.end()
-
-
-@pytest.fixture(scope="module")
-def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
-    commands = Commands(tmp_path_factory.mktemp("commands"))
-    yield commands
-    commands.process.stdin.close()
-    assert commands.process.wait(20) == 0
-
-
-@pytest.fixture
-def commands(started: Commands) -> Iterator[Commands]:
-    yield started
-    if started.running:  # the test failed
-        os.kill(started.running, signal.SIGKILL)
-        started.end()
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.002)
-
 
 @pytest.mark.slow
 def test_killed_before_each_thing_it_does_to_files(tmp_path: Path, commands: Commands):
@@ -453,7 +213,7 @@ def test_killed_at_random_moments(tmp_path: Path, commands: Commands, seed: int)
     root, pages = tmp_path / "store", chance.randrange(9)
     for begun in ((root / "plan.json").exists, lambda: len(list(root.glob("journal/*.parquet"))) > pages):
         child = commands.start(source, root, *options, pause=0.004)
-        wait_for(begun)
+        wait_until(begun)
         time.sleep(chance.uniform(0, 0.2))
         with suppress(ProcessLookupError):  # the last moments are these after its end
             os.kill(child, signal.SIGKILL)
@@ -469,7 +229,7 @@ def test_stopped_by_a_signal(tmp_path: Path, commands: Commands, source: Path, n
     root, options = tmp_path / "store", ["--size", SIZE, "--form", "jpeg"]
     assert commands.run(source, tmp_path / "through", *options)[0] == 0
     child = commands.start(source, root, *options, pause=0.03)
-    wait_for(lambda: list(root.glob("journal/*.parquet")))
+    wait_until(lambda: list(root.glob("journal/*.parquet")))
     os.kill(child, number)
     code, said, complained = commands.end()
     assert code == 128 + number
@@ -480,7 +240,7 @@ def test_stopped_by_a_signal(tmp_path: Path, commands: Commands, source: Path, n
     assert not list(root.rglob("*.tmp"))
     kept = times(root / "journal")
     child = commands.start(source, root, *options, pause=0.03)
-    wait_for(lambda: "found" in commands.streams[0].read_text())  # and no more than that
+    wait_until(lambda: "found" in commands.streams[0].read_text())  # and no more than that
     os.kill(child, number)
     assert commands.end()[0] == 128 + number
     assert kept.items() <= times(root / "journal").items()
@@ -812,7 +572,7 @@ def test_two_at_once_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(preview, "TRIED", 4)  # as the other does it
     root = tmp_path / "store"
     child = commands.start(source, root, "--size", SIZE, "--form", "raw", pause=0.03)
-    wait_for(lambda: list(root.glob("journal/*.parquet")))
+    wait_until(lambda: list(root.glob("journal/*.parquet")))
     said = refused(source, root, form="raw")
     os.kill(child, signal.SIGKILL)
     assert commands.end()[0] == -signal.SIGKILL

@@ -20,34 +20,14 @@ from alexnet_pl.report.ablation import Change
 from alexnet_pl.report.claims import survey, write_claims
 from alexnet_pl.report.compare import collect
 from alexnet_pl.runs.naming import job_folder_name
-from alexnet_pl.runs.run import Run, record_sweep
-from tests.report.test_report import NASTY, _checkout, make, rows, settings  # noqa: F401
+from alexnet_pl.runs.run import record_sweep
+from tests.helpers.reports import LRN, NASTY, make, one, rows, settings
 
-LRN = {"off": [], "on": ["conv1"]}
 CLAIM = paper.Claim(
     "lrn", "LRN", "3.3", "Response normalization lowers the errors.", "lrn", "train sweep=lrn", "net 148",
     [paper.Difference({"model.lrn": []}, {"model.lrn": ["conv1"]}, top1=1.4, top5=1.2)],
     [paper.Value({"model.lrn": []}, 10, 42.034, 19.362), paper.Value({"model.lrn": ["conv1"]}, 10, 40.664, 18.21)],
 )  # fmt: skip
-
-
-def one(
-    folder: Path,
-    lrn: str,
-    seed: int,
-    val: float,
-    more: dict[str, float] | None = None,
-    views: int = 0,
-    done: bool = True,
-) -> Run:
-    """A run of a sweep over model.lrn that ends with these errors."""
-    value = f"[{','.join(LRN[lrn])}]"
-    overrides = [f"model.lrn={value}", f"seed={seed}", "sweep=lrn", "data.root=/x"]
-    plain = settings(seed=seed, model__lrn=LRN[lrn], test_views=views, report__compare=[], report__target=None)
-    plain["report"] |= {"published": {}, "panel": ""}
-    metrics = rows(9, 4)
-    metrics[-1] |= {"val/error": val} | (more or {})
-    return make(folder / job_folder_name(overrides), plain, metrics, done, overrides)
 
 
 @pytest.fixture

@@ -19,8 +19,7 @@ import pytest
 
 from alexnet_pl.report import cli
 from alexnet_pl.report.claims import write_claims
-from tests.report.test_ablation import one
-from tests.report.test_report import _checkout, make, rows, settings  # noqa: F401
+from tests.helpers.reports import make, one, rows, settings
 
 PROGRAM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(not PROGRAM, reason="Chromium is not installed")]

@@ -13,7 +13,7 @@ from scipy import stats
 from alexnet_pl.errors import ConfigError
 from alexnet_pl.report.kernels import colourfulness, kernels, sheet, specialisation, verdict
 from alexnet_pl.runs.run import Run
-from tests.predict.test_predict import untrained
+from tests.helpers.nets import untrained
 
 RNG = np.random.default_rng(5)
 GREY = RNG.normal(size=(6, 1, 11, 11)).repeat(3, axis=1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,92 +12,12 @@ import numpy as np
 import pytest
 from matplotlib import image
 
-from alexnet_pl.config.choices import Activation, Arch, LoggerName
-from alexnet_pl.config.schema import Config, Data, Logger, Model, Optim, Report, Trainer, as_dict
 from alexnet_pl.errors import ConfigError
 from alexnet_pl.report import cli, curves
 from alexnet_pl.report.compare import collect
 from alexnet_pl.report.page import html
-from alexnet_pl.runs import provenance
-from alexnet_pl.runs.metrics import write_rows
-from alexnet_pl.runs.run import Run, record_sweep
-
-PICTURES = 1000
-WINDOWS = (300, 200, 200, 300)  # of unequal size, as where the batches do not divide the epoch
-NASTY = "<script>alert(1)</script> & $x^$ [b]"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _checkout() -> Iterator[None]:
-    """Runs start from a known commit, and without asking git each time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(provenance, "git_state", lambda: {"commit": "0123456789abcdef", "dirty": False})
-        yield
-
-
-def settings(activation: Any = "relu", seed: Any = 1, lr: Any = 0.01, **other: Any) -> dict[str, Any]:
-    """A run's configuration; `other` replaces dotted keys, with __ for the dot."""
-    plain = as_dict(
-        Config(
-            name="test",
-            seed=seed,
-            train_error_window=250,
-            train_eval_images=100,
-            model=Model("convnet", Arch.convnet, 10, 32, activation=Activation[activation]),
-            data=Data("shapes", "shapes", num_classes=10),
-            optim=Optim(lr=lr),
-            trainer=Trainer(max_epochs=20),
-            logger=Logger(LoggerName.csv),
-            report=Report(
-                "raw", ["model.activation"], target=0.25, published={"relu": "5 to 6", "tanh": "35 to 36", "ratio": "6"}
-            ),
-        )
-    )
-    for key, value in other.items():
-        group, _, leaf = key.rpartition("__")
-        (plain[group] if group else plain)[leaf] = value
-    return plain
-
-
-def rows(crosses: float, epochs: int, wobble: float = 0.0, ahead: float = 1.0) -> list[dict[str, float]]:
-    """A running error that falls in a straight line and is 0.25 at `crosses`; the subset's is `ahead` epochs ahead.
-
-    `wobble` is added to the 2nd window of each epoch and taken from the 3rd, which is as large: an epoch's mean over
-    whole pairs does not see it.
-    """
-
-    def error(x: float) -> float:
-        return 0.25 + 0.05 * (crosses - x)
-
-    out: list[dict[str, float]] = []
-    seen = 0
-    for epoch in range(epochs):
-        for size, bump in zip(WINDOWS, (0, wobble, -wobble, 0), strict=True):
-            centre, seen = (seen + size / 2) / PICTURES, seen + size
-            out.append({"epoch": seen / PICTURES, "images_seen": seen, "train/error": error(centre) + bump})
-        whole = {
-            "train/epoch_error": error(epoch + 0.5),
-            "val/error": 0.4,
-            "train_eval/error": error(epoch + 1 + ahead),
-        }
-        out.append({"epoch": epoch + 1, "images_seen": seen, **whole})
-    return out
-
-
-def make(
-    folder: Path,
-    plain: dict[str, Any],
-    metrics: list[dict[str, float]],
-    done: bool = True,
-    overrides: Sequence[str] = (),
-) -> Run:
-    run = Run(folder)
-    run.start(plain, list(overrides))
-    if metrics:
-        write_rows(folder / "metrics.csv", metrics)
-    if done:
-        run.finish({}, 1.0)
-    return run
+from alexnet_pl.runs.run import record_sweep
+from tests.helpers.reports import NASTY, make, rows, settings
 
 
 def only_line(folder: Path) -> curves.Line:

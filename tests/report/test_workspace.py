@@ -18,7 +18,8 @@ from alexnet_pl.report.compare import collect
 from alexnet_pl.runs.metrics import write_rows
 from alexnet_pl.runs.naming import job_folder_name
 from alexnet_pl.runs.run import Run
-from tests.conftest import composed, environment
+from tests.helpers.commands import environment
+from tests.helpers.runs import composed
 from tests.helpers.wandb_server import Server
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of wandb-workspaces, about its own code

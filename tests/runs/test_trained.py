@@ -14,7 +14,8 @@ from alexnet_pl.errors import ConfigError
 from alexnet_pl.runs import trained
 from alexnet_pl.runs.run import Run, find_runs
 from alexnet_pl.training.module import ImageClassifier
-from tests.conftest import TINY, Command, composed
+from tests.helpers.commands import Command
+from tests.helpers.runs import TINY, composed
 
 
 @pytest.fixture

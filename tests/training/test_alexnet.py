@@ -12,8 +12,8 @@ from alexnet_pl.data import datasets
 from alexnet_pl.data.datamodule import ImageDataModule
 from alexnet_pl.runs.run import Run
 from alexnet_pl.training.module import ImageClassifier
-from tests.conftest import composed
 from tests.helpers.processes import Process
+from tests.helpers.runs import composed
 
 SMALL = "model.widths={conv1: 4, conv2: 4, conv3: 4, conv4: 4, conv5: 4, fc6: 8, fc7: 8}"
 

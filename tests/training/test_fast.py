@@ -13,7 +13,8 @@ from alexnet_pl.data.datamodule import ImageDataModule
 from alexnet_pl.model.build import build_net
 from alexnet_pl.model.lrn import LocalResponseNorm
 from alexnet_pl.runs.run import Run
-from tests.conftest import composed, trains
+from tests.helpers.commands import trains
+from tests.helpers.runs import composed
 
 pytestmark = pytest.mark.slow
 

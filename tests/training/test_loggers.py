@@ -8,8 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,10 +26,10 @@ from alexnet_pl.errors import Interrupted, NotFinite
 from alexnet_pl.jobs import checks
 from alexnet_pl.runs.metrics import read_rows
 from alexnet_pl.runs.run import Run, find_runs
-from tests.conftest import environment
-from tests.helpers.processes import Process
-from tests.helpers.wandb_server import KEY, Received, Server
-from tests.training.test_resume import fit
+from tests.helpers.commands import environment
+from tests.helpers.processes import Process, wait_until
+from tests.helpers.runs import fit
+from tests.helpers.wandb_server import KEY, Server, own, sent, whole
 
 SMALL = (
     "model.width=0.5",
@@ -44,13 +43,6 @@ ONE_EPOCH = (*SMALL, "trainer.max_epochs=1")
 ONLINE = "logger.mode=online"
 
 
-def until(condition: Callable[[], Any], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.01)
-
-
 def only_run(folder: Path, name: str = "train") -> Run:
     (run,) = find_runs(folder / "runs" / name)
     return run
@@ -59,22 +51,6 @@ def only_run(folder: Path, name: str = "train") -> Run:
 def rows(folder: Path) -> int:
     """How many rows the folder's run has logged so far."""
     return sum(len(read_rows(file)) for file in folder.glob("runs/*/*/metrics.csv"))
-
-
-def sent(history: list[dict[str, Any]]) -> list[dict[str, float]]:
-    """History rows as metrics.csv has them: without the client's own columns, and Lightning's name for the step."""
-    rows = [{("step" if k == "trainer/global_step" else k): v for k, v in row.items()} for row in history]
-    return [{key: value for key, value in row.items() if not key.startswith("_")} for row in rows]
-
-
-def own(received: Received) -> dict[str, Any]:
-    """The configuration on the server, without what the client adds."""
-    return {key: value for key, value in received.config.items() if key != "_wandb"}
-
-
-def whole(node: Any) -> Any:
-    """A configuration without its empty dicts, which the client does not send."""
-    return {key: whole(value) for key, value in node.items() if value != {}} if isinstance(node, dict) else node
 
 
 def records(path: Path) -> Iterator[Any]:
@@ -122,12 +98,12 @@ def waiting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Waiting]:
             return process
 
         online = start("online", *TINY, **server.environment)
-        until(lambda: rows(folders["online"]) > 3)
+        wait_until(lambda: rows(folders["online"]) > 3)
         online.send_signal(signal.SIGSTOP)
         never = start("never", *ONE_EPOCH, **nobody)
         with Server() as leaving:
             gone = start("gone", *ONE_EPOCH, **leaving.environment)
-            until(lambda: rows(folders["gone"]) > 3)
+            wait_until(lambda: rows(folders["gone"]) > 3)
         yield Waiting(never, gone, online, server, folders)
 
 
@@ -231,7 +207,7 @@ def test_curves_are_drawn_over_epochs(synced: Synced):
 def test_an_online_run_arrives_while_it_trains(waiting: Waiting):
     run, server, process = only_run(waiting.folders["online"]), waiting.server, waiting.online
     assert process.returncode is None
-    until(lambda: run.identity["id"] in server.runs and server.runs[run.identity["id"]].history)
+    wait_until(lambda: run.identity["id"] in server.runs and server.runs[run.identity["id"]].history)
     (received,) = server.runs.values()
     assert received.exit_code is None
     assert sent(received.history) == run.metrics[: len(received.history)]

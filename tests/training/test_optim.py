@@ -10,8 +10,8 @@ from torch import nn
 from alexnet_pl.config.choices import Rule
 from alexnet_pl.config.schema import Optim
 from alexnet_pl.training import optim
-from tests.conftest import composed
 from tests.helpers import reference
+from tests.helpers.runs import composed
 
 
 def test_the_rule_of_2012_across_two_cuts_by_schedule():

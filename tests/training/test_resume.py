@@ -2,54 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from pathlib import Path
 
 import pytest
-import torch
 
-from alexnet_pl import train
-from alexnet_pl.config.schema import as_dict
-from alexnet_pl.data import datasets
 from alexnet_pl.errors import Interrupted
 from alexnet_pl.runs.run import Run
-from alexnet_pl.training.module import ImageClassifier
-from tests.conftest import composed
-from tests.test_train import assert_same_training, last
-
-NET = [
-    "model=alexnet", "model.input_size=67", "data.batch_size=50", "train_eval_images=0",
-    "train_error_window=150", "logger=csv",
-    "model.widths={conv1: 4, conv2: 4, conv3: 4, conv4: 4, conv5: 4, fc6: 8, fc7: 8}",
-    "trainer.limit_train_batches=8", "trainer.limit_val_batches=2", "data.resize=72", "data.crop_size=67",
-    "data.random_flip=true",
-]  # fmt: skip
-
-
-def fit(folder: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch, stop_in: int | None = None) -> Run:
-    """Train in this process; a signal arrives in the batch of this number, counted from 1."""
-    cfg = composed(*NET, *overrides)
-    run = Run(folder)
-    run.start(as_dict(cfg), [])
-    step, seen = ImageClassifier.training_step, 0
-
-    def counted(self: ImageClassifier, *args: object) -> torch.Tensor:
-        nonlocal seen
-        seen += 1
-        if seen == stop_in:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return step(self, *args)  # type: ignore[arg-type]
-
-    try:
-        with monkeypatch.context() as patch:
-            patch.setattr(ImageClassifier, "training_step", counted)
-            patch.setattr(datasets, "SHAPES_SPLITS", {"train": (1000, 1), "val": (100, 2)})
-            train.fit(cfg, run)
-    finally:
-        assert run.lock
-        run.lock.close()  # as the end of its process would
-    return run
+from tests.helpers.runs import assert_same_training, fit, last
 
 
 @pytest.mark.parametrize(

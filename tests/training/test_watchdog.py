@@ -12,7 +12,8 @@ from alexnet_pl.config.schema import Config
 from alexnet_pl.model.build import build_net
 from alexnet_pl.model.specs import layer_specs
 from alexnet_pl.training import watchdog
-from tests.conftest import TINY, Command, composed
+from tests.helpers.commands import Command
+from tests.helpers.runs import TINY, composed
 
 # In sixteen steps this learns nothing: the weights of 2012 on pixels of unit size.
 STUCK = ("data.pixel_scale=64", "optim.lr=1e-6", "trainer.max_epochs=1")

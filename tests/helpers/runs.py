@@ -1,0 +1,86 @@
+"""Small runs: their configurations, training in this process, and comparing what they left."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from alexnet_pl import ROOT, train
+from alexnet_pl.config.schema import Config, as_dict
+from alexnet_pl.data import datasets
+from alexnet_pl.jobs import checks
+from alexnet_pl.runs.run import Run
+from alexnet_pl.training.module import ImageClassifier
+
+TINY = (
+    "logger=csv",
+    "model.width=0.5",
+    "train_eval_images=200",
+    "data.batch_size=64",
+    "train_error_window=64",
+    "trainer.max_epochs=3",
+    "trainer.limit_train_batches=16",
+    "trainer.limit_val_batches=1",
+)
+"""Overrides under which a run takes a second besides its start."""
+
+NET = [
+    "model=alexnet", "model.input_size=67", "data.batch_size=50", "train_eval_images=0",
+    "train_error_window=150", "logger=csv",
+    "model.widths={conv1: 4, conv2: 4, conv3: 4, conv4: 4, conv5: 4, fc6: 8, fc7: 8}",
+    "trainer.limit_train_batches=8", "trainer.limit_val_batches=2", "data.resize=72", "data.crop_size=67",
+    "data.random_flip=true",
+]  # fmt: skip
+
+
+def composed(*overrides: str) -> Config:
+    """The checked configuration of `alexnet-train OVERRIDES`."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return checks.check(compose("config", list(overrides)))
+
+
+def fit(folder: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch, stop_in: int | None = None) -> Run:
+    """Train in this process; a signal arrives in the batch of this number, counted from 1."""
+    cfg = composed(*NET, *overrides)
+    run = Run(folder)
+    run.start(as_dict(cfg), [])
+    step, seen = ImageClassifier.training_step, 0
+
+    def counted(self: ImageClassifier, *args: object) -> torch.Tensor:
+        nonlocal seen
+        seen += 1
+        if seen == stop_in:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, *args)  # type: ignore[arg-type]
+
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(ImageClassifier, "training_step", counted)
+            patch.setattr(datasets, "SHAPES_SPLITS", {"train": (1000, 1), "val": (100, 2)})
+            train.fit(cfg, run)
+    finally:
+        assert run.lock
+        run.lock.close()  # as the end of its process would
+    return run
+
+
+def last(run: Run) -> dict:
+    return torch.load(run.last, weights_only=True)
+
+
+def assert_same_training(a: Run, b: Run) -> None:
+    """Weights, velocities and every recorded number but the speed, bit for bit."""
+    left, right = last(a), last(b)
+    assert left["global_step"] == right["global_step"]
+    for name, weights in left["state_dict"].items():
+        assert torch.equal(weights, right["state_dict"][name]), name
+    for i, state in left["optimizer_states"][0]["state"].items():
+        assert torch.equal(state["velocity"], right["optimizer_states"][0]["state"][i]["velocity"])
+    speed = {"images_per_second", "data_wait"}
+    strip = lambda run: [{k: v for k, v in row.items() if k not in speed} for row in run.metrics]  # noqa: E731
+    assert strip(a) == strip(b)
