@@ -32,9 +32,9 @@ def thread_environment(precision: str) -> dict[str, str]:
     the default, since oneDNN's convolutions spin anyway, and passive waiting drops to 130 images/s.
 
     Args:
-        precision: as `layouts.resolve_precision` returns it.
+        precision: trainer.precision; auto is fp32 on a CPU.
     """
-    passive = precision in ("32-true", "64-true") and "OMP_WAIT_POLICY" not in os.environ
+    passive = precision in ("auto", "32-true", "32", "64-true", "64") and "OMP_WAIT_POLICY" not in os.environ
     return {"OMP_WAIT_POLICY": "passive"} if passive else {}
 
 
@@ -42,7 +42,7 @@ def process_environment(precision: str) -> dict[str, str]:
     """Return the variables with which a process that trains is started; what the user set stays.
 
     Args:
-        precision: as `layouts.resolve_precision` returns it.
+        precision: trainer.precision.
     """
     memory = {key: value for key, value in KEEP_FREED_MEMORY.items() if key not in os.environ}
     return memory | thread_environment(precision)

@@ -1,9 +1,13 @@
-"""`--describe`: the net of a configuration as a table, before any of it exists.
+"""Describe: the net of a configuration as a table, before any of it exists.
 
-python -m alexnet_pl.train model=released_2012 model.num_classes=1000 --describe
+python -m alexnet_pl.describe model=released_2012 model.num_classes=1000
+python -m alexnet_pl.describe experiment=alexnet trainer=towers     and what each device keeps and sends
 """
 
 from __future__ import annotations
+
+import argparse
+import sys
 
 from rich import box
 from rich.console import Console
@@ -13,6 +17,9 @@ from rich.table import Table
 from alexnet_pl.config.choices import Dropout, Init, LrnAlphaConvention
 from alexnet_pl.config.schema import Config, Model
 from alexnet_pl.data.length import length_summary, training_images
+from alexnet_pl.errors import UserError
+from alexnet_pl.jobs.checks import check
+from alexnet_pl.jobs.compose import compose
 from alexnet_pl.model.specs import LayerSpec, activation_bytes, layer_specs
 from alexnet_pl.model.tables import Conv
 from alexnet_pl.parallel.costs import sharing_summary
@@ -66,9 +73,11 @@ def what(m: Model, step: LayerSpec) -> str:
             return f"zeros: {step.overhang} rows below, {step.overhang} columns to the right"
         case "conv" | "local":
             assert isinstance(step.row, Conv)
-            words = [f"{step.size}x{step.size} kernels", f"stride {step.stride}", f"padding {step.padding}"]
-            words[1:2] = [] if step.stride == 1 else words[1:2]
-            words = words if step.padding else words[:-1]
+            words = [f"{step.size}x{step.size} kernels"]
+            if step.stride > 1:
+                words.append(f"stride {step.stride}")
+            if step.padding:
+                words.append(f"padding {step.padding}")
             if step.kind == "local":
                 words.append("other weights at every place")
             if m.towers == 2:
@@ -100,3 +109,22 @@ def start(m: Model, step: LayerSpec) -> str:
             return "by fan-in, bias 0"
         case Init.torch:
             return "uniform, torch's"
+
+
+def main() -> None:
+    """The command. Exit code 0: shown; 1: a mistake, in one sentence."""
+    parser = argparse.ArgumentParser(
+        prog="python -m alexnet_pl.describe", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as python -m alexnet_pl.train takes them")
+    arguments = parser.parse_args()
+    try:
+        cfg = compose(arguments.overrides)
+        check(cfg, to_run=False)
+        show(cfg)
+    except UserError as error:
+        sys.exit("\n".join(f"error: {sentence}" for sentence in error.sentences))
+
+
+if __name__ == "__main__":
+    main()

@@ -13,9 +13,16 @@ def nearest(word: str, choices: list[str]) -> str:
 
 
 class UserError(Exception):
-    """Told as it is; anything else that reaches the top is a bug and keeps its traceback."""
+    """Shown to the user as it is, a line for each sentence. Any other exception is a bug and keeps its traceback."""
 
     exit_code = 1
+
+    def __init__(self, *sentences: str) -> None:
+        super().__init__(*sentences)
+        self.sentences = sentences
+
+    def __str__(self) -> str:
+        return "\n".join(self.sentences)
 
 
 class ConfigError(UserError):

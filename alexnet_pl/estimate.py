@@ -1,6 +1,7 @@
-"""`--estimate`: some measured steps, then hours, memory and reading for the whole run, on 1 to 64 devices.
+"""Estimate: hours, memory and traffic of a run on 1 to 64 devices, from some measured steps.
 
-    python -m alexnet_pl.train experiment=alexnet trainer=gpu --estimate --link=300
+    python -m alexnet_pl.estimate experiment=alexnet
+    python -m alexnet_pl.estimate experiment=alexnet --link 300     links between the devices of 300 GB/s
 
 The model behind the table: a step on one device takes a fixed time and a time for each image, which a line through
 three measured batches gives. On several devices each has its share of both,
@@ -10,15 +11,16 @@ three measured batches gives. On several devices each has its share of both,
     towers       half (it has half of the weights)    half, of its part of the batch
     owt          its share of the weights             of its part of the batch
 
-and to that comes what it sends (`layouts.sent`) at the rate of its link, and for each time that it sends
-(`layouts.exchanges`) a delay; nothing is assumed to overlap. Validation, start-up and checkpoints are left out, and a
-CPU's trial of bf16 (trainer.precision=auto) is not made. `bench/scale.py` compares the model with runs of two
-processes.
+and to that comes what it sends (`costs.bytes_per_step`) at the rate of its link, and for each time that it sends
+(`costs.collectives_per_step`) a delay. Nothing is assumed to overlap. Validation, start-up and checkpoints are left
+out. `bench/scale.py` compares the model with runs of two processes.
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
+import sys
 import time
 from collections.abc import Iterator
 from copy import deepcopy
@@ -41,6 +43,9 @@ from alexnet_pl.data.datamodule import ImageDataModule
 from alexnet_pl.data.length import images_in_run
 from alexnet_pl.data.loader import BatchLoader, PackedDataset
 from alexnet_pl.data.pixel_stats import ColorPCA
+from alexnet_pl.errors import UserError
+from alexnet_pl.jobs.checks import check
+from alexnet_pl.jobs.compose import compose
 from alexnet_pl.model.build import build_net
 from alexnet_pl.model.specs import LayerSpec, layer_specs
 from alexnet_pl.parallel import layouts
@@ -174,56 +179,67 @@ def show(cfg: Config, link: float | None = None, console: Console | None = None)
         ConfigError: the data set cannot be read.
     """
     console = console or Console(highlight=False)
-    t, size = cfg.trainer, cfg.data.batch_size
-    precision = layouts.resolve_precision(t)
-    fabric = Fabric(accelerator=t.accelerator or "auto", devices=1, precision=precision)  # type: ignore[arg-type]
+    size, precision = cfg.data.batch_size, layouts.resolve_precision(cfg.trainer)
+    fabric = Fabric(accelerator=layouts.resolve_accelerator(cfg.trainer), devices=1, precision=precision)  # type: ignore[arg-type]
     images, count = open_images(cfg)
     images.mean = images.mean.to(fabric.device)
-    plan = layer_specs(cfg.model, cfg.data.input_size)
     with torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else []):
         measured = measure(cfg, images, fabric)
-    rate = loading_rate(images, size)
     kind = fabric.device.type
     link, delay = link or LINKS.get(kind, LINKS["cuda"]), DELAYS.get(kind, DELAYS["cuda"])
     name = torch.cuda.get_device_name(fabric.device) if kind == "cuda" else cpu.name()
     console.print(
-        f"measured on one device ({name}, {precision}): "
+        f"measured model={cfg.model.name} on one device ({name}, {precision}): "
         + ", ".join(f"{n} images {1000 * s:,.1f} ms" for n, s in measured.batches.items())
         + f"; as a line, {1000 * measured.fixed:,.1f} ms and {1e6 * measured.per_image:,.0f} µs per image"
         + (f"; GPU memory at most {measured.peak / 1e9:,.1f} GB" if measured.peak else ""),
         soft_wrap=True,
     )
-    to_see = images_in_run(cfg, count)
-    out = Table(box=box.SIMPLE)
-    reads = ["reads, MB/s"] if cfg.data.packed else []
-    for title in ("devices", "layout", "images/s", "time", "sends, MB a step", "keeps, GB in fp32", *reads):
-        out.add_column(title, justify="left" if title == "layout" else "right", no_wrap=True)
-    for where in layouts_for(cfg, plan):
-        seconds = measured.step(where, plan, size, link * 1e9, delay, precision)
-        speed = size / seconds
-        keeps = sum(memory_bytes(where, cfg.model, plan, size)) / 1e9
-        sends = bytes_per_step(where, plan, size, precision) / 1e6
-        row = [str(where.processes), where.name, f"{speed:,.0f}", _long(to_see / speed) if to_see else "open"]
-        row += [f"{sends:,.1f}", f"{keeps:,.2f}"]
-        if reads:
-            slower = " (the store is slower)" if rate and rate < speed else ""
-            row.append(f"{_bytes(images, cfg) * speed / 1e6:,.0f}{slower}")
-        out.add_row(*row)
-    natural = Measurement.get(console, console.options.update(max_width=1000), out).maximum
-    console.width = max(console.width, natural)
+    rate, total = loading_rate(images, size), images_in_run(cfg, count)
+    out = _table(cfg, images, measured, total, rate, link, delay)
+    console.width = max(console.width, Measurement.get(console, console.options.update(max_width=1000), out).maximum)
     console.print(out)
     lines = [
-        f"links of {link:g} GB/s (--link=GB_PER_S) and {1e3 * delay:g} ms each time; nothing overlaps; "
+        f"links of {link:g} GB/s (--link GB_PER_S) and {1e3 * delay:g} ms each time; nothing overlaps; "
         f"batches of {size} over all devices"
     ]
-    if to_see:
-        lines.append(f"{to_see:,} images to see; validation, checkpoints and start-up are left out")
+    if total:
+        lines.append(f"{total:,} images to see; validation, checkpoints and start-up are left out")
     if cfg.data.packed and not hasattr(images, "train"):
         lines.append(f"no store in data.root={cfg.data.root} yet: taken are ImageNet's {IMAGENET:,} images, raw")
     if rate:
         lines.append(f"the store gives {rate:,.0f} images/s to this machine")
     for line in lines:
         console.print(line, soft_wrap=True)
+
+
+def _table(
+    cfg: Config,
+    images: ImageDataModule,
+    measured: Measured,
+    total: int | None,
+    rate: float | None,
+    link: float,
+    delay: float,
+) -> Table:
+    """Return a row for each layout that net and batch allow; the arguments are `show`'s."""
+    plan, size = layer_specs(cfg.model, cfg.data.input_size), cfg.data.batch_size
+    precision = layouts.resolve_precision(cfg.trainer)
+    out = Table(box=box.SIMPLE)
+    reads = ["reads, MB/s"] if cfg.data.packed else []
+    for title in ("devices", "layout", "images/s", "time", "sends, MB a step", "keeps, GB in fp32", *reads):
+        out.add_column(title, justify="left" if title == "layout" else "right", no_wrap=True)
+    for where in layouts_for(cfg, plan):
+        speed = size / measured.step(where, plan, size, link * 1e9, delay, precision)
+        keeps = sum(memory_bytes(where, cfg.model, plan, size)) / 1e9
+        sends = bytes_per_step(where, plan, size, precision) / 1e6
+        row = [str(where.processes), where.name, f"{speed:,.0f}", _long(total / speed) if total else "open"]
+        row += [f"{sends:,.1f}", f"{keeps:,.2f}"]
+        if reads:
+            slower = " (the store is slower)" if rate and rate < speed else ""
+            row.append(f"{_bytes(images, cfg) * speed / 1e6:,.0f}{slower}")
+        out.add_row(*row)
+    return out
 
 
 def _long(seconds: float) -> str:
@@ -240,3 +256,25 @@ def _bytes(images: ImageDataModule, cfg: Config) -> float:
     if isinstance(stored, PackedDataset):
         return float(stored.places[:, 2].mean())
     return 3.0 * cfg.data.size**2
+
+
+def main() -> None:
+    """The command. Exit code 0: shown; 1: a mistake, in one sentence."""
+    parser = argparse.ArgumentParser(
+        prog="python -m alexnet_pl.estimate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as python -m alexnet_pl.train takes them")
+    parser.add_argument("--link", type=float, metavar="GB_PER_S", help="what a device sends, gigabytes per second")
+    arguments = parser.parse_intermixed_args()
+    if arguments.link is not None and not 0 < arguments.link < float("inf"):
+        parser.error("--link must be a rate above 0, in gigabytes per second")
+    try:
+        cfg = compose(arguments.overrides)
+        check(cfg, to_run=False)
+        show(cfg, arguments.link)
+    except UserError as error:
+        sys.exit("\n".join(f"error: {sentence}" for sentence in error.sentences))
+
+
+if __name__ == "__main__":
+    main()

@@ -17,6 +17,10 @@ except ImportError:  # Windows: two processes in one folder are not told apart
 
 from alexnet_pl.errors import ConfigError
 
+_HERE = Path(__file__).resolve().parent
+ROOT = _HERE if (_HERE / "conf").is_dir() else _HERE.parent
+"""The folder that holds conf/ and sweeps/: inside the package in a wheel, beside it in a checkout."""
+
 
 @contextmanager
 def beside(path: Path) -> Iterator[Path]:

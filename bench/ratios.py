@@ -22,12 +22,10 @@ from typing import Any, TypeVar
 from unittest.mock import patch
 
 import torch
-from hydra import compose, initialize_config_dir
 
-import alexnet_pl.train  # noqa: F401 (tells Hydra the schema)
-from alexnet_pl import ROOT, cpu
+import alexnet_pl
+from alexnet_pl import cpu
 from alexnet_pl.config.schema import Config
-from alexnet_pl.jobs import checks
 
 Way = TypeVar("Way", bound=Hashable)
 
@@ -66,8 +64,7 @@ def arguments(doc: str | None, rounds: int, steps: int) -> argparse.ArgumentPars
 
 def composed(*overrides: str) -> Config:
     """The configuration of a run with these overrides."""
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return checks.check(compose("config", list(overrides)))
+    return alexnet_pl.compose(*overrides)
 
 
 def train(folder: Path, threads: int, *words: str) -> None:

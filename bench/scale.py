@@ -1,4 +1,4 @@
-"""Whether `--estimate` is right: runs of two processes against what it says of them from steps of one.
+"""Whether `alexnet_pl.estimate` is right: runs of two processes against what it says of them from steps of one.
 
     python bench/scale.py                                  a minute on two cores
 
@@ -90,7 +90,7 @@ def main() -> None:
         print(f"{statistics.median(said):8,.0f} images/s estimated, {statistics.median(seen):,.0f} seen  {name}")
         agreement = [min(a / b, b / a) for a, b in zip(said, seen, strict=True)]
         rows.append(
-            ratios.row(f"{name}: the run's speed and --estimate's, smaller / larger", agreement, "agreement", BAR)
+            ratios.row(f"{name}: the run's speed and the estimate's, smaller / larger", agreement, "agreement", BAR)
         )
     ratios.tell(rows, given.json)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import alexnet_pl.describe
 from tests.helpers import speed  # noqa: F401  before torch starts its threads
 from tests.helpers.commands import Command, start, trains
 
@@ -26,6 +27,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     """`train("optim.lr=1", ...)`: alexnet-train in tmp_path, without the seconds that a process takes to start."""
     return trains(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def describe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """`describe("model=alexnet", ...)`: alexnet-describe in tmp_path, in this process."""
+    return trains(tmp_path, monkeypatch, alexnet_pl.describe.main)
 
 
 @pytest.fixture

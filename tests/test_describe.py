@@ -13,8 +13,8 @@ from tests.helpers.commands import Command
 from tests.helpers.runs import composed
 
 
-def test_describe_prints_the_table_and_runs_nothing(train: Command, tmp_path):
-    result = train("model=released_2012", "model.num_classes=1000", "--describe")
+def test_describe_prints_the_table_and_runs_nothing(describe: Command, tmp_path):
+    result = describe("model=released_2012", "model.num_classes=1000")
     assert result.returncode == 0
     assert not list(tmp_path.iterdir())
     lines = {words[0]: " ".join(words) for line in result.stdout.splitlines() if (words := line.split())}
@@ -31,10 +31,33 @@ def test_describe_prints_the_table_and_runs_nothing(train: Command, tmp_path):
     assert order == ["conv1_pad", "conv1", "conv1_lrn", "conv1_pool", "conv1_act"]
 
 
-def test_describe_needs_no_data(train: Command):
-    result = train("--describe", "data=cifar10", "model=conv_local_11")
+def test_describe_needs_no_data(describe: Command):
+    result = describe("data=cifar10", "model=conv_local_11")
     assert result.returncode == 0, result.stderr
     assert "2,112,970" in result.stdout
+
+
+def test_a_sweep_names_one_of_its_jobs(describe: Command):
+    result = describe("sweep=lrn")
+    assert result.returncode == 1
+    assert result.stderr == (
+        "error: sweep=lrn is several configurations: give one of them, experiment=released_2012 "
+        "'model.lrn=[conv1,conv2]' 'model.spatial_norm=[conv2]'\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        (["model=alexnet", "data.crop_size=32"], "conv5_pool"),
+        (["model.activaton=tanh"], "model.activation"),
+        (["-m", "model=alexnet"], "usage"),
+    ],
+)
+def test_a_mistake_is_named(describe: Command, overrides: list[str], named: str):
+    result = describe(*overrides)
+    assert result.returncode in (1, 2)
+    assert named in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`--estimate`: the model behind its table against numbers worked out by hand, and the command."""
+"""Estimates: the model behind its table against numbers worked out by hand, and the command."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from alexnet_pl.config.schema import Config
 from alexnet_pl.model.specs import LayerSpec, layer_specs
 from alexnet_pl.parallel.costs import bytes_per_step
 from alexnet_pl.parallel.layouts import Layout
-from tests.helpers.commands import Command
+from tests.helpers.commands import Command, trains
 from tests.helpers.runs import composed
 
 SMALL = (
@@ -55,14 +55,20 @@ def test_layouts_that_net_and_batch_allow():
     assert (16, "ddp") not in there
 
 
+@pytest.fixture
+def estimates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """alexnet-estimate in tmp_path, in this process."""
+    return trains(tmp_path, monkeypatch, estimate.main)
+
+
 def rows(out: str) -> dict[tuple[int, str], list[str]]:
     """(devices, layout) -> the other columns."""
     lines = [re.split(r"\s{2,}", line.strip()) for line in out.splitlines()]
     return {(int(line[0]), line[1]): line[2:] for line in lines if line[0].isdigit() and len(line) > 4}
 
 
-def test_the_command_measures_and_runs_nothing(train: Command, tmp_path: Path):
-    result = train(*SMALL, "--estimate", "--link=1")
+def test_the_command_measures_and_runs_nothing(estimates: Command, tmp_path: Path):
+    result = estimates(*SMALL, "--link=1")
     assert result.returncode == 0, result.stderr
     found = rows(result.stdout)
     assert {(1, "single"), (2, "ddp"), (2, "towers"), (4, "towers_ddp"), (8, "ddp")} <= set(found)
@@ -80,8 +86,8 @@ def test_the_command_measures_and_runs_nothing(train: Command, tmp_path: Path):
     assert not list(tmp_path.iterdir())
 
 
-def test_without_a_store_it_is_imagenet(train: Command):
-    result = train(*SMALL, "data=imagenet", "model.num_classes=1000", "--estimate")
+def test_without_a_store_it_is_imagenet(estimates: Command):
+    result = estimates(*SMALL, "data=imagenet", "model.num_classes=1000")
     assert result.returncode == 0, result.stderr
     assert "115,305,030 images to see" in result.stdout, "90 times 1,281,167"
     assert "no store in data.root=data/imagenet yet" in result.stdout
@@ -90,7 +96,7 @@ def test_without_a_store_it_is_imagenet(train: Command):
 
 
 @pytest.mark.parametrize("link", ["fast", "0", "-3", "nan", "inf"])
-def test_a_rate_that_is_none(train: Command, link: str):
-    result = train("--estimate", f"--link={link}")
-    assert result.returncode == 1
-    assert result.stderr == f"error: --link={link} is not a rate: give gigabytes per second, --link=300\n"
+def test_a_rate_that_is_none(estimates: Command, link: str):
+    result = estimates(f"--link={link}")
+    assert result.returncode == 2
+    assert "--link" in result.stderr.splitlines()[-1]

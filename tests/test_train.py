@@ -30,7 +30,7 @@ def whole_and_second(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Res
     """An uninterrupted run, and how a second one ended that was started in its folder meanwhile."""
     folder = tmp_path_factory.mktemp("whole")
     process = start(folder, *TINY)
-    wait_until(lambda: rows(Run(folder / "runs" / "train" / job_folder_name(TINY))) > 3)
+    wait_until(lambda: rows(Run(folder / "runs" / "train" / job_folder_name(TINY, 1))) > 3)
     process.send_signal(signal.SIGSTOP)
     second = Process(folder, "alexnet_pl.train", *TINY)
     told = second.communicate(timeout=60)
@@ -159,11 +159,11 @@ def test_a_changed_sweep_is_refused_before_its_first_job(whole: Run, tmp_path: P
     """A finished job is skipped only if it is the same: here the sweep's second job stands for another rate."""
     folder = tmp_path / "runs" / "s"
     shutil.copytree(whole.folder, folder / f"seed=2,{whole.folder.name}")
-    os.rename(folder / f"seed=2,{whole.folder.name}", folder / job_folder_name([*TINY, "seed=2"]))
+    os.rename(folder / f"seed=2,{whole.folder.name}", folder / job_folder_name(TINY, 2))
     result = train("-m", *TINY, "seed=1,2", "name=s")
     assert result.returncode == 1
     assert "seed was 1 and is now 2" in result.stderr
-    assert [p.name for p in folder.iterdir()] == [job_folder_name([*TINY, "seed=2"])]
+    assert [p.name for p in folder.iterdir()] == [job_folder_name(TINY, 2)]
 
 
 def test_two_processes_do_not_train_in_one_folder(whole_and_second: tuple[Run, Result]):

@@ -1,16 +1,16 @@
 """A run as dataclasses: every key, its type, its default, its meaning.
 
-`conf/<group>/<choice>.yaml` fills one of these classes, Hydra composes the choices, and `checks.check` turns the result
-into a `Config`.
+`conf/<group>/<choice>.yaml` fills one of these classes. Hydra composes the choices, and `compose.to_config` turns the
+result into a `Config`.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field
 from enum import Enum
-from typing import Any, get_type_hints
+from typing import Any
 
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, OmegaConf
 
 from alexnet_pl.config.choices import (
     Activation,
@@ -36,7 +36,7 @@ from alexnet_pl.config.choices import (
 # ------------------------------------------------------------------------------------------------ groups
 @dataclass
 class Model:
-    """conf/model: the net, as a layer table of table.py."""
+    """conf/model: the net, as a layer table of model/tables.py."""
 
     name: str = MISSING
     """what the net is called, in W&B tags and messages"""
@@ -203,75 +203,51 @@ class Optim:
 class Trainer:
     """conf/trainer: Lightning's Trainer arguments by name; null leaves Lightning's default."""
 
-    accelerator: str | None = None
-    """auto, cpu, gpu, mps"""
+    accelerator: str = "auto"
+    """auto: a CUDA GPU if there is one, else the CPU; cpu, gpu, mps"""
     strategy: str | None = None
-    """how several devices share the work: see alexnet_pl/layouts.py. ddp (or auto): each has the whole net; towers: one
+    """how several devices share the work: see parallel/layouts.py. ddp (or auto): each has the whole net; towers: one
     tower each, as in 2012; owt: convolutions as in ddp, of the fully connected layers some units each"""
     devices: Any = None
-    """how many devices on each machine, -1 for all; on CPUs, how many processes"""
+    """devices on each machine, -1 for all GPUs; on CPUs, processes"""
     num_nodes: int | None = None
     """machines"""
-    precision: str | None = None
-    """32-true, bf16-mixed, 16-mixed, bf16-true, ...; auto: bf16-mixed on GPUs that have it, else 32-true"""
+    precision: str = "auto"
+    """auto: bf16-mixed on GPUs that have it, else 32-true; 32-true, bf16-mixed, 16-mixed, 64-true, ..."""
     max_epochs: int | None = None
     """stop after this many epochs"""
-    min_epochs: int | None = None
-    """do not stop before"""
     max_steps: int | None = None
     """stop after this many updates"""
-    min_steps: int | None = None
-    """do not stop before"""
     max_time: str | None = None
     """stop after this time, DD:HH:MM:SS"""
-    fast_dev_run: Any = None
-    """run this many batches of training and validation, to see that everything works"""
     limit_train_batches: Any = None
     """training batches per epoch: a number, or a share of the set"""
     limit_val_batches: Any = None
     """validation batches, likewise"""
     limit_test_batches: Any = None
     """batches of the test at the end, likewise"""
-    overfit_batches: Any = None
-    """refused: the order of the images is ours; use limit_train_batches"""
     val_check_interval: Any = None
     """validate every so many batches, or after this share of an epoch"""
     check_val_every_n_epoch: int | None = None
     """validate every so many epochs"""
     num_sanity_val_steps: int | None = None
     """validation batches tried before training"""
-    log_every_n_steps: int | None = None
-    """Lightning's own logging interval; our metrics come by `train_error_window`"""
     enable_checkpointing: bool | None = None
     """false keeps no checkpoint: the run cannot be resumed"""
     enable_progress_bar: bool | None = None
     """false shows nothing while training"""
-    enable_model_summary: bool | None = None
-    """print Lightning's table of layers"""
-    enable_autolog_hparams: bool | None = None
-    """Lightning's own logging of hyperparameters"""
     accumulate_grad_batches: int | None = None
     """batches per update"""
     gradient_clip_val: float | None = None
-    """clip the gradient at this value"""
-    gradient_clip_algorithm: str | None = None
-    """norm or value"""
+    """clip the gradient's norm at this value"""
     deterministic: Any = None
     """true: deterministic algorithms only; warn: where they exist"""
     benchmark: bool | None = None
     """let cuDNN time its algorithms"""
-    inference_mode: bool | None = None
-    """evaluate under inference_mode rather than no_grad"""
     profiler: str | None = None
     """simple, advanced, pytorch"""
-    detect_anomaly: bool | None = None
-    """autograd's anomaly detection"""
-    sync_batchnorm: bool | None = None
-    """synchronise batch norm over devices"""
-    reload_dataloaders_every_n_epochs: int | None = None
-    """make the loaders anew"""
-    default_root_dir: str | None = None
-    """where Lightning writes what has no place of its own"""
+    more: dict[str, Any] = field(default_factory=dict)
+    """any other argument of Lightning's Trainer; typed as trainer.detect_anomaly=true"""
 
 
 @dataclass
@@ -342,28 +318,8 @@ class Config:
     report: Report = field(default_factory=Report)
 
 
-def schema() -> DictConfig:
-    """What Hydra composes against: the groups with their types.
-
-    `trainer` holds only what is set there, so that a printed configuration stays short; `check` knows its names, as
-    the layer table knows those that model.widths and its like may hold.
-    """
-    kinds = get_type_hints(Config)
-    node = OmegaConf.create(
-        {
-            f.name: OmegaConf.structured(kinds[f.name]) if is_dataclass(kinds[f.name]) else f.default
-            for f in fields(Config)
-        }
-    )
-    node.trainer = {}
-    m = node.model
-    for holder in (node.trainer, m.widths, m.order, m.std, m.bias, node.optim.layer_decay):
-        OmegaConf.set_struct(holder, False)
-    return node
-
-
 def as_dict(cfg: Config) -> dict[str, Any]:
-    """Plain dicts, lists, numbers and strings: what run folders, checkpoints and W&B store."""
+    """Return plain dicts, lists, numbers and strings: what run folders, checkpoints and W&B store."""
     return {key: _plain(value) for key, value in asdict(cfg).items()}
 
 
@@ -376,10 +332,10 @@ def _plain(value: Any) -> Any:
 
 
 def from_dict(plain: dict[str, Any]) -> Config:
-    """`as_dict` undone.
+    """Return the configuration that `as_dict` made plain.
 
     Raises:
-        OmegaConfBaseException: a key is unknown, or a value of another type.
+        OmegaConfBaseException: a key is unknown, or a value is of another type.
     """
     cfg = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), plain))
     assert isinstance(cfg, Config)

@@ -1,25 +1,19 @@
-"""What is refused before any work: unknown keys, wrong types, combinations that cannot run.
+"""What is refused before any work: values out of range, combinations that cannot run, files that are not there.
 
-Each mistake becomes a `ConfigError`, one sentence that names the key and, where there is one, the nearest valid choice.
+All rules are asked, and all that are broken are raised together, one sentence each.
 """
 
 from __future__ import annotations
 
 import difflib
+import netrc
 import os
-import re
 from collections.abc import Iterator
-from enum import Enum
-from itertools import chain
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
-
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from alexnet_pl.config.choices import ColorNoise, LoggerName, Schedule, WandbMode
-from alexnet_pl.config.keys import is_key, key_types, type_words
-from alexnet_pl.config.schema import Config, Data, Model, from_dict
+from alexnet_pl.config.keys import is_key, key_types
+from alexnet_pl.config.schema import Config, Data, Model, Optim, Report
 from alexnet_pl.data import store
 from alexnet_pl.data.datasets import SMALL_DATASETS
 from alexnet_pl.errors import ConfigError, nearest
@@ -27,104 +21,32 @@ from alexnet_pl.model.specs import layer_specs
 from alexnet_pl.parallel import layouts
 
 
-def check(cfg: DictConfig, to_run: bool = True, here: bool = True) -> Config:
-    """Turn a composed configuration into a `Config`.
+def check(cfg: Config, to_run: bool = True, here: bool = True) -> None:
+    """Refuse a configuration that cannot run; nothing has been written and no work done by then.
 
     Args:
         to_run: false asks for no data and no key.
         here: false asks for no devices, as another machine has them.
     Raises:
-        ConfigError: an unknown key (also one added with +), a wrong type, a missing value, or a combination that
-            cannot run. Nothing has been written and no work done by then.
+        ConfigError: a sentence for each mistake.
     """
-    for key in _leaves(OmegaConf.to_container(cfg, resolve=False)):
-        if not is_key(key):
-            raise ConfigError(unknown(key))
-    try:
-        plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-        assert isinstance(plain, dict)
-        run = from_dict({str(key): value for key, value in plain.items()})
-    except OmegaConfBaseException as error:
-        if isinstance(error.__cause__, ConfigError):  # a resolver's own, about what it read
-            raise error.__cause__ from None
-        raise ConfigError(explain(error)) from error
-    for sentence in chain(
-        _rules(run),
-        _machine_rules(run) if to_run else (),
-        layouts.device_rules(run.trainer) if to_run and here else (),
-    ):
-        raise ConfigError(sentence)
-    return run
+    mistakes = [*_run_rules(cfg), *_optim_rules(cfg.optim), *_schedule_rules(cfg), *_model_rules(cfg.model)]
+    mistakes += [*_data_rules(cfg.data), *_report_rules(cfg.report)]
+    if not mistakes:  # else there may be no such net
+        mistakes += _net_rules(cfg)
+    if to_run:
+        mistakes += _machine_rules(cfg)
+    if to_run and here:
+        mistakes += layouts.device_rules(cfg.trainer)
+    if mistakes:
+        raise ConfigError(*mistakes)
 
 
-def explain(error: OmegaConfBaseException) -> str:
-    """OmegaConf's several lines about one key as one sentence."""
-    key = error.full_key or str(error.key or "")
-    kind = key_types().get(key) or key_types().get(key.rpartition(".")[0])  # or an entry of a dict
-    choices = next((k for k in (kind, *get_args(kind)) if isinstance(k, type) and issubclass(k, Enum)), None)
-    said = str(error.msg or error).split("\n")[0]
-    quoted = re.search(r"^Value (\S+) \(|'(.*?)'", said)
-    value = quoted[quoted.lastindex or 0].strip("'") if quoted else ""
-    if value.startswith("${oc.env:"):
-        variable = value.removeprefix("${oc.env:").split(",")[0].rstrip("}")
-        value = f"{os.environ.get(variable, '')} (from the environment variable {variable})"
-    if "issing mandatory value" in said:
-        return f"{key} has no value: give one with {key}=..."
-    if choices and value:
-        return f"{key}={value} is not a choice: {nearest(value, list(choices.__members__))}"
-    if "is not Optional" in said or "Cannot assign" in said:
-        return f"{key} takes {type_words(kind)}: {said}"
-    if "not in" in said and key:
-        return unknown(key)
-    if "is not a ListConfig" in said:
-        return f"{key} takes a list: {key}=[...,...], or {key}=[] for none"
-    if "could not be converted to" in said:
-        return f"{key}={value} is not of type {said.split()[-1].lower()}"
-    return f"{key}: {said}" if key and key not in said else said
-
-
-def unknown(key: str) -> str:
-    """The sentence about a key that does not exist."""
-    group, dot, _ = key.partition(".")
-    groups = list(get_type_hints(Config))
-    near = (
-        nearest(group, groups) if group not in groups else nearest(key, [k for k in key_types() if "." in k or not dot])
-    )
-    return f"{key} is not a key of the configuration: {near}"
-
-
-def _leaves(node: Any, prefix: str = "") -> list[str]:
-    if not isinstance(node, dict):
-        return [prefix[:-1]]
-    return [leaf for key, value in node.items() for leaf in _leaves(value, f"{prefix}{key}.")]
-
-
-def _rules(c: Config) -> Iterator[str]:
+def _run_rules(c: Config) -> Iterator[str]:
     """What no type can say: a sentence for each rule that is broken."""
-    d, o, t = c.data, c.optim, c.trainer
+    d, t = c.data, c.trainer
     if not Path(c.name).name or ".." in Path(c.name).parts or Path(c.name).is_absolute():
         yield f"name={c.name!r} must name a folder under runs/"
-    if not o.lr > 0:
-        yield f"optim.lr={o.lr} must be above 0"
-    if not 0 <= o.momentum < 1:
-        yield f"optim.momentum={o.momentum} must be at least 0 and below 1 (2012: 0.9)"
-    if o.weight_decay < 0:
-        yield f"optim.weight_decay={o.weight_decay} must not be negative"
-    for layer, decay in o.layer_decay.items():
-        if not isinstance(decay, int | float) or not decay >= 0:
-            yield f"optim.layer_decay.{layer}={decay} must be a number, and not negative"
-    if not o.bias_lr_mult > 0:
-        yield f"optim.bias_lr_mult={o.bias_lr_mult} must be above 0 (2012: 2)"
-    yield from _schedule_rules(c)
-    yield from _model_rules(c.model)
-    yield from _data_rules(d)
-    if c.model.num_classes < d.num_classes:
-        yield f"model.num_classes={c.model.num_classes} is fewer than the {d.num_classes} of data={d.name}"
-    plan = layer_specs(c.model, d.input_size)  # raises where there is no such net
-    layers = [step.name for step in plan if step.parameters]
-    for layer in o.layer_decay:
-        if layer not in layers:
-            yield f"optim.layer_decay names {layer}, which the net does not have: {nearest(layer, layers)}"
     if c.seed < 0:
         yield f"seed={c.seed} must not be negative"
     if c.train_error_window < 1:
@@ -142,16 +64,47 @@ def _rules(c: Config) -> Iterator[str]:
         yield f"train_eval_images={c.train_eval_images} must not be negative (0 evaluates no training subset)"
     if c.stop_at_train_error is not None and not 0 < c.stop_at_train_error < 1:
         yield f"stop_at_train_error={c.stop_at_train_error} is a share of wrong answers: it must lie between 0 and 1"
-    if c.report.target is not None and not 0 < c.report.target < 1:
-        yield f"report.target={c.report.target} is a share of wrong answers: it must lie between 0 and 1"
-    for key in (*c.report.compare, *c.report.tuned):
-        if not is_key(key):
-            yield f"figure names {key}, which is not a key: {nearest(key, list(key_types()))}"
-    if t.overfit_batches or t.limit_train_batches == 0:
-        name = "overfit_batches" if t.overfit_batches else "limit_train_batches"
-        yield f"trainer.{name}={getattr(t, name)} would not train as it says: use trainer.limit_train_batches above 0"
-    if all(limit is None for limit in (t.max_epochs, t.max_steps, t.max_time, t.fast_dev_run)):
+    if c.model.num_classes < d.num_classes:
+        yield f"model.num_classes={c.model.num_classes} is fewer than the {d.num_classes} of data={d.name}"
+    if t.limit_train_batches == 0:
+        yield "trainer.limit_train_batches=0 would not train: use trainer.limit_train_batches above 0"
+    if all(limit is None for limit in (t.max_epochs, t.max_steps, t.max_time, t.more.get("fast_dev_run"))):
         yield "training would never end: set trainer.max_epochs, trainer.max_steps or trainer.max_time"
+
+
+def _optim_rules(o: Optim) -> Iterator[str]:
+    if not o.lr > 0:
+        yield f"optim.lr={o.lr} must be above 0"
+    if not 0 <= o.momentum < 1:
+        yield f"optim.momentum={o.momentum} must be at least 0 and below 1 (2012: 0.9)"
+    if o.weight_decay < 0:
+        yield f"optim.weight_decay={o.weight_decay} must not be negative"
+    for layer, decay in o.layer_decay.items():
+        if not isinstance(decay, int | float) or not decay >= 0:
+            yield f"optim.layer_decay.{layer}={decay} must be a number, and not negative"
+    if not o.bias_lr_mult > 0:
+        yield f"optim.bias_lr_mult={o.bias_lr_mult} must be above 0 (2012: 2)"
+
+
+def _report_rules(r: Report) -> Iterator[str]:
+    if r.target is not None and not 0 < r.target < 1:
+        yield f"report.target={r.target} is a share of wrong answers: it must lie between 0 and 1"
+    for key in (*r.compare, *r.tuned):
+        if not is_key(key):
+            yield f"report names {key}, which is not a key: {nearest(key, list(key_types()))}"
+
+
+def _net_rules(c: Config) -> Iterator[str]:
+    """What speaks against the net, and against it on these devices."""
+    try:
+        plan = layer_specs(c.model, c.data.input_size)
+    except ConfigError as error:
+        yield str(error)
+        return
+    layers = [layer.name for layer in plan if layer.parameters]
+    for name in c.optim.layer_decay:
+        if name not in layers:
+            yield f"optim.layer_decay names {name}, which the net does not have: {nearest(name, layers)}"
     yield from layouts.layout_rules(c, plan)
 
 
@@ -204,20 +157,33 @@ def _machine_rules(c: Config) -> Iterator[str]:
         download = ", or data.download=true" if small.downloads else ""
         yield f"data.root={d.root} is not a folder: {_folder_hint(d.root)}give the one with {d.name}{download}"
     if d.packed:
-        found = store.require(Path(d.root or "").expanduser())
-        its = {"num_classes": len(found.classes), "size": found.plan.size, "store": found.plan.identity}
-        for key, there in its.items():
-            if getattr(d, key) != there:
-                yield f"data.{key}={getattr(d, key)}, but the store in data.root={d.root} has {there}: leave it out"
-        if not found.images.get("val") and (c.trainer.limit_val_batches != 0 or c.test_views):
-            yield (
-                f"data.root={d.root} holds no validation images: prepare it with --hold-out 0.1 (or set "
-                "trainer.limit_val_batches=0 and test_views=0, with an optim.schedule other than plateau)"
-            )
+        yield from _store_rules(c)
     if c.logger.name is LoggerName.wandb and c.logger.mode is WandbMode.online and not wandb_key():
         yield (
             "logger.mode=online needs a W&B key and none was found: run `wandb login`, set WANDB_API_KEY, "
             "or keep logger.mode=offline and send the run later with python -m alexnet_pl.sync"
+        )
+
+
+def _store_rules(c: Config) -> Iterator[str]:
+    """What the packed dataset must be for the run."""
+    d = c.data
+    if not d.root:
+        yield f"data={d.name} needs a packed dataset: data.root=STORE, made once by python -m alexnet_pl.prepare"
+        return
+    try:
+        found = store.require(Path(d.root).expanduser())
+    except ConfigError as error:
+        yield str(error)
+        return
+    its = {"num_classes": len(found.classes), "size": found.plan.size, "store": found.plan.identity}
+    for key, there in its.items():
+        if getattr(d, key) != there:
+            yield f"data.{key}={getattr(d, key)}, but the store in data.root={d.root} has {there}: leave it out"
+    if not found.images.get("val") and (c.trainer.limit_val_batches != 0 or c.test_views):
+        yield (
+            f"data.root={d.root} holds no validation images: prepare it with --hold-out 0.1 (or set "
+            "trainer.limit_val_batches=0 and test_views=0, with an optim.schedule other than plateau)"
         )
 
 
@@ -278,9 +244,12 @@ def wandb_key() -> bool:
     """Whether a W&B key is at hand, in the environment or where `wandb login` keeps it; asks no one."""
     if os.environ.get("WANDB_API_KEY"):
         return True
-    netrc_file = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+    file = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
     host = os.environ.get("WANDB_BASE_URL", "api.wandb.ai").split("//")[-1].split("/")[0]
-    return netrc_file.is_file() and host in netrc_file.read_text(errors="replace").split()
+    try:
+        return netrc.netrc(file).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError, UnicodeDecodeError):  # none, or not one that a client could read
+        return False
 
 
 def needs_wandb_key(command: str) -> None:

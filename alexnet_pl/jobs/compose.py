@@ -1,25 +1,221 @@
-"""Everything Hydra: the schema, the sweeps as a group, and the resolvers that conf/ uses."""
+"""Everything Hydra: the schema, the sweeps as a group, the resolvers of conf/, and its errors as sentences.
+
+compose(["model=alexnet", "seed=2"])     a configuration for the commands and notebooks that do not train
+to_config(what Hydra composed)           the same for the one that does
+"""
 
 from __future__ import annotations
 
+import inspect
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
+import hydra
 from hydra.core.config_store import ConfigStore
-from omegaconf import OmegaConf
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+    ValidationError,
+)
 
-from alexnet_pl import ROOT
-from alexnet_pl.config import keys
-from alexnet_pl.config.schema import schema
+from alexnet_pl.config.keys import help_text, is_key, key_types, type_words
+from alexnet_pl.config.schema import Config, Trainer, from_dict
 from alexnet_pl.data import store
-from alexnet_pl.errors import ConfigError
-from alexnet_pl.runs.naming import job_folder_name
+from alexnet_pl.errors import ConfigError, UserError, nearest
+from alexnet_pl.files import ROOT
+from alexnet_pl.runs.naming import job_folder_name, run_group
+
+OURS = ("logger", "callbacks", "plugins", "overfit_batches", "enable_model_summary", "default_root_dir", "barebones")
+"""Arguments of Lightning's Trainer that a run sets itself, or that would not do here what they say"""
+
+
+def compose(overrides: Sequence[str]) -> Config:
+    """Return the configuration of `alexnet-train OVERRIDES`, not checked yet.
+
+    Raises:
+        ConfigError: an override is not understood, or `sweep=...` stands for several configurations.
+    """
+    if sweep := next((word for word in overrides if word.startswith("sweep=") and word != "sweep=null"), ""):
+        raise ConfigError(f"{sweep} is several configurations: give one of them, {_first_job(sweep, overrides)}")
+    with translated(), hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return to_config(hydra.compose("config", list(overrides)))
+
+
+def _first_job(sweep: str, overrides: Sequence[str]) -> str:
+    """Return the overrides of a sweep's first job, with which it can be looked at alone."""
+    with translated(), hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        composed = hydra.compose("config", list(overrides), return_hydra_config=True)
+    lines = [f"{key}={value}" for key, value in (composed.hydra.sweeper.params or {}).items()]
+    first = [str(o.input_line) if not o.is_sweep_override() else f"{o.key_or_group}={next(o.sweep_string_iterator())}"
+             for o in OverridesParser.create().parse_overrides(lines)]  # fmt: skip
+    return " ".join(f"'{word}'" if re.search(r"[\[{ ]", word) else word for word in first)
+
+
+def to_config(composed: DictConfig) -> Config:
+    """Return what Hydra composed as dataclasses.
+
+    Raises:
+        ConfigError: unknown keys (also one added with +), a wrong type, or a missing value.
+    """
+    plain = OmegaConf.to_container(composed, resolve=False)
+    assert isinstance(plain, dict)
+    leaves = _leaves({str(key): value for key, value in plain.items() if key != "hydra"})
+    if unknown_keys := [key for key in leaves if not is_key(key) and not key.startswith("trainer.")]:
+        raise ConfigError(*map(unknown, unknown_keys))
+    with translated():
+        own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+        resolved = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
+        assert isinstance(resolved, dict)
+        return from_dict({str(key): value for key, value in resolved.items()} | {"trainer": _trainer(resolved)})
+
+
+def _trainer(plain: dict[Any, Any]) -> dict[str, Any]:
+    """Return the trainer group with the arguments that are Lightning's alone under `more`."""
+    own = {field.name for field in fields(Trainer)}
+    given = {str(key): value for key, value in plain["trainer"].items()}
+    more = {key: value for key, value in given.items() if key not in own}
+    if mistakes := list(filter(None, map(lightning_mistake, more))):
+        raise ConfigError(*mistakes)
+    return {key: value for key, value in given.items() if key in own} | {"more": given.get("more", {}) | more}
+
+
+def lightning_mistake(key: str) -> str | None:
+    """Return why a key cannot be given to Lightning's Trainer; None where it can. Imports Lightning."""
+    own = [f"trainer.{field.name}" for field in fields(Trainer) if field.name != "more"]
+    if key == "overfit_batches":
+        return f"trainer.{key} would not train as it says: use trainer.limit_train_batches above 0"
+    if key in OURS:
+        return f"trainer.{key} is set by the run itself: leave it out"
+    from pytorch_lightning import Trainer as Lightning
+
+    if key in inspect.signature(Lightning).parameters:
+        return None
+    return f"trainer.{key} is not a key of the configuration: {nearest(f'trainer.{key}', own)}"
+
+
+def _leaves(node: Any, prefix: str = "") -> list[str]:
+    if not isinstance(node, dict):
+        return [prefix[:-1]]
+    return [leaf for key, value in node.items() for leaf in _leaves(value, f"{prefix}{key}.")]
+
+
+# ------------------------------------------------------------------------------------------------ mistakes
+
+
+def find_mistakes(overrides: Sequence[str]) -> dict[str, str]:
+    """Return a sentence for each override that names no key or has a value of another type: {override: sentence}.
+
+    Hydra itself stops at the first. Choices of groups are left to it.
+    """
+    mistakes: dict[str, str] = {}
+    parser = OverridesParser.create()
+    for word in overrides:
+        try:
+            (override,) = parser.parse_overrides([word])
+        except OverrideParseException:
+            mistakes[word] = f"{word} is not understood: write KEY=VALUE, with quotes around what has spaces or braces"
+            continue
+        key = override.key_or_group
+        if key.startswith("hydra") or (ROOT / "conf" / key).is_dir() or key in ("sweep", *_groups()):
+            continue
+        if key.startswith("trainer.") and not is_key(key):
+            if sentence := lightning_mistake(key.removeprefix("trainer.")):
+                mistakes[word] = sentence
+        elif not is_key(key):
+            mistakes[word] = unknown(key)
+        elif not override.is_sweep_override() and not override.is_delete():
+            try:
+                OmegaConf.update(OmegaConf.structured(Config), key, override.value(), merge=True)
+            except OmegaConfBaseException as error:
+                mistakes[word] = explain(error)
+    return mistakes
+
+
+def _groups() -> list[str]:
+    return [field.name for field in fields(Config) if is_dataclass(get_type_hints(Config)[field.name])]
+
+
+def unknown(key: str) -> str:
+    """Return the sentence about a key that does not exist."""
+    group, dot, _ = key.partition(".")
+    groups = list(get_type_hints(Config))
+    near = (
+        nearest(group, groups) if group not in groups else nearest(key, [k for k in key_types() if "." in k or not dot])
+    )
+    return f"{key} is not a key of the configuration: {near}"
+
+
+def explain(error: OmegaConfBaseException) -> str:
+    """Return OmegaConf's several lines about one key as one sentence."""
+    key = error.full_key or str(error.key or "")
+    kind = key_types().get(key) or key_types().get(key.rpartition(".")[0])  # or an entry of a dict
+    choices = next((k for k in (kind, *get_args(kind)) if isinstance(k, type) and issubclass(k, Enum)), None)
+    reason = str(error.msg or error).split("\n")[0]
+    quoted = re.search(r"^Value (\S+) \(|'(.*?)'", reason)
+    value = quoted[quoted.lastindex or 0].strip("'") if quoted else ""
+    if value.startswith("${oc.env:"):
+        variable = value.removeprefix("${oc.env:").split(",")[0].rstrip("}")
+        value = f"{os.environ.get(variable, '')} (from the environment variable {variable})"
+    if isinstance(error, MissingMandatoryValue) or "issing mandatory value" in reason:
+        return f"{key} has no value: give one with {key}=..."
+    if choices and value:
+        return f"{key}={value} is not a choice: {nearest(value, list(choices.__members__))}"
+    if "is not a ListConfig" in reason:
+        return f"{key} takes a list: {key}=[...,...], or {key}=[] for none"
+    if "could not be converted to" in reason:
+        return f"{key}={value} is not of type {reason.split()[-1].lower()}"
+    if isinstance(error, ConfigKeyError | ConfigAttributeError) and key:
+        return unknown(key)
+    if isinstance(error, ValidationError) or "Cannot assign" in reason:
+        return f"{key} takes {type_words(kind)}: {reason}"
+    return f"{key}: {reason}" if key and key not in reason else reason
+
+
+def user_error(error: BaseException | None) -> UserError | None:
+    """Return the user's mistake behind an error of Hydra, OmegaConf or the file system; None for a bug."""
+    while error is not None:
+        if isinstance(error, UserError):
+            return error
+        if isinstance(error, MissingConfigException) and error.options is not None:
+            group, _, choice = str(error.missing_cfg_file).rpartition("/")
+            return ConfigError(f"{group}={choice} is not a choice: {nearest(choice, list(error.options))}")
+        if isinstance(error, OmegaConfBaseException):
+            return error.__cause__ if isinstance(error.__cause__, ConfigError) else ConfigError(explain(error))
+        if isinstance(error, OSError):
+            return UserError(f"{error.filename or 'the file system'}: {error.strerror or error}")
+        if isinstance(error, HydraException) and error.__cause__ is None:
+            return ConfigError(" ".join(str(error).split()))
+        error = error.__cause__
+    return None
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise the errors of Hydra and OmegaConf inside as `UserError`s of one sentence."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        if (reason := user_error(error)) is None:
+            raise
+        raise reason from error
 
 
 # ------------------------------------------------------------------------------------------------ resolvers
+
+
 def lookup(choice: str, table: dict[str, Any]) -> Any:
-    """`${lookup:${model.activation},{relu:0.002,tanh:0.008}}`: the value that belongs to a choice."""
+    """Return the value of a choice: `${lookup:${model.activation},{relu:0.002,tanh:0.008}}`."""
     name = choice.name if isinstance(choice, Enum) else str(choice)
     values = {str(key): value for key, value in table.items()}
     if name not in values:
@@ -28,7 +224,7 @@ def lookup(choice: str, table: dict[str, Any]) -> Any:
 
 
 def packed(root: str | None, what: str, default: Any) -> Any:
-    """`${packed:${data.root},num_classes,1000}`: what the packed store in a folder says; the default where none is."""
+    """Return what the packed dataset in a folder says; the default where none is: `${packed:${data.root},size,256}`."""
     found = store.read(Path(root).expanduser()) if root else None
     if not found:
         return default
@@ -36,8 +232,8 @@ def packed(root: str | None, what: str, default: Any) -> Any:
     return (known | {"identity": found.plan.identity})[what]
 
 
-def _choices() -> str:
-    """The groups and their choices, for --help."""
+def group_choices() -> str:
+    """Return the groups and their choices, for --help."""
     files = [*(ROOT / "conf").glob("*/*.yaml"), *(ROOT / "sweeps").glob("*.yaml")]
     groups: dict[str, list[str]] = {}
     for file in sorted(files):
@@ -45,15 +241,34 @@ def _choices() -> str:
     return "\n".join(f"{group:11} {', '.join(names)}" for group, names in groups.items())
 
 
-OmegaConf.register_new_resolver("folder_name", job_folder_name, replace=True)
-OmegaConf.register_new_resolver("describe_keys", keys.help_text, replace=True)
-OmegaConf.register_new_resolver("describe_groups", lambda: _choices(), replace=True)
-ConfigStore.instance().store(name="schema", node=schema(), provider="alexnet_pl/config/schema.py")
-for file in sorted((ROOT / "sweeps").glob("*.yaml")):  # a flat folder as a config group, without a search path
-    ConfigStore.instance().store(
-        group="sweep", name=file.stem, node=OmegaConf.load(file), package="_global_", provider=f"sweeps/{file.name}"
+def schema_node() -> DictConfig:
+    """Return what Hydra composes against: the groups with their types.
+
+    `trainer` holds only what is set there, so that a printed configuration stays short. `to_config` knows its names, as
+    the layer table knows those that model.widths and its like may hold.
+    """
+    kinds = get_type_hints(Config)
+    node = OmegaConf.create(
+        {
+            field.name: OmegaConf.structured(kinds[field.name]) if is_dataclass(kinds[field.name]) else field.default
+            for field in fields(Config)
+        }
     )
+    node.trainer = {}
+    m = node.model
+    for holder in (node.trainer, m.widths, m.order, m.std, m.bias, node.optim.layer_decay):
+        OmegaConf.set_struct(holder, False)
+    return node
 
 
 OmegaConf.register_new_resolver("lookup", lookup, replace=True)
 OmegaConf.register_new_resolver("packed", packed, replace=True)
+OmegaConf.register_new_resolver("folder_name", job_folder_name, replace=True)
+OmegaConf.register_new_resolver("run_group", run_group, replace=True)
+OmegaConf.register_new_resolver("describe_keys", help_text, replace=True)
+OmegaConf.register_new_resolver("describe_groups", group_choices, replace=True)
+ConfigStore.instance().store(name="schema", node=schema_node(), provider="alexnet_pl/config/schema.py")
+for file in sorted((ROOT / "sweeps").glob("*.yaml")):  # a flat folder as a config group, without a search path
+    ConfigStore.instance().store(
+        group="sweep", name=file.stem, node=OmegaConf.load(file), package="_global_", provider=f"sweeps/{file.name}"
+    )

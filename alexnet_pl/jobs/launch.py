@@ -19,8 +19,8 @@ from alexnet_pl import cpu
 from alexnet_pl.errors import ConfigError
 from alexnet_pl.parallel.layouts import Layout
 
-NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
-STOP_SIGNALS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
+SIGNAL_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
+STOP_SIGNALS = [getattr(signal, name) for name in SIGNAL_NAMES if hasattr(signal, name)]
 """What asks a run to save and end; Slurm sends SIGUSR1 or SIGUSR2 before it preempts a job or its time is up"""
 GRACE = 40.0
 """Seconds that the first process has to end once another has failed; it may have to finish with W&B"""
@@ -30,72 +30,70 @@ LOOK_EVERY = 5.0
 """Seconds between two looks at whether the run has failed on another machine"""
 PARENT = "ALEXNET_PL_PARENT"
 """Environment variable with the process that watches this one"""
+RANK_VARIABLES = ("RANK", "LOCAL_RANK", "NODE_RANK")
 
 
 def rank() -> int:
-    """Number of this process among those of its run; the first one writes the run folder."""
+    """Return the number of this process among those of its run; the first one writes the run folder."""
     return int(os.environ.get("RANK", 0))
 
 
-def is_watched() -> bool:
-    """Whether `run` started this process beside others, and will tell how they ended."""
-    return PARENT in os.environ and int(os.environ.get("LOCAL_WORLD_SIZE", 1)) > 1
-
-
 def is_orphaned() -> bool:
-    """Whether the process that watched this one is gone."""
+    """Return whether the process that watched this one is gone."""
     return os.environ.get(PARENT, str(os.getppid())) != str(os.getppid())
 
 
-def in_process_group(where: Layout) -> bool:
-    """Whether this process is one of the run's; else the run has to start them.
+# ------------------------------------------------------------------------------------------------ torchrun and Slurm
 
-    Slurm's variables are told to Lightning and torch as torchrun's.
+
+def refuse_other_group(where: Layout) -> None:
+    """Refuse a number of processes, started by torchrun or Slurm, that is not the run's.
 
     Raises:
-        ConfigError: torchrun or Slurm started another number of processes, or the run needs several machines and
-            neither is there.
+        ConfigError: it is another number, or the run needs several machines and neither of them is there.
     """
-    if PARENT in os.environ:
-        return True
     tasks = slurm_tasks()
-    given, by = (tasks, "Slurm") if tasks > 1 else (int(os.environ.get("WORLD_SIZE", 1)), "torchrun")
-    if given == 1:  # left from something else, a number would make this process one that writes nothing
-        for name in ("RANK", "LOCAL_RANK", "NODE_RANK"):
-            os.environ.pop(name, None)
-    if given == where.processes:
-        if tasks > 1:
-            own = slurm_variables(where)
-            if own is None:
-                raise ConfigError(
-                    f"Slurm's {given} tasks are not {where.devices} on each of {where.nodes} machines, as "
-                    "trainer.devices and trainer.num_nodes say: use srun --ntasks-per-node"
-                )
-            os.environ.update(own)
-        return True
-    if given > 1:
+    started, by = (tasks, "Slurm") if tasks > 1 else (int(os.environ.get("WORLD_SIZE", 1)), "torchrun")
+    if started == where.processes:
+        if tasks > 1 and slurm_variables(where) is None:
+            raise ConfigError(
+                f"Slurm's {tasks} tasks are not {where.devices} on each of {where.nodes} machines, as trainer.devices "
+                "and trainer.num_nodes say: use srun --ntasks-per-node"
+            )
+    elif started > 1:
         raise ConfigError(
-            f"{by} started {given} processes, but trainer.devices={where.devices} and trainer.num_nodes={where.nodes} "
-            f"need {where.processes}: make them equal (trainer=ddp for one process per device)"
+            f"{by} started {started} processes, but trainer.devices={where.devices} and trainer.num_nodes="
+            f"{where.nodes} need {where.processes}: make them equal (trainer=ddp for one process per device)"
         )
-    if where.nodes > 1:
+    elif where.nodes > 1:
         raise ConfigError(
             f"trainer.num_nodes={where.nodes} needs one process per device on each machine: start the command with "
             "torchrun on every machine, or use hydra/launcher=submitit_slurm"
         )
-    return False
 
 
-# ------------------------------------------------------------------------------------------------ Slurm
+def join_group(where: Layout) -> bool:
+    """Return whether this process is one of several that torchrun or Slurm started for the run; make it ready for it.
+
+    Slurm's variables become torchrun's, so that Lightning and torch know one way only. A process that is alone drops
+    ranks that an earlier program has left: it is the first of its run.
+    """
+    if where.processes == 1:
+        for name in RANK_VARIABLES:
+            os.environ.pop(name, None)
+        return False
+    if slurm_tasks() == where.processes:
+        os.environ.update(slurm_variables(where) or {})
+    return int(os.environ.get("WORLD_SIZE", 1)) == where.processes
 
 
 def slurm_tasks() -> int:
-    """How many tasks srun started beside this one, itself included; 0 outside of srun."""
+    """Return how many tasks srun started beside this one, itself included; 0 outside of srun."""
     return int(os.environ.get("SLURM_STEP_NUM_TASKS", 0)) if "SLURM_STEP_ID" in os.environ else 0
 
 
 def slurm_variables(where: Layout) -> dict[str, str] | None:
-    """torchrun's variables for a task that srun started; None for one that the run does not need.
+    """Return torchrun's variables for a task that srun started; None for one that the run does not need.
 
     Jobs of one sweep have as many tasks as the largest needs.
     """
@@ -120,6 +118,23 @@ def _variables(number: int, local: int, node: int, where: Layout, address: str, 
     return {name: str(value) for name, value in names.items()}
 
 
+def process_variables(where: Layout) -> list[dict[str, str]]:
+    """Return what tells each process of a run about the others; one entry for each that is to be started here.
+
+    A task of Slurm starts its own part of the run, or nothing where the run does not need the task.
+    """
+    if slurm_tasks() > 1:
+        if where.processes == 1:
+            return [] if int(os.environ["SLURM_PROCID"]) else [{}]
+        own = slurm_variables(where)
+        return [] if own is None else [own]
+    if where.processes == 1:
+        return [{}]
+    port = _free_port()
+    threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, cpu.count() // where.processes)))}
+    return [threads | _variables(i, i, 0, where, "127.0.0.1", port) for i in range(where.processes)]
+
+
 # ------------------------------------------------------------------------------------------------ processes
 
 
@@ -132,30 +147,25 @@ class Ending(NamedTuple):
     handler: Any  # what listened to that signal before
 
 
-def run(command: list[str], where: Layout, more: dict[str, str], failed: Callable[[], object] = bool) -> Ending | None:
+def run(
+    command: list[str],
+    where: Layout,
+    more: dict[str, str],
+    failed: Callable[[], object] = bool,
+    pass_fds: tuple[int, ...] = (),
+) -> Ending | None:
     """Run a command in as many processes as the layout needs, and pass on to them the signals that ask for the end.
 
-    In a task of Slurm this is one process, its part of the run; None where the run does not need the task.
+    Returns None in a task of Slurm that the run does not need.
 
     Args:
         more: environment variables besides those that tell the processes about each other.
         failed: whether the run is known to have failed elsewhere, on another machine of a Slurm job.
+        pass_fds: descriptors that the processes inherit, as that of the run folder's lock.
     """
-    count = where.processes
-    variables: list[dict[str, str]] = [{}]
-    if slurm_tasks() > 1 and count > 1:
-        count = 1
-        own = slurm_variables(where)
-        if own is None:
-            return None
-        variables = [own]
-    elif slurm_tasks() > 1 and int(os.environ["SLURM_PROCID"]):
+    variables = process_variables(where)
+    if not variables:
         return None
-    elif count > 1:
-        port = _free_port()
-        variables = [_variables(i, i, 0, where, "127.0.0.1", port) for i in range(count)]
-        if "OMP_NUM_THREADS" not in os.environ:
-            more = {"OMP_NUM_THREADS": str(max(1, cpu.count() // count)), **more}
     processes: list[subprocess.Popen[bytes]] = []
     stopped: list[int] = []
 
@@ -167,12 +177,10 @@ def run(command: list[str], where: Layout, more: dict[str, str], failed: Callabl
     before = {s: signal.signal(s, pass_on) for s in STOP_SIGNALS}
     try:
         for own in variables:
-            env = {**os.environ, **more, **own, PARENT: str(os.getpid())}
-            processes.append(start(command, env))
+            processes.append(start(command, {**os.environ, **more, **own, PARENT: str(os.getpid())}, pass_fds))
             if stopped:
                 _send(processes[-1], signal.SIGTERM)
-        watch = failed if slurm_tasks() else bool
-        first = _wait(processes, lambda: len(stopped) > 1, watch)
+        first = _wait(processes, lambda: len(stopped) > 1, failed if slurm_tasks() else bool)
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
@@ -180,8 +188,8 @@ def run(command: list[str], where: Layout, more: dict[str, str], failed: Callabl
             process.kill()
     code = processes[first].returncode if first is not None else 0
     killed = f"killed by {signal.Signals(-code).name}" if code < 0 else ""
-    if killed and count > 1:
-        killed = f"process {first} of 0..{count - 1} was {killed}"
+    if killed and len(processes) > 1:
+        killed = f"process {first} of 0..{len(processes) - 1} was {killed}"
     return Ending(code, killed, stopped[0] if stopped else 0, before[stopped[0]] if stopped else None)
 
 
@@ -193,7 +201,7 @@ def start(command: list[str], env: dict[str, str], pass_fds: tuple[int, ...] = (
 def _wait(
     processes: list[subprocess.Popen[bytes]], pressed: Callable[[], bool], failed: Callable[[], object]
 ) -> int | None:
-    """Until all have ended; once one has failed, the others have little time. Returns which failed first.
+    """Wait until all have ended; once one has failed, the others have little time. Return which failed first.
 
     Args:
         pressed: whether the user asked for the end more than once.
@@ -205,7 +213,7 @@ def _wait(
     while None in [process.poll() for process in processes]:
         now = time.monotonic()
         if first is None:
-            first = _failed(processes)
+            first = _first_failure(processes)
             if first is not None or pressed():
                 since = min(since, now)
             elif now > looked + LOOK_EVERY:
@@ -214,13 +222,14 @@ def _wait(
             if now > since + (GRACE_OF_OTHERS if number else GRACE):
                 process.kill()
         time.sleep(0.05)
-    return _failed(processes) if first is None else first
+    return _first_failure(processes) if first is None else first
 
 
-def _failed(processes: list[subprocess.Popen[bytes]]) -> int | None:
-    """One that was killed rather than one that ended for it, should both have happened since the last look."""
-    codes = {number: process.returncode for number, process in enumerate(processes) if process.returncode}
-    return min(codes, key=lambda number: codes[number] > 0, default=None)
+def _first_failure(processes: list[subprocess.Popen[bytes]]) -> int | None:
+    """Return one that failed, rather one that was killed than one that ended for it; None where none has."""
+    failures = [number for number, process in enumerate(processes) if process.returncode]
+    killed = [number for number in failures if (processes[number].returncode or 0) < 0]
+    return next(iter(killed or failures), None)
 
 
 def _send(process: subprocess.Popen[bytes], signum: int) -> None:

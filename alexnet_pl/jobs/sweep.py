@@ -1,10 +1,7 @@
-"""A sweep: every job checked before the first starts, each in a process of its own, the outcome told at the end.
+"""A sweep: every job checked before the first starts, each in a process of its own, the outcome shown at the end.
 
 Why own processes: Lightning's multi-device launchers start a run's other processes by repeating its command line. In
 a Hydra multirun that line is the whole sweep, and a failing job can leave two configurations in one process group.
-
-Hydra calls the hooks of `Checks` at set moments, before it makes any folder. (It drops what a hook raises, all but
-`SystemExit`; so the hooks exit.)
 """
 
 from __future__ import annotations
@@ -12,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -20,62 +18,84 @@ from typing import Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException, MissingConfigException
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig, read_write
 
 from alexnet_pl import cpu
 from alexnet_pl.config.schema import Config, Trainer, as_dict
-from alexnet_pl.errors import ConfigError, InUse, UserError, nearest
+from alexnet_pl.errors import ConfigError, InUse, UserError
 from alexnet_pl.jobs import checks, gpu_locks, launch
+from alexnet_pl.jobs.compose import to_config, user_error
 from alexnet_pl.parallel import layouts
-from alexnet_pl.parallel.layouts import Layout
 from alexnet_pl.runs.run import JOB_VARIABLE, JOBS_VARIABLE, Run, find_checkpoint, record_sweep
 
+CLAIM_WAIT = 120.0
+"""Seconds that a task of Slurm waits for the first one to claim the run folder"""
 
-class Checks(Callback):
-    """Refuse a mistake before anything is written; say at the end how each job of a sweep fared."""
+
+class HydraCallback(Callback):
+    """Refuse mistakes before Hydra makes any folder; show at the end how each job of a sweep fared.
+
+    Hydra drops what a callback raises, all but `SystemExit`: so these exit.
+    """
 
     # Hydra passes `config` by name.
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        def check() -> None:
-            # first, as torch is loaded where GPUs are counted
-            precision = str(OmegaConf.select(config, "trainer.precision") or "32-true")
-            os.environ.update(cpu.thread_environment(precision))
-            launch.in_process_group(layouts.layout(_check(config, Path(config.hydra.run.dir)).trainer))
+        def prepare() -> None:
+            cfg = to_config(config)
+            os.environ.update(cpu.thread_environment(cfg.trainer.precision))  # before torch is imported, to count GPUs
+            _check(cfg, Run(Path(config.hydra.run.dir)))
+            launch.refuse_other_group(layouts.layout(cfg.trainer))
 
-        _or_exit(check)
+        _or_exit(prepare)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         _or_exit(lambda: self._prepare(config))
 
-    def _prepare(self, sweep_config: DictConfig) -> None:
-        self.folder = Path(sweep_config.hydra.sweep.dir).absolute()
+    def _prepare(self, composed: DictConfig) -> None:
+        """Compose and check every job, and record what the sweep asks for."""
+        self.folder = Path(composed.hydra.sweep.dir).absolute()
         self.jobs: dict[str, list[str]] = {}
-        configs = {}
-        slurm = str(sweep_config.hydra.launcher._target_).endswith("SlurmLauncher")
-        jobs = _expand(sweep_config)
-        trainers = []
-        for overrides in jobs:
-            job = _config_loader().load_sweep_config(sweep_config, overrides)
-            name = str(job.hydra.sweep.subdir)  # asked for twice, a job is one run
-            checked = _check(job, self.folder / name, here=not slurm)
-            configs[name] = as_dict(checked)
-            trainers.append(checked.trainer)
-            self.jobs[name] = overrides
+        launcher = str(composed.hydra.runtime.choices["hydra/launcher"])
+        configs, mistakes = self._compose_jobs(composed, here="slurm" not in launcher)
+        if mistakes:
+            raise ConfigError(*mistakes)
         if int(os.environ.get("WORLD_SIZE", 1)) > 1:
             raise ConfigError("torchrun starts one run: start a sweep without it, each job gets processes of its own")
-        if slurm:
-            _ask_slurm(sweep_config, trainers)
+        trainers = [cfg.trainer for cfg in configs.values()]
+        if "slurm" in launcher:
+            _ask_slurm(composed, trainers)
         elif any((t.num_nodes or 1) > 1 for t in trainers):
             raise ConfigError("a sweep of jobs on several machines needs hydra/launcher=submitit_slurm")
         record_sweep(self.folder, self.jobs)
-        for name, plain in configs.items():  # how finished runs are drawn may change
+        for name, cfg in configs.items():  # how finished runs are drawn may change
             run = Run(self.folder / name)
             if run.done:
-                run.record(plain)
-        os.environ[JOBS_VARIABLE] = str(len(jobs))
+                run.record(as_dict(cfg))
+        os.environ[JOBS_VARIABLE] = str(len(self.jobs))
+
+    def _compose_jobs(self, composed: DictConfig, here: bool) -> tuple[dict[str, Config], list[str]]:
+        """Return the configuration of each job by its folder's name, and a sentence for each mistake."""
+        configs: dict[str, Config] = {}
+        mistakes: list[str] = []
+        loader = _config_loader()
+        for overrides in _expand(composed):
+            try:
+                job = loader.load_sweep_config(composed, overrides)
+                name, cfg = str(job.hydra.sweep.subdir), to_config(job)
+                other = configs.setdefault(name, cfg)  # asked for twice, a job is one run
+                if other != cfg:
+                    raise ConfigError(
+                        f"two jobs have the same folder {name}: {' '.join(self.jobs[name])} and {' '.join(overrides)} "
+                        "differ in nothing that names it: give each a name=... of its own, in a command of its own"
+                    )
+                _check(cfg, Run(self.folder / name), here)
+                self.jobs[name] = overrides
+            except Exception as error:
+                if (reason := user_error(error)) is None:
+                    raise
+                mistakes += [sentence for sentence in reason.sentences if sentence not in mistakes]
+        return configs, mistakes
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         jobs = [Run(self.folder / name) for name in self.jobs]
@@ -89,69 +109,23 @@ class Checks(Callback):
             sys.exit("some jobs did not finish: the same command runs those again and skips the others")
 
 
-def run_job(run: Run, overrides: list[str], number: int, where: Layout, share_gpus: bool) -> None:
-    """Run one job of a sweep as a plain run in processes of its own, unless it is done; tell at once if it failed.
-
-    Args:
-        share_gpus: whether other jobs run at the same time, so that this one must claim its GPUs.
-    """
-    place = f"{number + 1} of {os.environ.get(JOBS_VARIABLE, '?')}"
-    if run.done:
-        print(f"job {place}: {run.folder.name} is done already", flush=True)
-        return
-    before = run.failed_at  # of an earlier sitting
-    with gpu_locks.acquire_gpus(where.devices if share_gpus else 0) as visible:
-        ending = launch.run(
-            command(run, overrides), where, {JOB_VARIABLE: place, **visible}, lambda: run.failed_at not in (0, before)
-        )
-    if ending is None:
-        return
-    if ending.stopped:
-        print(f"sweep stopped at job {place}: the same command continues it", file=sys.stderr)
-        if callable(ending.handler) and ending.handler is not signal.default_int_handler:
-            ending.handler(ending.stopped, None)  # Slurm's launcher puts the job back into the queue
-            if launch.slurm_tasks() and int(os.environ["SLURM_PROCID"]):
-                return  # its first task does; an exit code of another could end it before
-        sys.exit(128 + ending.stopped)
-    reason = failure_reason(ending, run, before)
-    if reason:
-        print(f"job {place} failed: {run.folder.name}: {reason}", file=sys.stderr, flush=True)
+def _check(cfg: Config, run: Run, here: bool = True) -> None:
+    """Refuse a configuration that cannot run, or whose folder holds another one."""
+    checks.check(cfg, here=here)
+    if not run.last.is_file():  # later it goes on from its own
+        if cfg.ckpt_path:
+            find_checkpoint(cfg.ckpt_path)
+        if cfg.pretrained:
+            find_checkpoint(cfg.pretrained, "pretrained")
+    run.refuse_another(as_dict(cfg))
 
 
-def failure_reason(ending: launch.Ending, run: Run, before: int) -> str:
-    """Why a run's processes failed; kept in its folder where they could not say so themselves. Empty if they did not.
-
-    Args:
-        before: when an earlier failure was written there.
-    """
-    if not ending.code:
-        return ""
-    if ending.code == InUse.exit_code:  # the folder is another's
-        return "another process is training there"
-    if ending.killed or run.failed_at in (0, before):
-        run.folder.mkdir(parents=True, exist_ok=True)
-        run.fail(ending.killed or f"exit code {ending.code}")
-    return run.failure
-
-
-def command(run: Run, overrides: list[str]) -> list[str]:
-    """A plain run in its folder, whatever it is a part of."""
-    plain = ["hydra.mode=RUN", f"hydra.run.dir={quoted(str(run.folder))}"]
-    return [sys.executable, "-m", "alexnet_pl.train", *overrides, *plain]
-
-
-def quoted(path: str) -> str:
-    """A path as a value of an override, whatever is in its name."""
-    escaped = path.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
-
-
-def _expand(sweep_config: DictConfig) -> list[list[str]]:
-    """The overrides of each job, as Hydra's basic sweeper will expand them."""
-    params = sweep_config.hydra.sweeper.get("params") or {}
-    lines = [f"{key}={value}" for key, value in params.items()] + list(sweep_config.hydra.overrides.task)
-    parser = OverridesParser.create(config_loader=_config_loader())
-    return BasicSweeper.split_arguments(parser.parse_overrides(lines), max_batch_size=None)[0]
+def _expand(composed: DictConfig) -> list[list[str]]:
+    """Return the overrides of each job, as Hydra's basic sweeper will expand them; its function for it is private."""
+    params = composed.hydra.sweeper.get("params") or {}
+    lines = [f"{key}={value}" for key, value in params.items()] + list(composed.hydra.overrides.task)
+    parsed = OverridesParser.create(config_loader=_config_loader()).parse_overrides(lines)
+    return BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
 
 
 def _config_loader() -> Any:
@@ -160,31 +134,16 @@ def _config_loader() -> Any:
     return hydra.config_loader
 
 
-def _check(composed: DictConfig, folder: Path, here: bool = True) -> Config:
-    """Refuse a configuration that cannot run, or whose folder holds another one."""
-    job = composed.copy()
-    with open_dict(job):
-        del job["hydra"]
-    checked = checks.check(job, here=here)
-    run = Run(folder)
-    if checked.ckpt_path and not run.last.is_file():  # later it goes on from its own
-        find_checkpoint(checked.ckpt_path)
-    if checked.pretrained and not run.last.is_file():
-        find_checkpoint(checked.pretrained, "pretrained")
-    run.refuse_another(as_dict(checked))
-    return checked
-
-
-def _ask_slurm(sweep_config: DictConfig, trainers: list[Trainer]) -> None:
+def _ask_slurm(composed: DictConfig, trainers: list[Trainer]) -> None:
     """Have Slurm start one task per device, as many as the largest job of the sweep needs."""
-    if sweep_config.hydra.launcher.gpus_per_task:
+    if composed.hydra.launcher.gpus_per_task:
         raise ConfigError("hydra.launcher.gpus_per_task hides a job's GPUs from each other: use gpus_per_node")
     if any(str(t.devices) in ("-1", "auto", "None") for t in trainers):
         raise ConfigError("trainer.devices must be a number under Slurm, which has to know how many to ask for")
-    launcher, layouts_ = sweep_config.hydra.launcher, [layouts.layout(t) for t in trainers]
-    with read_write(sweep_config.hydra):
-        launcher.tasks_per_node = max(where.devices for where in layouts_)
-        launcher.nodes = max(where.nodes for where in layouts_)
+    launcher, needed = composed.hydra.launcher, [layouts.layout(t) for t in trainers]
+    with read_write(composed.hydra):
+        launcher.tasks_per_node = max(where.devices for where in needed)
+        launcher.nodes = max(where.nodes for where in needed)
         if launcher.gpus_per_node is None and any(layouts.wants_gpus(t) for t in trainers):
             launcher.gpus_per_node = launcher.tasks_per_node
         launcher.max_num_timeout = launcher.max_num_timeout or 1000  # Hydra's 0 would not put a job back into the queue
@@ -195,24 +154,93 @@ def _or_exit(action: Callable[[], object]) -> None:
         action()
     except Exception as error:
         reason = user_error(error)
-        if reason is None:
-            sys.exit(traceback.format_exc())
-        sys.exit(f"error: {reason}")
+        sys.exit("\n".join(f"error: {line}" for line in reason.sentences) if reason else traceback.format_exc())
 
 
-def user_error(error: BaseException | None) -> UserError | None:
-    """The user's mistake behind an error of Hydra or OmegaConf, in one sentence; None for a bug."""
-    while error is not None:
-        if isinstance(error, UserError):
-            return error
-        if isinstance(error, MissingConfigException) and error.options is not None:
-            group, _, choice = str(error.missing_cfg_file).rpartition("/")
-            return ConfigError(f"{group}={choice} is not a choice: {nearest(choice, list(error.options))}")
-        if isinstance(error, OmegaConfBaseException):
-            return ConfigError(checks.explain(error))
-        if isinstance(error, OSError):
-            return UserError(f"{error.filename or 'the file system'}: {error.strerror or error}")
-        if isinstance(error, HydraException) and error.__cause__ is None:
-            return ConfigError(" ".join(str(error).split()))
-        error = error.__cause__
-    return None
+# ------------------------------------------------------------------------------------------------ one job
+
+
+def run_job(run: Run, cfg: Config, overrides: list[str], number: int, at_once: bool) -> None:
+    """Run one job of a sweep in processes of its own, unless it is done; print at once if it failed.
+
+    Args:
+        at_once: whether other jobs run at the same time, so that this one must claim its GPUs.
+    """
+    place = f"{number + 1} of {os.environ.get(JOBS_VARIABLE, '?')}"
+    if run.done:
+        print(f"job {place}: {run.folder.name} is done already", flush=True)
+        return
+    where = layouts.layout(cfg.trainer)
+    before = run.failed_at  # of an earlier sitting
+    share_gpus = at_once and layouts.resolve_accelerator(cfg.trainer) == "cuda"
+    try:
+        if not _claim(run, cfg, overrides, where):
+            return
+        with gpu_locks.acquire_gpus(where.devices if share_gpus else 0) as visible:
+            ending = supervise(run, cfg, {JOB_VARIABLE: place, **visible}, before)
+    except UserError as error:
+        print(f"job {place} failed: {run.folder.name}: {error}", file=sys.stderr, flush=True)
+        return
+    finally:
+        run.release()
+    if ending is None:
+        return
+    if ending.stopped:
+        print(f"sweep stopped at job {place}: the same command continues it", file=sys.stderr)
+        if callable(ending.handler) and ending.handler is not signal.default_int_handler:
+            ending.handler(ending.stopped, None)  # Slurm's launcher puts the job back into the queue
+            if launch.slurm_tasks() and int(os.environ["SLURM_PROCID"]):
+                return  # its first task does; an exit code of another could end it before
+        sys.exit(128 + ending.stopped)
+    if reason := failure_reason(ending, run, before):
+        print(f"job {place} failed: {run.folder.name}: {reason}", file=sys.stderr, flush=True)
+
+
+def _claim(run: Run, cfg: Config, overrides: list[str], where: layouts.Layout) -> bool:
+    """Claim the run folder; of several tasks of Slurm the first does, and the others wait for it.
+
+    Returns whether this task has a part in the run.
+    """
+    if not launch.slurm_tasks() or int(os.environ["SLURM_PROCID"]) == 0:
+        mistakes = list(layouts.device_rules(cfg.trainer)) if launch.slurm_tasks() else []
+        if mistakes:  # the sweep was checked on another machine
+            raise ConfigError(*mistakes)
+        run.start(as_dict(cfg), overrides)
+        return True
+    if not launch.process_variables(where):
+        return False
+    deadline = time.monotonic() + CLAIM_WAIT
+    while not (run.identity and run.config == as_dict(cfg)):
+        if time.monotonic() > deadline:
+            raise ConfigError(f"Slurm's first task has not claimed {run.folder} for {CLAIM_WAIT:g} s")
+        time.sleep(0.2)
+    return True
+
+
+def supervise(run: Run, cfg: Config, more: dict[str, str], failed_before: int) -> launch.Ending | None:
+    """Start the processes of a claimed run, and wait for their end. They hold the folder's lock as well.
+
+    Args:
+        more: environment variables for them.
+        failed_before: when an earlier failure was written into the folder.
+    """
+    command = [sys.executable, "-m", "alexnet_pl.training.fit", str(run.folder)]
+    env = cpu.process_environment(cfg.trainer.precision) | more
+    held = (run.lock.fileno(),) if run.lock else ()
+    failed = lambda: run.failed_at not in (0, failed_before)  # noqa: E731
+    return launch.run(command, layouts.layout(cfg.trainer), env, failed, held)
+
+
+def failure_reason(ending: launch.Ending, run: Run, before: int) -> str:
+    """Return why a run's processes failed, empty if they did not; kept in its folder where they could not do so.
+
+    Args:
+        before: when an earlier failure was written there.
+    """
+    if not ending.code:
+        return ""
+    if ending.code == InUse.exit_code:  # the folder is another's
+        return "another process is training there"
+    if ending.killed or run.failed_at in (0, before):
+        run.fail(ending.killed or f"exit code {ending.code}")
+    return run.failure

@@ -14,15 +14,23 @@ towers is the paper's (section 3.2). owt is "one weird trick for parallelizing c
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
-from alexnet_pl.config.schema import Config, Trainer
+from alexnet_pl import cpu
+from alexnet_pl.config.schema import Config, Model, Trainer
 from alexnet_pl.errors import nearest
 from alexnet_pl.model.specs import LayerSpec
 
 STRATEGIES = {"auto": "ddp", "ddp": "ddp", "towers": "towers", "owt": "owt"}
 """What trainer.strategy can be, and what it means for more than one process"""
+GPU_FILES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/kfd")
+"""Device files of which Linux has one where torch can find a GPU: NVIDIA's, Windows' subsystem's, AMD's"""
+ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
+PRECISIONS = ("auto", "32-true", "32", "64-true", "64", "bf16-mixed", "16-mixed", "bf16-true", "16-true")
+"""What Lightning computes in, of what our layouts know; auto chooses"""
 
 
 @dataclass(frozen=True)
@@ -66,30 +74,70 @@ def device_count(t: Trainer) -> int:
 
 
 def wants_gpus(t: Trainer) -> bool:
-    """Whether the run takes GPUs where there are any."""
-    return t.accelerator in (None, "auto", "gpu", "cuda")
-
-
-def resolve_precision(t: Trainer) -> str:
-    """In what a run computes: trainer.precision, and what null and auto mean here."""
-    if t.precision == "auto" and wants_gpus(t) and gpu_count():
-        import torch
-
-        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
-    return "32-true" if str(t.precision) in ("None", "auto", "32") else str(t.precision)
+    """Return whether the run takes CUDA GPUs where there are any."""
+    return t.accelerator in ("auto", "gpu", "cuda")
 
 
 def gpu_count() -> int:
-    """CUDA devices this process may use."""
+    """Return how many CUDA devices this process may use.
+
+    torch is asked only where a GPU's device file exists: its import would hold up every command by seconds.
+    """
+    if sys.platform == "linux" and not any(Path(file).exists() for file in GPU_FILES):
+        return 0
     import torch
 
     return torch.cuda.device_count()
+
+
+def resolve_accelerator(t: Trainer) -> str:
+    """Return cpu, cuda or mps, as Lightning's Trainer takes it; auto is never mps."""
+    if t.accelerator in ("gpu", "cuda"):
+        return "cuda"
+    if t.accelerator == "auto":
+        return "cuda" if gpu_count() else "cpu"
+    return t.accelerator
+
+
+def resolve_precision(t: Trainer) -> str:
+    """Return in what a run computes: trainer.precision, and what auto means here."""
+    if t.precision == "auto" and resolve_accelerator(t) == "cuda":
+        import torch
+
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
+    return {"auto": "32-true", "32": "32-true", "64": "64-true"}.get(t.precision, t.precision)
+
+
+def device_summary(t: Trainer) -> str:
+    """Return device, precision and parallelism of a run with the reasons, in one line."""
+    where, accelerator, precision = layout(t), resolve_accelerator(t), resolve_precision(t)
+    if accelerator == "cuda":
+        import torch
+
+        device = torch.cuda.get_device_name()
+    else:
+        device = cpu.name() if accelerator == "cpu" else "Apple GPU"
+    found = {"cuda": "a CUDA GPU is here", "cpu": "no CUDA GPU is here"}.get(accelerator)
+    why = f"trainer.accelerator=auto: {found}" if t.accelerator == "auto" else f"trainer.accelerator={t.accelerator}"
+    if t.precision != "auto":
+        because = "trainer.precision"
+    elif accelerator == "cuda":
+        because = "trainer.precision=auto: this GPU has bf16" if precision == "bf16-mixed" else "this GPU has no bf16"
+    else:
+        because = "trainer.precision=auto: fp32 but on a GPU with bf16"
+    ways = {"single": "one device", "towers_ddp": "pairs of towers"}
+    shared = ways.get(where.name, f"{where.name} on {where.processes} devices")
+    return f"device: {device} ({why}); precision: {precision} ({because}); parallelism: {shared}"
 
 
 # ------------------------------------------------------------------------------------------------ what cannot be
 def layout_rules(c: Config, plan: list[LayerSpec]) -> Iterator[str]:
     """A sentence for everything that the net or the batch has against the layout."""
     t, m = c.trainer, c.model
+    if t.accelerator not in ACCELERATORS:
+        yield f"trainer.accelerator={t.accelerator} is not a choice: {nearest(t.accelerator, list(ACCELERATORS))}"
+    if t.precision not in PRECISIONS:
+        yield f"trainer.precision={t.precision} is not a choice: {nearest(t.precision, list(PRECISIONS))}"
     if t.strategy is not None and t.strategy not in STRATEGIES:
         yield f"trainer.strategy={t.strategy} is not a choice: {nearest(t.strategy, list(STRATEGIES))}"
     if device_count(t) < 1 or (t.num_nodes is not None and t.num_nodes < 1):
@@ -100,37 +148,46 @@ def layout_rules(c: Config, plan: list[LayerSpec]) -> Iterator[str]:
         return
     where = layout(t)
     if t.strategy == "towers":
-        if where.processes % 2:
-            yield (
-                f"trainer.strategy=towers needs an even number of devices, one for each tower, not {where.processes}: "
-                "set trainer.devices=2"
-            )
-        if m.towers != 2:
-            yield f"trainer.strategy=towers needs a net of two towers, and model={m.name} has one: set model.towers=2"
-        if m.lrn_across_towers:
-            yield (
-                "model.lrn_across_towers=true normalises across the towers, which lie on two devices: set it to false, "
-                "or train on one (trainer=auto)"
-            )
-        if plan[-1].outputs[0] % 2:
-            yield f"model.num_classes={m.num_classes} cannot be shared by two towers: one more is unused, and no harm"
+        yield from _tower_rules(where, m, plan)
     if t.strategy == "owt":
-        if any(step.kind == "full" and step.groups > 1 for step in plan):
-            yield (
-                f"trainer.strategy=owt spreads fully connected layers that see everything, and model.towers_meet="
-                f"{m.towers_meet} leaves some within a tower: train with trainer=towers, or on one device"
-            )
-        for step in plan:
-            if step.kind == "full" and step.outputs[0] % where.processes:
-                key = "model.num_classes" if step is plan[-1] else f"model.widths.{step.name}"
-                yield f"{key}={step.outputs[0]} cannot be shared by {where.processes} devices: take a multiple of them"
+        yield from _owt_rules(where, m, plan)
     if where.data > 1 and c.data.batch_size % where.data:
         yield (
             f"data.batch_size={c.data.batch_size} is the batch of all devices together and cannot be shared by "
             f"{where.data}: take a multiple of {where.data}"
         )
-    if where.name in ("towers", "towers_ddp", "owt") and str(t.precision) in ("16-mixed", "16"):
+    if where.name in ("towers", "towers_ddp", "owt") and t.precision == "16-mixed":
         yield f"trainer.precision={t.precision} does not work with a net over several devices: use bf16-mixed"
+
+
+def _tower_rules(where: Layout, m: Model, plan: list[LayerSpec]) -> Iterator[str]:
+    if where.processes % 2:
+        yield (
+            f"trainer.strategy=towers needs an even number of devices, one for each tower, not {where.processes}: "
+            "set trainer.devices=2"
+        )
+        return
+    if m.towers != 2:
+        yield f"trainer.strategy=towers needs a net of two towers, and model={m.name} has one: set model.towers=2"
+    if m.lrn_across_towers:
+        yield (
+            "model.lrn_across_towers=true normalises across the towers, which lie on two devices: set it to false, "
+            "or train on one (trainer=auto)"
+        )
+    if plan[-1].outputs[0] % 2:
+        yield f"model.num_classes={m.num_classes} cannot be shared by two towers: one more is unused, and no harm"
+
+
+def _owt_rules(where: Layout, m: Model, plan: list[LayerSpec]) -> Iterator[str]:
+    if any(step.kind == "full" and step.groups > 1 for step in plan):
+        yield (
+            f"trainer.strategy=owt shares fully connected layers that see everything, and model.towers_meet="
+            f"{m.towers_meet} leaves some within a tower: train with trainer=towers, or on one device"
+        )
+    for step in plan:
+        if step.kind == "full" and step.outputs[0] % where.processes:
+            key = "model.num_classes" if step is plan[-1] else f"model.widths.{step.name}"
+            yield f"{key}={step.outputs[0]} cannot be shared by {where.processes} devices: take a multiple of them"
 
 
 def device_rules(t: Trainer) -> Iterator[str]:
@@ -140,6 +197,6 @@ def device_rules(t: Trainer) -> Iterator[str]:
     asked, there = device_count(t), gpu_count()
     if there < asked and (there or t.accelerator in ("gpu", "cuda")):
         yield (
-            f"trainer.devices={t.devices} asks for {asked} GPU{'s' * (asked > 1)} and {there or 'none'} "
+            f"trainer.devices={t.devices} asks for {asked} {'GPU' if asked == 1 else 'GPUs'} and {there or 'none'} "
             f"{'is' if there < 2 else 'are'} here: lower it, or set trainer.accelerator=cpu"
         )

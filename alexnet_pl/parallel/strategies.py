@@ -19,27 +19,29 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from torch.optim import Optimizer
 
 from alexnet_pl.config.schema import Trainer
-from alexnet_pl.parallel.layouts import Layout
+from alexnet_pl.parallel import layouts
 
 
-def trainer_options(t: Trainer, where: Layout, precision: str) -> dict[str, Any]:
-    """Arguments of Lightning's Trainer: those of the group that are set, with the strategy of the layout.
+def trainer_options(t: Trainer) -> dict[str, Any]:
+    """Return the arguments of Lightning's Trainer that the group sets, with the strategy of its layout.
 
     `plugins` is a list that takes more.
     """
-    given: dict[str, Any] = {key: value for key, value in vars(t).items() if value is not None}
-    given["precision"] = precision
-    given["plugins"] = [LightningEnvironment()]  # also inside a Slurm job, where Lightning would take over signals
+    where, precision = layouts.layout(t), layouts.resolve_precision(t)
+    options: dict[str, Any] = {key: value for key, value in vars(t).items() if value is not None}
+    options |= options.pop("more")
+    options["accelerator"], options["precision"] = layouts.resolve_accelerator(t), precision
+    options["plugins"] = [LightningEnvironment()]  # also inside a Slurm job, where Lightning would take over signals
     if where.name == "ddp":
-        given["strategy"] = DDPStrategy(gradient_as_bucket_view=True)
+        options["strategy"] = DDPStrategy(gradient_as_bucket_view=True)
     elif where.name == "single":
-        given["strategy"] = "auto"
+        options["strategy"] = "auto"
     else:
-        given["strategy"] = WholeCheckpointStrategy(where.data, where.towers)
-        if precision in ("64-true", "64"):  # which Lightning knows for other strategies only
-            del given["precision"]
-            given["plugins"].append(DoublePrecision())
-    return given
+        options["strategy"] = WholeCheckpointStrategy(where.data, where.towers)
+        if precision == "64-true":  # which Lightning knows for other strategies only
+            del options["precision"]
+            options["plugins"].append(DoublePrecision())
+    return options
 
 
 def is_connection_error(error: BaseException) -> bool:

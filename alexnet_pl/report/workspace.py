@@ -105,7 +105,7 @@ def build(report: Report, entity: str, project: str) -> Any:
     axes += [column(metric=wr.Config("optim.lr"), log=True), column(metric=wr.SummaryMetric("val/error"))]
     across = wr.ParallelCoordinatesPlot(title="what was varied, and the validation error", columns=axes)
     media: list[Any] = [wr.MediaBrowser(title=title, media_keys=[key]) for key, title in MEDIA.items()]
-    groups = sorted({run_group(run.config) for run in report.drawn})
+    groups = sorted({run_group(run.config["name"], run.config["scale"]) for run in report.drawn})
     differences, wide = wr.RunComparer(diff_only="split"), ws.SectionLayoutSettings(columns=1, rows=2)
     return ws.Workspace(
         entity=entity,

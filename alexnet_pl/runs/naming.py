@@ -28,35 +28,44 @@ BOOKKEEPING = (
     "trainer.enable_progress_bar",
 )
 
+MOST_BYTES = 200
+"""In the name of a job's folder; file systems end at 255"""
 
-def job_folder_name(overrides: Iterable[str]) -> str:
-    """The name of a job's folder: its overrides in alphabetical order, without bookkeeping.
 
-    >>> folder_name(["seed=2", "model.activation=tanh", "data.root=/data", "sweep=figure1"])
+def job_folder_name(overrides: Iterable[str], seed: int) -> str:
+    """Return the name of a job's folder: its overrides in alphabetical order, without bookkeeping, and its seed.
+
+    The seed is always there, so that a sweep which grows by seeds finds what is done.
+
+    >>> job_folder_name(["model.activation=tanh", "data.root=/data", "sweep=figure1"], 2)
     'model.activation=tanh,seed=2'
     """
-    plain = [o.lstrip("+~") for o in overrides]
-    named = {o.split("=")[0]: o for o in plain}  # of a key given twice, the last counts
-    kept = sorted(override for key, override in named.items() if not is_bookkeeping(key))
-    return safe_file_name(",".join(kept)) or "defaults"
+    named = {override.split("=")[0].lstrip("+~"): override.lstrip("+~") for override in overrides}  # the last counts
+    named["seed"] = f"seed={seed}"
+    return safe_file_name(",".join(sorted(named[key] for key in named if not is_bookkeeping(key))))
 
 
 def safe_file_name(text: str) -> str:
-    """A text as the name of a folder: `_` for what file systems mind, a checksum for the rest of a long one."""
+    """Return a text as the name of a folder, `_` in place of what file systems and shells mind.
+
+    What could make two texts one, another sign than brackets and spaces or a cut to 200 bytes, leaves a checksum of the
+    whole text at the end.
+    """
     name = re.sub(r"[^\w.,=+-]+", "_", text)
-    if len(name) > 150:  # file systems end at 255 bytes
-        name = f"{name[:140]}-{hashlib.sha1(name.encode()).hexdigest()[:8]}"
+    ambiguous = re.search(r"[^\w.,=+\-\[\]{}:'\" ]", text) is not None
+    if len(name.encode()) > MOST_BYTES or ambiguous:
+        checksum = hashlib.sha1(text.encode()).hexdigest()[:8]
+        name = name.encode()[: MOST_BYTES - 9].decode(errors="ignore") + f"-{checksum}"
     return name
 
 
-def run_group(config: dict[str, Any]) -> str:
-    """The folder under runs/ that a run shares with its sweep, which is also its group in W&B.
+def run_group(name: str, scale: str) -> str:
+    """Return the folder under runs/ that a run shares with its sweep, which is also its group in W&B.
 
-    >>> group({"name": "lrn", "scale": "paper"}), group({"name": "lrn", "scale": "small"})
+    >>> run_group("lrn", "paper"), run_group("lrn", "small")
     ('lrn', 'lrn_small')
     """
-    scale = config.get("scale", "paper")  # once there was one only
-    return str(config["name"]) + f"_{scale}" * (scale != "paper")
+    return name if scale == "paper" else f"{name}_{scale}"
 
 
 def parse_overrides(overrides: Iterable[str]) -> dict[str, str]:

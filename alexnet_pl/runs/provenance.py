@@ -8,8 +8,8 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from alexnet_pl import ROOT
 from alexnet_pl.cpu import name
+from alexnet_pl.files import ROOT
 
 PACKAGES = ("alexnet-pl", "torch", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf", "wandb")
 

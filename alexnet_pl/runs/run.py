@@ -5,7 +5,6 @@
         run.json        identity: W&B id, overrides, versions, git commit, seed, start
         metrics.csv     one row per window of training images and per epoch
         train.log       a line per epoch, and what went wrong
-        speed.json      how it computes, where that was tried
         checkpoints/    last.ckpt, best.ckpt
         done.json       the done mark with the final metrics; or failed.json with the reason
     runs/<name>/sweep.json   the jobs a sweep asked for, started or not
@@ -27,11 +26,12 @@ from typing import Any, TextIO
 
 from omegaconf import OmegaConf
 
+from alexnet_pl.config.keys import is_key
 from alexnet_pl.errors import ConfigError, InUse
 from alexnet_pl.files import lock, read_json, write
 from alexnet_pl.runs import provenance
 from alexnet_pl.runs.metrics import read_rows, write_rows
-from alexnet_pl.runs.naming import config_differences
+from alexnet_pl.runs.naming import config_differences, flatten_config
 
 CHECKPOINT_NAMES = ["last", "best"]
 """A run's checkpoints by name: after its last epoch, and after the epoch with the lowest validation error"""
@@ -89,6 +89,12 @@ class Run:
         except BlockingIOError as error:
             raise InUse(f"another process is training in {self.folder}: wait for it, or stop it") from error
 
+    def release(self) -> None:
+        """Let go of the folder; processes that inherited the lock still hold it."""
+        if self.lock:
+            self.lock.close()
+            self.lock = None
+
     def refuse_another(self, config: dict[str, Any]) -> None:
         """Raise ConfigError if the folder holds a run of another configuration; bookkeeping does not count."""
         changed = config_differences(self.config, config) if self.identity else {}
@@ -133,9 +139,20 @@ class Run:
 
     @property
     def config(self) -> dict[str, Any]:
+        """config.yaml.
+
+        Raises:
+            ConfigError: another version of this package wrote it.
+        """
         plain = OmegaConf.to_container(OmegaConf.load(self.folder / "config.yaml"))
         assert isinstance(plain, dict)
-        return {str(k): v for k, v in plain.items()}
+        config = {str(key): value for key, value in plain.items()}
+        if strange := [key for key in flatten_config(config) if not is_key(key)]:
+            raise ConfigError(
+                f"{self.folder} is a run of another version of this package, which had a key {strange[0]}: train it "
+                "again in a folder of its own"
+            )
+        return config
 
     @property
     def done(self) -> dict[str, Any]:

@@ -100,7 +100,7 @@ def _open(run: Run) -> Any:
         name=run.folder.name,
         project=own["project"],
         entity=own["entity"],
-        group=run_group(cfg),
+        group=run_group(cfg["name"], cfg["scale"]),
         job_type="train",
         tags=[cfg["name"], cfg["data"]["name"], cfg["model"]["name"], *own["tags"]],
         config=cfg,

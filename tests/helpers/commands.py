@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,8 +15,8 @@ from unittest import mock
 
 import pytest
 
+from alexnet_pl import train
 from alexnet_pl.runs.run import Run
-from alexnet_pl.train import main
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -28,8 +29,8 @@ class Command(Protocol):
     def __call__(self, *args: str) -> subprocess.CompletedProcess[str]: ...
 
 
-def trains(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
-    """alexnet-train in a folder, in this process.
+def trains(folder: Path, monkeypatch: pytest.MonkeyPatch, main: Callable[[], None] = train.main) -> Command:
+    """alexnet-train, or another command, in a folder, in this process.
 
     Only the jobs of a sweep are processes here; what they print is not in the result.
     """

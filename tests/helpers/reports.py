@@ -99,4 +99,4 @@ def one(
     plain["report"] |= {"published": {}, "panel": ""}
     metrics = rows(9, 4)
     metrics[-1] |= {"val/error": val} | (more or {})
-    return make(folder / job_folder_name(overrides), plain, metrics, done, overrides)
+    return make(folder / job_folder_name(overrides, plain["seed"]), plain, metrics, done, overrides)

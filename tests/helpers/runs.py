@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 
-from alexnet_pl import ROOT, train
 from alexnet_pl.config.schema import Config, as_dict
 from alexnet_pl.data import datasets
 from alexnet_pl.jobs import checks
+from alexnet_pl.jobs.compose import compose
 from alexnet_pl.runs.run import Run
+from alexnet_pl.training.fit import fit as fit_run
 from alexnet_pl.training.module import ImageClassifier
 
 TINY = (
@@ -40,8 +40,9 @@ NET = [
 
 def composed(*overrides: str) -> Config:
     """The checked configuration of `alexnet-train OVERRIDES`."""
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return checks.check(compose("config", list(overrides)))
+    cfg = compose(overrides)
+    checks.check(cfg)
+    return cfg
 
 
 def fit(folder: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch, stop_in: int | None = None) -> Run:
@@ -62,7 +63,7 @@ def fit(folder: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch, sto
         with monkeypatch.context() as patch:
             patch.setattr(ImageClassifier, "training_step", counted)
             patch.setattr(datasets, "SHAPES_SPLITS", {"train": (1000, 1), "val": (100, 2)})
-            train.fit(cfg, run)
+            fit_run(cfg, run)
     finally:
         assert run.lock
         run.lock.close()  # as the end of its process would

@@ -120,7 +120,8 @@ def test_asked_twice_those_that_hang_are_killed(tmp_path: Path, monkeypatch: pyt
 def test_a_task_of_slurm_is_a_process_of_the_run(fresh: pytest.MonkeyPatch):
     for name, value in SLURM.items():
         fresh.setenv(name, value)
-    assert launch.in_process_group(Layout("ddp", 2, 2))
+    launch.refuse_other_group(Layout("ddp", 2, 2))
+    assert launch.join_group(Layout("ddp", 2, 2))
     assert launch.rank() == 3
     told = {name: os.environ[name] for name in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")}
     assert told == {
@@ -155,7 +156,7 @@ def test_another_number_of_processes_is_refused(
     for name, value in names.items():
         fresh.setenv(name, value)
     with pytest.raises(ConfigError, match=sentence):
-        launch.in_process_group(where)
+        launch.refuse_other_group(where)
 
 
 # ------------------------------------------------------------------------------------------------ the whole command

@@ -122,10 +122,8 @@ def test_ddps_buckets_are_torchs(name: str):
     assert collectives_per_step(layouts.Layout("ddp", 2), plan) == len(buckets)
 
 
-def test_a_run_on_several_devices_says_what_it_costs(train: Any, tmp_path: Path):
-    result = train(
-        "experiment=alexnet", "trainer=towers", "trainer.accelerator=cpu", "--describe", "trainer.max_epochs=3"
-    )
+def test_a_run_on_several_devices_says_what_it_costs(describe: Any, tmp_path: Path):
+    result = describe("experiment=alexnet", "trainer=towers", "trainer.accelerator=cpu", "trainer.max_epochs=3")
     assert result.returncode == 0, result.stderr
     assert "towers on 2 devices: each keeps 3" in result.stdout
     assert "in a step of data.batch_size=128" in result.stdout
@@ -133,11 +131,41 @@ def test_a_run_on_several_devices_says_what_it_costs(train: Any, tmp_path: Path)
 
 
 def test_a_machine_with_too_few_gpus_says_so(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(layouts, "gpu_count", lambda: 1)
     (sentence,) = layouts.device_rules(Trainer(accelerator="auto", devices=2))
     assert "asks for 2 GPUs and 1 is here" in sentence
     assert not list(layouts.device_rules(Trainer(accelerator="cpu", devices=2)))
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(layouts, "gpu_count", lambda: 0)
     (sentence,) = layouts.device_rules(Trainer(accelerator="gpu", devices=1))
     assert "asks for 1 GPU and none is here" in sentence
     assert not list(layouts.device_rules(Trainer(accelerator="auto", devices=2))), "gloo processes on the CPU"
+
+
+@pytest.mark.parametrize(
+    ("asked", "gpus", "accelerator", "precision"),
+    [
+        (Trainer(), 0, "cpu", "32-true"),
+        (Trainer(), 2, "cuda", "bf16-mixed"),
+        (Trainer(precision="32-true"), 2, "cuda", "32-true"),
+        (Trainer(accelerator="cpu"), 2, "cpu", "32-true"),
+        (Trainer(accelerator="gpu", precision="16-mixed"), 1, "cuda", "16-mixed"),
+        (Trainer(accelerator="mps"), 0, "mps", "32-true"),
+    ],
+)
+def test_auto_is_a_gpu_with_bf16_if_there_is_one(
+    asked: Trainer, gpus: int, accelerator: str, precision: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(layouts, "gpu_count", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tester 3000")
+    assert (layouts.resolve_accelerator(asked), layouts.resolve_precision(asked)) == (accelerator, precision)
+    line = layouts.device_summary(asked)
+    assert precision in line
+    assert ("Tester 3000" in line) == (accelerator == "cuda")
+
+
+def test_without_a_device_file_torch_is_not_asked(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(layouts, "GPU_FILES", ())
+    monkeypatch.setattr(layouts.sys, "platform", "linux")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: pytest.fail("torch was asked"))
+    assert layouts.gpu_count() == 0

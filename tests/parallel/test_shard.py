@@ -11,13 +11,13 @@ import pytest
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from alexnet_pl import train
 from alexnet_pl.config.schema import as_dict
 from alexnet_pl.data import datamodule, datasets
 from alexnet_pl.errors import ConfigError, Interrupted
 from alexnet_pl.parallel import shard
 from alexnet_pl.parallel.shard import AllGather
 from alexnet_pl.runs.run import Run, find_checkpoint
+from alexnet_pl.training.fit import fit as fit_run
 from alexnet_pl.training.module import ImageClassifier
 from tests.helpers import ranks
 from tests.helpers.runs import composed, last
@@ -68,9 +68,9 @@ def fit(
             run.start(as_dict(cfg), [])
         if stop_in:
             with pytest.raises(Interrupted, match="stopped by SIGUSR1; the checkpoint is written"):
-                train.fit(cfg, run)
+                fit_run(cfg, run)
         else:
-            train.fit(cfg, run)
+            fit_run(cfg, run)
     if run.lock:
         run.lock.close()
     seen["metrics"] = run.done.get("metrics")

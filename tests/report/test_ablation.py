@@ -40,7 +40,7 @@ def claimed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def plain_run(folder: Path, *overrides: str, seed: int = 1, **other: Any) -> None:
     plain = settings(seed=seed, report__compare=[], report__target=None, **other)
-    make(folder / job_folder_name([*overrides, f"seed={seed}"]), plain, rows(3, 2), True, [*overrides, f"seed={seed}"])
+    make(folder / job_folder_name(overrides, seed), plain, rows(3, 2), True, [*overrides, f"seed={seed}"])
 
 
 def test_lines_are_what_the_overrides_differ_in(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_a_choice_explains_its_groups_keys_and_an_experiment_any(tmp_path: Path)
     for group, refused in (("model", True), ("experiment", False)):
         folder = tmp_path / group
         plain_run(folder, f"{group}=a", model__towers=1)
-        plain_run(folder, f"{group}=b", model__towers=2, lr=0.5, model__image_size=64)
+        plain_run(folder, f"{group}=b", model__towers=2, lr=0.5, model__input_size=64)
         assert [line.name for line in collect(folder).panels[0].lines] == [f"{group}=a", f"{group}=b"]
         plain_run(folder, f"{group}=c", data__batch_size=64)
         if refused:

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of wand
 def made(folder: Path, *overrides: str, top5: bool = False) -> None:
     """A run that is done, without training: a folder as a run leaves it."""
     cfg = composed(f"name={folder.name}", *overrides)
-    run = Run(folder / job_folder_name(overrides))
+    run = Run(folder / job_folder_name(overrides, cfg.seed))
     run.start(as_dict(cfg), list(overrides))
     rows = [
         {"step": 8, "images_seen": 1000, "epoch": 1, "train/error": 0.5},

@@ -21,25 +21,34 @@ CONFIG = {"seed": 3, "name": "x", "optim": {"lr": 0.1}, "data": {"root": "/a"}, 
 @pytest.mark.parametrize(
     ("overrides", "name"),
     [
-        ([], "defaults"),
+        ([], "seed=2"),
         (["seed=2", "model.activation=tanh"], "model.activation=tanh,seed=2"),
         (["model.activation=tanh", "+seed=2"], "model.activation=tanh,seed=2"),
+        (["model.activation=tanh"], "model.activation=tanh,seed=2"),
         (["seed=1", "seed=2"], "seed=2"),
         (
             ["sweep=figure1", "name=a", "data.root=/x/y", "logger=csv", "logger.mode=online", "data=cifar10"],
-            "data=cifar10",
+            "data=cifar10,seed=2",
         ),
-        (["trainer.max_time='00:01:00:00'"], "trainer.max_time=_00_01_00_00_"),
+        (["trainer.max_time='00:01:00:00'"], "seed=2,trainer.max_time=_00_01_00_00_"),
     ],
 )
 def test_a_folder_is_named_by_what_is_trained(overrides: list[str], name: str):
-    assert job_folder_name(overrides) == name
+    assert job_folder_name(overrides, 2) == name
 
 
 def test_long_names_fit_a_file_system_and_stay_apart():
     a, b = ([f"model.very_long_key_{i}={i * factor}" for i in range(30)] for factor in (1, 2))
-    assert len(job_folder_name(a)) <= 150
-    assert job_folder_name(a) != job_folder_name(b)
+    assert len(job_folder_name(a, 1)) <= 255
+    assert job_folder_name(a, 1) != job_folder_name(b, 1)
+
+
+def test_bytes_are_counted_and_nothing_that_tells_jobs_apart_is_lost():
+    long = [[f"model.name={'ü' * 150}{end}"] for end in "ab"]
+    one, other = (job_folder_name(overrides, 1) for overrides in long)
+    assert one != other
+    assert max(len(name.encode()) for name in (one, other)) <= 255
+    assert job_folder_name(["pretrained=runs/a_b"], 1) != job_folder_name(["pretrained=runs/a/b"], 1)
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

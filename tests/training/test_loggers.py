@@ -278,7 +278,7 @@ def test_a_key_in_a_netrc_file_is_found(
 
 @pytest.mark.parametrize("name", ["csv", "none"])
 def test_without_wandb_nothing_of_it_is_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str):
-    from alexnet_pl.train import fit
+    from alexnet_pl.training.fit import fit
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(datasets, "SHAPES_SPLITS", {"train": (1000, 1), "val": (100, 2)})

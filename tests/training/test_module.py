@@ -13,11 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alexnet_pl.config.choices import Arch, Init, LoggerName
-from alexnet_pl.config.schema import Config, Data, Logger, Model, Optim, Trainer, as_dict
+from alexnet_pl.config.schema import Config, Data, Logger, Model, Optim, Trainer, as_dict, from_dict
 from alexnet_pl.data import augment, datasets
 from alexnet_pl.data.datamodule import ImageDataModule
 from alexnet_pl.errors import TrainingError
-from alexnet_pl.jobs import checks
 from alexnet_pl.model.build import build_net
 from alexnet_pl.runs.run import Run
 from alexnet_pl.training import loggers
@@ -135,9 +134,8 @@ def test_checkpoint_is_plain_and_rebuilds_its_net(fitted, tmp_path: Path):
     classifier.on_save_checkpoint(checkpoint)
     torch.save(checkpoint, tmp_path / "a.ckpt")
     loaded = torch.load(tmp_path / "a.ckpt", weights_only=True)
-    from omegaconf import OmegaConf
 
-    again = ImageClassifier(checks.check(OmegaConf.create(loaded["config"])), 32).double()
+    again = ImageClassifier(from_dict(loaded["config"]), 32).double()
     again.load_state_dict(loaded["state_dict"])
     again.on_load_checkpoint(loaded)
     assert again.images_seen == classifier.images_seen == EPOCHS * BATCHES * BATCH

@@ -1,0 +1,181 @@
+"""Train one run whose folder is claimed: in the process that was typed, or as one of several that it started.
+
+python -m alexnet_pl.training.fit FOLDER     what is started; the configuration is FOLDER/config.yaml
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import EarlyStopping
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from alexnet_pl.config.schema import Config, from_dict
+from alexnet_pl.data.datamodule import ImageDataModule
+from alexnet_pl.errors import ConfigError, Interrupted, TrainingError, UserError
+from alexnet_pl.jobs import launch
+from alexnet_pl.parallel import layouts, strategies
+from alexnet_pl.runs import trained
+from alexnet_pl.runs.run import Run, find_checkpoint
+from alexnet_pl.training import checkpoints, loggers, watchdog
+from alexnet_pl.training.module import ImageClassifier
+from alexnet_pl.training.progress import EpochLines
+
+
+def fit(cfg: Config, run: Run) -> None:
+    """Train a claimed run from its last checkpoint, if there is one, and set the done mark.
+
+    Raises:
+        ConfigError, TrainingError: a mistake or a failure, in one sentence.
+        Interrupted: a signal asked for the end; the checkpoint is written.
+    """
+    started, first = time.perf_counter(), launch.rank() == 0
+    if cfg.trainer.profiler is None:  # a profiler reports through Lightning's log
+        silence_lightning()
+    resume = find_start(cfg, run, first)
+    lines = EpochLines(run.folder / "train.log" if first else None, run.folder.name)
+    lines.say(layouts.device_summary(cfg.trainer))
+    run_loggers = loggers.build_loggers(cfg, run) if first else []
+    datamodule = ImageDataModule(cfg)
+    classifier = ImageClassifier(cfg, datamodule.input_size)
+    if cfg.pretrained and resume is None:
+        trained.load_pretrained(classifier.net, cfg.pretrained)
+    stop = checkpoints.StopOnSignal(run)
+    try:
+        trainer = build_trainer(cfg, run_loggers, [stop, *build_callbacks(cfg, run, lines)])
+        with refused(MisconfigurationException), stop.listening():
+            trainer.fit(classifier, datamodule, ckpt_path=resume)
+            if cfg.test_views:
+                trainer.test(classifier, datamodule, verbose=False)
+    except BaseException as error:
+        loggers.finish_wandb(exit_code=1)
+        if layouts.layout(cfg.trainer).processes > 1 and strategies.is_connection_error(error):
+            raise TrainingError("another process of the run ended before its time") from error
+        raise
+    loggers.finish_wandb(exit_code=0)
+    if first:
+        metrics = classifier.results | {"images_seen": classifier.images_seen}
+        run.finish(metrics, time.perf_counter() - started)
+
+
+def find_start(cfg: Config, run: Run, first: bool) -> Path | None:
+    """Return the checkpoint to go on from, and drop rows of metrics.csv from after it.
+
+    Raises:
+        ConfigError: `ckpt_path` is of another net, other data or another rule.
+    """
+    resume, origin = run.last if run.last.is_file() else None, run
+    if resume is None and cfg.ckpt_path:
+        resume = find_checkpoint(cfg.ckpt_path)
+        checkpoints.check_origin(resume, cfg)
+        origin = Run(resume.parent.parent)
+    if first:
+        run.rewind(checkpoints.images_seen(resume) if resume else 0, origin)
+    return resume
+
+
+def build_callbacks(cfg: Config, run: Run, lines: EpochLines) -> list[pl.Callback]:
+    """Return what watches, shows and saves a run."""
+    callbacks: list[pl.Callback] = [watchdog.Watchdog(cfg, lines.say)]
+    if cfg.trainer.enable_progress_bar is not False:
+        callbacks.append(lines)
+    if cfg.trainer.enable_checkpointing is not False:
+        callbacks += checkpoints.epoch_checkpoints(run, cfg.trainer.limit_val_batches != 0)
+    if cfg.stop_at_train_error is not None:
+        callbacks.append(
+            EarlyStopping(
+                "train/epoch_error",
+                stopping_threshold=cfg.stop_at_train_error,
+                patience=10**9,  # only the threshold ends the run
+                check_on_train_epoch_end=True,
+            )
+        )
+    if (cfg.trainer.max_steps or -1) > 0:
+        callbacks.append(checkpoints.StopAfter(cfg.trainer.max_steps or -1))
+    return callbacks
+
+
+def build_trainer(cfg: Config, run_loggers: list[pl.loggers.Logger], callbacks: list[pl.Callback]) -> pl.Trainer:
+    """Return Lightning's Trainer for a run.
+
+    Raises:
+        ConfigError: Lightning refuses an argument.
+    """
+    options = strategies.trainer_options(cfg.trainer)
+    if options.pop("max_steps", -1) > 0:  # `StopAfter` does it
+        options.setdefault("max_epochs", -1)
+    options["plugins"].append(checkpoints.AtomicCheckpointIO())
+    with refused(ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException):
+        return pl.Trainer(**options, logger=run_loggers, callbacks=callbacks, enable_model_summary=False)
+
+
+@contextmanager
+def refused(*kinds: type[Exception]) -> Iterator[None]:
+    """Raise what Lightning refuses of the trainer group as one sentence."""
+    try:
+        yield
+    except kinds as error:
+        raise ConfigError(f"trainer: Lightning refuses these options: {' '.join(str(error).split())}") from error
+
+
+def silence_lightning() -> None:
+    """Silence what Lightning prints about itself; our own lines and errors say what matters here."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
+
+
+# ------------------------------------------------------------------------------------------------ one process
+
+
+def work(cfg: Config, run: Run) -> None:
+    """Do this process's part of a run to its end; of several processes, the first to fail says why in the folder.
+
+    Raises:
+        UserError: the run failed or was stopped, in one sentence.
+    """
+    try:
+        fit(cfg, run)
+        strategies.shutdown_process_group()
+    except BaseException as error:
+        reason = _reason(error)
+        if isinstance(reason, Interrupted):
+            strategies.shutdown_process_group()
+        if not run.failure:
+            run.fail(str(reason or f"{type(error).__name__}: {error}"))
+        if reason is None or reason is error:
+            raise
+        raise reason from error
+    if launch.rank() == 0:
+        print(f"done: {run.folder}", flush=True)
+
+
+def _reason(error: BaseException | None) -> UserError | None:
+    """Return the sentence for the user behind an error; None for a bug."""
+    while error is not None:
+        if isinstance(error, UserError):
+            return error
+        if isinstance(error, OSError):
+            return UserError(f"{error.filename or 'the file system'}: {error.strerror or error}")
+        error = error.__cause__
+    return None
+
+
+def main() -> None:
+    """Run as a process that the command started. It prints no reason: the one that started it does, once."""
+    run = Run(Path(sys.argv[1]))
+    try:
+        work(from_dict(run.config), run)
+    except UserError as reason:
+        sys.exit(reason.exit_code)
+
+
+if __name__ == "__main__":
+    main()
