@@ -84,3 +84,14 @@ def check_statistics(done: store.Store) -> None:
     np.testing.assert_allclose(vectors.T @ np.diag(std**2) @ vectors, covariance, rtol=1e-9)
     np.testing.assert_allclose(vectors @ vectors.T, np.eye(3), atol=1e-12)
     assert (np.take_along_axis(vectors, np.abs(vectors).argmax(1)[:, None], 1) > 0).all()
+
+
+def flip(path: Path, at: float = 0.5) -> None:
+    """Change a byte at this share of a file."""
+    data = bytearray(path.read_bytes())
+    data[int(at * len(data))] ^= 0x40
+    path.write_bytes(data)
+
+
+def halve(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
