@@ -12,6 +12,11 @@ def nearest(word: str, choices: list[str]) -> str:
     return f"did you mean {close[0]}?" if close else "choose from " + ", ".join(choices)
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or the name of its type where it has none."""
+    return str(error).strip().split("\n")[0] or type(error).__name__
+
+
 class UserError(Exception):
     """Shown to the user as it is, a line for each sentence. Any other exception is a bug and keeps its traceback."""
 

@@ -47,6 +47,7 @@ from alexnet_pl.errors import UserError
 from alexnet_pl.jobs.checks import check
 from alexnet_pl.jobs.compose import compose
 from alexnet_pl.model.build import build_net
+from alexnet_pl.model.layers import memory_format
 from alexnet_pl.model.specs import LayerSpec, layer_specs
 from alexnet_pl.parallel import layouts
 from alexnet_pl.parallel.costs import bytes_per_step, collectives_per_step, memory_bytes
@@ -94,7 +95,7 @@ class Measured:
 def measure(cfg: Config, datamodule: ImageDataModule, fabric: Fabric) -> Measured:
     """Steps of a run at its batch size, a half and a quarter of it: augmentation, forward, backward, update."""
     device, size = fabric.device, cfg.data.batch_size
-    layout = torch.channels_last if cfg.model.channels_last else torch.contiguous_format
+    layout = memory_format(cfg.model.channels_last)
     plain = build_net(cfg.model, cfg.data.input_size, cfg.seed)
     net, optimizer = fabric.setup(plain, optim.build_optimizer(plain, cfg.optim), _reapply_compile=False)
     shape = size, cfg.data.size, cfg.data.size, 3

@@ -16,87 +16,91 @@ from torch import nn
 
 from alexnet_pl.config.choices import Activation, Dropout, Init, LrnAlphaConvention, ParameterNames
 from alexnet_pl.config.schema import Model
-from alexnet_pl.model.layers import ACTIVATIONS, Flatten, LocalConv2d, MaskDropout, TowerLinear
+from alexnet_pl.model.layers import ACTIVATIONS, Flatten, LocalConv2d, MaskDropout, TowerLinear, memory_format
 from alexnet_pl.model.lrn import LocalResponseNorm, SpatialResponseNorm
 from alexnet_pl.model.specs import LayerSpec, layer_specs
+
+SPATIAL_SIZE, SPATIAL_BETA, SPATIAL_K = 5, 0.75, 1
+SPATIAL_ALPHA = 1e-3 / SPATIAL_SIZE**2
+"""The spatial normalisation's constants, of net 145 in the released code, which divides 1e-3 by the window's area"""
 
 
 # ------------------------------------------------------------------------------------------------ build
 def build_net(cfg: Model, input_size: int, seed: int) -> nn.Sequential:
-    """The net of a configuration, for float images (N, 3, input_size, input_size), giving logits (N, num_classes).
+    """Return the net of a configuration: float images (N, 3, input_size, input_size) -> logits (N, num_classes).
 
     Args:
         cfg: the `model` group.
         input_size: side of the square input in pixels.
         seed: of the initial weights; the same seed gives the same weights on every device.
     Raises:
-        ConfigError: there is no such net; see `table.steps`.
+        ConfigError: there is no such net; see `model.specs.layer_specs`.
     """
     modules: OrderedDict[str, nn.Module] = OrderedDict()
     generator = torch.Generator().manual_seed(seed)
-    for step in layer_specs(cfg, input_size):
-        if step.kind == "full" and "flatten" not in modules:
+    for spec in layer_specs(cfg, input_size):
+        if spec.kind == "full" and "flatten" not in modules:
             modules["flatten"] = Flatten()
-        module = _layer(step, cfg)
-        if step.parameters:
-            _init_weights(module, step, cfg, generator)
-        modules[step.name] = module
+        module = _layer(spec, cfg)
+        if spec.parameters:
+            _init_weights(module, spec, cfg, generator)
+        modules[spec.name] = module
     net = nn.Sequential(modules)
     if cfg.parameter_names is ParameterNames.torchvision:
         net.register_state_dict_post_hook(_to_torchvision)
         net.register_load_state_dict_pre_hook(_from_torchvision)
-    return net.to(memory_format=torch.channels_last) if cfg.channels_last else net
+    return net.to(memory_format=memory_format(cfg.channels_last))
 
 
-def _layer(step: LayerSpec, cfg: Model) -> nn.Module:
-    """The module that does what a step says; its weights are not set yet."""
+def _layer(spec: LayerSpec, cfg: Model) -> nn.Module:
+    """Return the module of a layer; its weights are not set yet."""
     compiled = cfg.compile_lrn
-    match step.kind:
+    match spec.kind:
         case "pad":
-            return nn.ZeroPad2d((0, step.overhang, 0, step.overhang))
+            return nn.ZeroPad2d((0, spec.overhang, 0, spec.overhang))
         case "conv":
-            maps = step.inputs[0], step.outputs[0]
+            maps = spec.inputs[0], spec.outputs[0]
             return nn.utils.skip_init(
-                nn.Conv2d, *maps, step.size, step.stride, padding=step.padding, groups=step.groups
+                nn.Conv2d, *maps, spec.size, spec.stride, padding=spec.padding, groups=spec.groups
             )
         case "local":
-            return LocalConv2d(step.inputs, step.outputs, step.size, step.padding)
-        case "full" if step.groups > 1:
-            return TowerLinear(math.prod(step.inputs), step.outputs[0], step.groups)
+            return LocalConv2d(spec.inputs, spec.outputs, spec.size, spec.padding)
+        case "full" if spec.groups > 1:
+            return TowerLinear(math.prod(spec.inputs), spec.outputs[0], spec.groups)
         case "full":
-            return nn.utils.skip_init(nn.Linear, math.prod(step.inputs), step.outputs[0])
+            return nn.utils.skip_init(nn.Linear, math.prod(spec.inputs), spec.outputs[0])
         case "act":
             return ACTIVATIONS[cfg.activation]()
         case "lrn":
             by_size = cfg.lrn_size if cfg.lrn_alpha_convention is LrnAlphaConvention.code else 1
             return LocalResponseNorm(
-                cfg.lrn_size, cfg.lrn_alpha / by_size, cfg.lrn_beta, cfg.lrn_k, step.groups, compiled
+                cfg.lrn_size, cfg.lrn_alpha / by_size, cfg.lrn_beta, cfg.lrn_k, spec.groups, compiled
             )
-        case "spatial":  # the constants of net 145; its code divides the scale of 1e-3 by the window's area
-            return SpatialResponseNorm(5, alpha=1e-3 / 25, beta=0.75, k=1, compiled=compiled)
+        case "spatial":
+            return SpatialResponseNorm(SPATIAL_SIZE, SPATIAL_ALPHA, SPATIAL_BETA, SPATIAL_K, compiled)
         case "max":
-            return nn.MaxPool2d(step.size, step.stride, ceil_mode=True)
+            return nn.MaxPool2d(spec.size, spec.stride, ceil_mode=True)
         case "avg":
-            return nn.AvgPool2d(step.size, step.stride, ceil_mode=True)
+            return nn.AvgPool2d(spec.size, spec.stride, ceil_mode=True)
         case "dropout":
             kind = MaskDropout if cfg.dropout is Dropout.mask else nn.Dropout
             return kind(cfg.dropout_rate)
 
 
 @torch.no_grad()
-def _init_weights(module: Any, step: LayerSpec, cfg: Model, generator: torch.Generator) -> None:
+def _init_weights(module: Any, spec: LayerSpec, cfg: Model, generator: torch.Generator) -> None:
     """Draw the initial weights of a layer.
 
-    gaussian: the table's width and bias (2012). fan_in: He et al. 2015 for relu (variance 2 / fan_in), LeCun 1998
+    gaussian: the table's std and bias (2012). fan_in: He et al. 2015 for relu (variance 2 / fan_in), LeCun 1998
     otherwise (1 / fan_in), biases 0. torch: uniform to 1 / sqrt(fan_in) on both sides, biases too.
     """
     match cfg.init:
         case Init.gaussian:
-            std, bias = step.row.std, step.row.bias
+            std, bias = spec.row.std, spec.row.bias
         case Init.fan_in:
-            std, bias = math.sqrt((2 if cfg.activation is Activation.relu else 1) / step.fan_in), 0.0
+            std, bias = math.sqrt((2 if cfg.activation is Activation.relu else 1) / spec.fan_in), 0.0
         case Init.torch:
-            bound = 1 / math.sqrt(step.fan_in)
+            bound = 1 / math.sqrt(spec.fan_in)
             module.weight.uniform_(-bound, bound, generator=generator)
             module.bias.uniform_(-bound, bound, generator=generator)
             return
@@ -115,7 +119,7 @@ TORCHVISION = {
     "fc7": "classifier.4",
     "fc8": "classifier.6",
 }
-"""What torchvision's alexnet calls our layers."""
+"""Our layers' names in torchvision's alexnet"""
 
 
 def _rename(state: dict[str, Any], prefix: str, names: dict[str, str]) -> None:

@@ -9,6 +9,11 @@ from torch import Tensor, nn
 from alexnet_pl.config.choices import Activation
 
 
+def memory_format(channels_last: bool) -> torch.memory_format:
+    """Return the order in which feature maps (N, C, H, W) lie in memory: NHWC, or as they are written."""
+    return torch.channels_last if channels_last else torch.contiguous_format
+
+
 # ------------------------------------------------------------------------------------------------ modules
 class LocalConv2d(nn.Module):
     """A convolution whose weights differ from place to place ("locally connected"), stride 1.
@@ -28,7 +33,7 @@ class LocalConv2d(nn.Module):
         return self.compute(x, self.weight, self.bias)
 
     def compute(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """The same with any weights, as F.conv2d."""
+        """Do the same with any weights, as F.conv2d does."""
         windows = F.unfold(x, self.size, padding=self.padding)  # (N, channels * size * size, places)
         out = windows.permute(2, 0, 1) @ weight.mT  # (places, N, kernels)
         return out.permute(1, 2, 0).unflatten(2, bias.shape[1:]) + bias
@@ -53,19 +58,19 @@ class TowerLinear(nn.Module):
 
 
 class Flatten(nn.Flatten):
-    """As torch's; but the gradient comes back in the memory layout of the maps.
+    """torch's own, but the gradient comes back in the memory format of the maps.
 
-    Else it comes as NCHW, and an average pool of channels-last maps takes six times as long over it on a CPU.
+    Otherwise it comes as NCHW, and an average pool of channels-last maps takes six times as long over it on a CPU.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, channels, height, width) -> (N, channels * height * width), row by row within each channel."""
         if x.requires_grad and x.is_contiguous(memory_format=torch.channels_last):
-            x.register_hook(_channels_last)
+            x.register_hook(_to_channels_last)
         return super().forward(x)
 
 
-def _channels_last(gradient: Tensor) -> Tensor:
+def _to_channels_last(gradient: Tensor) -> Tensor:
     return gradient.contiguous(memory_format=torch.channels_last)
 
 
@@ -81,6 +86,7 @@ class MaskDropout(nn.Module):
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, ...) -> the same."""
         if self.training:
             return x * torch.empty_like(x).bernoulli_(1 - self.rate)
         return x * (1 - self.rate)
@@ -93,6 +99,7 @@ class AbsTanh(nn.Module):
     """|tanh(x)|, which the paper's section 3.1 compares itself with (Jarrett et al., 2009)."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, ...) -> the same."""
         return torch.tanh(x).abs()
 
 

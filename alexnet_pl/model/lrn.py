@@ -26,10 +26,12 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from alexnet_pl.config.choices import CompileLrn
+from alexnet_pl.errors import first_line
 
 log = logging.getLogger(__name__)
 
-CACHED = 2**21  # numbers (8 MB) that a CPU's last cache holds some of; fewer means more waiting for threads
+CHUNK = 2**21
+"""Numbers (8 MB) that a CPU's last cache holds some of; fewer means more waiting for threads"""
 
 
 class ResponseNorm(nn.Module):
@@ -40,7 +42,7 @@ class ResponseNorm(nn.Module):
         beta: the power.
         k: what is added to the sum.
         compiled: whether it runs through torch.compile where there is a compiler. On a GPU that saves most of the
-            memory traffic; on a CPU, beside `_in_cache`, AlexNet's step gains next to nothing (`bench/step.py`).
+            memory traffic; on a CPU, beside `_in_chunks`, AlexNet's step gains next to nothing (`bench/step.py`).
     """
 
     def __init__(self, alpha: float, beta: float, k: float, compiled: CompileLrn) -> None:
@@ -50,29 +52,29 @@ class ResponseNorm(nn.Module):
         self._bodies: dict[str, Callable[..., Tensor]] = {}
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W), any float type and either memory layout -> the same. bf16 and fp16 are summed in fp32."""
+        """(N, C, H, W), any float type and either memory format -> the same. bf16 and fp16 are summed in fp32."""
         return _Apply.apply(x, self)
 
     def window(self, squares: Tensor) -> Tensor:
-        """(N, C, H, W) -> the sum over each unit's window, same shape; a new tensor."""
+        """Return the sum over each unit's window, (N, C, H, W) -> the same shape; a new tensor."""
         raise NotImplementedError
 
     def normalise(self, x: Tensor) -> Tensor:
-        """y of the formula above."""
-        wide = _widened(x)
+        """Return y of the formula above."""
+        wide = _widen(x)
         power, _ = self._powers(wide)
         return power.mul_(wide).to(x.dtype)
 
     def gradient(self, x: Tensor, g: Tensor) -> Tensor:
-        """dx of the formula above."""
-        wide = _widened(x)
+        """Return dx of the formula above."""
+        wide = _widen(x)
         power, inverse = self._powers(wide)
         direct = power.mul_(g)
         through = self.window(inverse.mul_(direct).mul_(wide)).mul_(wide)
         return direct.add_(through, alpha=-2 * self.alpha * self.beta).to(x.dtype)
 
     def _powers(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """S^-beta and S^-1."""
+        """Return S^-beta and S^-1."""
         s = self.window(x * x).mul_(self.alpha).add_(self.k)
         if self.beta != 0.75:
             return s.pow(-self.beta), s.reciprocal_()
@@ -80,12 +82,12 @@ class ResponseNorm(nn.Module):
         return root.sqrt().mul_(root), root.mul_(root)
 
     def run(self, name: str, *tensors: Tensor) -> Tensor:
-        """`normalise` or `gradient`, compiled where that works."""
+        """Call `normalise` or `gradient`, compiled where that works."""
         plain = getattr(self, name)
-        if torch.compiler.is_compiling():  # the net around it is: this becomes a part of it
+        if torch.compiler.is_compiling():  # the whole net is being compiled, and this with it
             return plain(*tensors)
         if not compiles(self.compiled, tensors[0].device):
-            return _in_cache(plain, *tensors)
+            return _in_chunks(plain, *tensors)
         tensors = tuple(t.detach() for t in tensors)
         for tensor in tensors:
             if len(tensor) > 1:  # one kernel for every batch size
@@ -95,13 +97,12 @@ class ResponseNorm(nn.Module):
                 self._bodies[name] = torch.compile(plain, dynamic=False)
             return self._bodies[name](*tensors)
         except (torch._dynamo.exc.TorchDynamoException, OSError) as error:
-            reason = str(error).strip().split("\n")[0]
-            log.warning("the normalisation runs uncompiled, as torch.compile failed: %s", reason)
+            log.warning("the normalisation runs uncompiled, as torch.compile failed: %s", first_line(error))
             self.compiled = CompileLrn.never
-            return _in_cache(plain, *tensors)
+            return _in_chunks(plain, *tensors)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Compiled code is neither copied nor pickled."""
+        """Leave compiled code out: it is neither copied nor pickled."""
         return self.__dict__ | {"_bodies": {}}
 
 
@@ -119,7 +120,7 @@ class LocalResponseNorm(ResponseNorm):
 
     def window(self, squares: Tensor) -> Tensor:
         # A view of the maps by towers, never a copy, with its numbers in the order they have in memory.
-        if _channels_last(squares):
+        if _is_channels_last(squares):
             maps = squares.permute(0, 2, 3, 1).unflatten(3, (self.towers, -1))  # (N, H, W, towers, maps)
             return _sums(maps, 4, self.size).flatten(3).permute(0, 3, 1, 2)
         maps = squares.unflatten(1, (self.towers, -1))  # (N, towers, maps, H, W)
@@ -159,7 +160,7 @@ class _Apply(torch.autograd.Function):
 
 @cache
 def compiles(compiled: CompileLrn, device: torch.device) -> bool:
-    """Whether to call torch.compile: it needs a C++ compiler, and Triton for GPUs."""
+    """Return whether to call torch.compile, which needs a C++ compiler, and Triton for GPUs."""
     if compiled is CompileLrn.never or (compiled is CompileLrn.on_gpu and device.type == "cpu"):
         return False
     host = any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++") if name)
@@ -167,7 +168,7 @@ def compiles(compiled: CompileLrn, device: torch.device) -> bool:
 
 
 def _sums(values: Tensor, dim: int, size: int) -> Tensor:
-    """The sum of the `size` neighbours along one dimension, the unit itself in their middle; zeros beyond the ends."""
+    """Sum the `size` neighbours along one dimension, the unit itself in their middle; zeros lie beyond the ends."""
     count, margin = values.shape[dim], size // 2
     padded = F.pad(values, [0, 0] * (values.ndim - 1 - dim) + [margin, margin])
     total = padded.narrow(dim, 0, count) + padded.narrow(dim, 1, count)
@@ -176,18 +177,21 @@ def _sums(values: Tensor, dim: int, size: int) -> Tensor:
     return total
 
 
-def _channels_last(x: Tensor) -> bool:
+def _is_channels_last(x: Tensor) -> bool:
     return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
-def _widened(x: Tensor) -> Tensor:
+def _widen(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
-def _in_cache(body: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
-    """Few images at a time on a CPU: what lies between the steps stays in the cache (measured: twice as fast)."""
+def _in_chunks(body: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+    """Take few images at a time on a CPU, so that intermediate results stay in its cache.
+
+    That was measured to be twice as fast.
+    """
     first = tensors[0]
-    images = max(1, CACHED // max(1, first[:1].numel()))
+    images = max(1, CHUNK // max(1, first[:1].numel()))
     if first.device.type != "cpu" or images >= len(first):
         return body(*tensors)
     out = torch.empty_like(first)

@@ -29,7 +29,7 @@ from alexnet_pl.config.schema import Config, Data, Model, from_dict
 from alexnet_pl.data import augment
 from alexnet_pl.errors import ConfigError
 from alexnet_pl.model.build import build_net
-from alexnet_pl.model.layers import LocalConv2d
+from alexnet_pl.model.layers import LocalConv2d, memory_format
 from alexnet_pl.runs.run import CHECKPOINT_NAMES, Run, find_checkpoint
 
 
@@ -69,7 +69,7 @@ class TrainedModel:
     @torch.inference_mode()
     def outputs(self, images: Tensor, views: int = 1) -> Tensor:
         """uint8 squares (n, S, S, 3) -> all that the net puts out, float32 (n, views, outputs)."""
-        layout = torch.channels_last if self.cfg.model.channels_last else torch.contiguous_format
+        layout = memory_format(self.cfg.model.channels_last)
         dtype = next(self.net.parameters()).dtype
         inputs = self.input(images, views).to(dtype).contiguous(memory_format=layout)
         return self.net(inputs).float().unflatten(0, (len(images), views))
