@@ -18,7 +18,7 @@ from lightning_fabric.plugins.io import TorchCheckpointIO
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from alexnet_pl.config.schema import Config, as_dict
-from alexnet_pl.errors import ConfigError, Interrupted
+from alexnet_pl.errors import ConfigError, Interrupted, first_line
 from alexnet_pl.files import beside
 from alexnet_pl.jobs import launch
 from alexnet_pl.runs.naming import config_differences
@@ -34,9 +34,9 @@ FIXED_KEYS = (
     "trainer.gradient_clip",
     "trainer.limit_train_batches",
 )
-"""What a run cannot change when it moves to other devices"""
+"""Keys that a run cannot change when it moves to other devices"""
 AGREE_EVERY = 16
-"""Steps between two moments at which the processes on GPUs ask each other whether to stop"""
+"""Steps after which the processes on GPUs agree whether to stop"""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -50,7 +50,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def images_seen(path: Path) -> int:
-    """The images a run had trained on when a checkpoint was written.
+    """Return how many images a run had trained on when a checkpoint was written.
 
     Raises:
         ConfigError: the file is not a checkpoint of a run.
@@ -64,38 +64,43 @@ def check_origin(path: Path, cfg: Config) -> None:
     Raises:
         ConfigError: the file is not a checkpoint of a run, or one of another net, other data or another rule.
     """
-    there = _read(path, "give another ckpt_path")["config"]
-    changed = config_differences(there, as_dict(cfg))
-    precisions = {_of_weights(value) for value in changed.get("trainer.precision", ())}
+    changed = config_differences(_read(path, "give another ckpt_path")["config"], as_dict(cfg))
+    precisions = {_weight_precision(value) for value in changed.get("trainer.precision", ())}
     if len(precisions) == 1:
         changed.pop("trainer.precision")
     for key in ("model.compile_lrn", "model.channels_last"):  # how it is computed, not what
         changed.pop(key, None)
     changed = {key: was for key, was in changed.items() if key.startswith(FIXED_KEYS)}
     if changed:
-        said = ", ".join(f"{key} is {old} there and {new} here" for key, (old, new) in changed.items())
-        raise ConfigError(f"ckpt_path={path} is of another run ({said}): a run can only change its devices and length")
+        differences = ", ".join(f"{key} is {old} there and {new} here" for key, (old, new) in changed.items())
+        raise ConfigError(
+            f"ckpt_path={path} is of another run ({differences}): a run can only change its devices and length"
+        )
 
 
-def _of_weights(precision: str | None) -> str:
-    """In which type a trainer.precision keeps the weights; the mixed ones compute in another."""
+def _weight_precision(precision: str | None) -> str:
+    """Return the precision in which a trainer.precision keeps the weights; the mixed ones compute in another."""
     return precision if precision in ("64-true", "64", "bf16-true", "16-true") else "32-true"
 
 
 def _read(path: Path, advice: str) -> dict[str, Any]:
+    """Return the progress and the configuration in a checkpoint.
+
+    Raises:
+        ConfigError: the file cannot be read; says `advice`.
+    """
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         return {key: checkpoint[key] for key in ("progress", "config")}
     except Exception as error:  # whatever a damaged file makes torch say
-        reason = str(error).strip().split("\n")[0]
-        raise ConfigError(f"{path} cannot be read ({reason}): {advice}") from error
+        raise ConfigError(f"{path} cannot be read ({first_line(error)}): {advice}") from error
 
 
 def epoch_checkpoints(run: Run, with_validation: bool) -> list[pl.Callback]:
-    """last.ckpt after each epoch, best.ckpt where the validation error was lowest of the epochs in this folder."""
-    keep = partial(ModelCheckpoint, run.last.parent, enable_version_counter=False, save_on_train_epoch_end=True)
-    last = keep(filename="last")
-    best = keep(filename="best", monitor="val/error", mode="min")
+    """Return callbacks that write last.ckpt after each epoch, and best.ckpt where the validation error is lowest."""
+    checkpoint = partial(ModelCheckpoint, run.last.parent, enable_version_counter=False, save_on_train_epoch_end=True)
+    last = checkpoint(filename="last")
+    best = checkpoint(filename="best", monitor="val/error", mode="min")
     return [last, best] if with_validation else [last]
 
 
@@ -115,6 +120,18 @@ class StopAfter(pl.Callback):
         trainer.should_stop |= trainer.global_step >= self.steps
 
 
+def is_between_updates(trainer: pl.Trainer, batches: int) -> bool:
+    """Return whether a checkpoint after so many batches of an epoch loses nothing.
+
+    It would lose an epoch's end, a validation that is due, and gradients that accumulate. Lightning has no public
+    way to ask for the first two: these are attributes of its loops as of version 2.6.
+    """
+    ends_epoch = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+    validates = trainer.enable_validation and batches % (trainer.val_check_batch or math.inf) == 0
+    accumulates = batches % trainer.accumulate_grad_batches != 0
+    return not (ends_epoch or validates or accumulates)
+
+
 class StopOnSignal(pl.Callback):
     """On a signal that asks for the end: finish the step, write last.ckpt, raise `Interrupted`, on all processes alike.
 
@@ -123,14 +140,14 @@ class StopOnSignal(pl.Callback):
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.signum = 0  # asked for by this signal; 0: by none
+        self.signum = 0  # the first signal that asked for the end; 0: none yet
         self.agreed = False  # whether all processes know
-        self.group: Any = None  # of all processes, over their CPUs
+        self.cpu_group: Any = None  # of all processes
 
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Catch the signals inside, and put back what was there before."""
-        before = {s: signal.signal(s, self._note) for s in launch.STOP_SIGNALS}
+        before = {s: signal.signal(s, self._remember) for s in launch.STOP_SIGNALS}
         try:
             yield
         finally:
@@ -138,25 +155,26 @@ class StopOnSignal(pl.Callback):
                 signal.signal(signum, handler)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lightning has put a handler of its own in front by now: it would break off where we still go on."""
+        """Catch the signals again: Lightning has put a handler of its own in place, which would stop too early."""
         for s in launch.STOP_SIGNALS:
-            signal.signal(s, self._note)
+            signal.signal(s, self._remember)
 
     on_test_start = on_train_start
 
-    def _note(self, signum: int, frame: FrameType | None) -> None:
+    def _remember(self, signum: int, frame: FrameType | None) -> None:
+        """Remember the first signal; Python calls this."""
         if self.signum and signum == signal.SIGINT:
             raise KeyboardInterrupt
         self.signum = self.signum or signum
 
-    def _asked(self, trainer: pl.Trainer) -> bool:
-        """Whether any process was asked to stop; all must call this at the same moment."""
+    def _must_stop(self, trainer: pl.Trainer) -> bool:
+        """Return whether any process was asked to stop; every process must call this after the same step."""
         if launch.is_orphaned():
             self.signum = self.signum or signal.SIGTERM
         if trainer.world_size > 1 and not self.agreed:
-            self.group = self.group or dist.new_group(backend="gloo")
+            self.cpu_group = self.cpu_group or dist.new_group(backend="gloo")
             signum = torch.tensor(self.signum)
-            dist.all_reduce(signum, dist.ReduceOp.MAX, group=self.group)
+            dist.all_reduce(signum, dist.ReduceOp.MAX, group=self.cpu_group)
             self.signum = int(signum)
         self.agreed = self.signum != 0
         return self.agreed
@@ -164,25 +182,23 @@ class StopOnSignal(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        """Stop, if that was asked for, as soon as a checkpoint loses nothing."""
         # Agreeing takes as long as a small step on a GPU: there not after each.
         every = AGREE_EVERY if trainer.world_size > 1 and pl_module.device.type != "cpu" else 1
-        if not self.agreed and (batch_idx % every or not self._asked(trainer)):
+        if not self.agreed and (batch_idx % every or not self._must_stop(trainer)):
             return
-        # First comes what a checkpoint would lose: an epoch's end, a validation that is due, gradients on their way.
-        ends = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
-        validates = trainer.enable_validation and (batch_idx + 1) % (trainer.val_check_batch or math.inf) == 0
-        if not ends and not validates and (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+        if is_between_updates(trainer, batch_idx + 1):
             trainer.save_checkpoint(self.run.last)
             raise Interrupted(self.signum)
 
     def on_test_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
-        if self._asked(trainer) and self._saved(trainer):
+        if self._must_stop(trainer) and self._has_checkpoint(trainer):
             raise Interrupted(self.signum, "training is done and saved")
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._asked(trainer) and self._saved(trainer):
+        if self._must_stop(trainer) and self._has_checkpoint(trainer):
             raise Interrupted(self.signum)
 
-    def _saved(self, trainer: pl.Trainer) -> bool:
-        """Whether there is a checkpoint, as the first process sees it: file systems of clusters lag behind."""
+    def _has_checkpoint(self, trainer: pl.Trainer) -> bool:
+        """Return whether there is a checkpoint, as the first process sees it: file systems of clusters lag behind."""
         return trainer.strategy.broadcast(self.run.last.is_file())

@@ -1,6 +1,7 @@
 """Where a run's metrics go: metrics.csv in its folder, and Weights & Biases beside it.
 
-W&B is a mirror. Whatever happens to it, training goes on and the folder has everything.
+W&B is a mirror. Whatever happens to it, training goes on and the folder has everything. Only the first process of a
+run has loggers.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers import Logger, WandbLogger
-from pytorch_lightning.utilities import rank_zero_only
 
 from alexnet_pl.config.choices import LoggerName
 from alexnet_pl.config.schema import Config
@@ -20,11 +20,11 @@ from alexnet_pl.runs.naming import run_group
 from alexnet_pl.runs.run import Run
 
 BY_EPOCH = ("train/*", "train_eval/*", "val/*", "test/*", "target/*")
-"""What W&B draws against the epoch"""
+"""Metrics that W&B draws against the epoch"""
 
 
 class MetricsCSV(Logger):
-    """metrics.csv of a run folder. Unlike Lightning's CSVLogger it goes on where a resumed run left off."""
+    """metrics.csv of a run folder. Unlike Lightning's CSVLogger, it appends where a run is resumed."""
 
     def __init__(self, run: Run) -> None:
         super().__init__()
@@ -38,18 +38,18 @@ class MetricsCSV(Logger):
     def version(self) -> str:
         return ""
 
-    @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Append a row."""
         append_row(self.path, {"step": step or 0, **metrics})
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """config.yaml has them."""
+        """Do nothing: config.yaml has them."""
 
 
 class SafeWandbLogger(WandbLogger):
-    """A W&B run that cannot stop the training: where its process dies, it says so once and is left alone.
+    """A W&B run that cannot stop the training: where its process dies, this says so once and logs no more.
 
-    Beside each training error it logs the one whose crossing is timed, so that a plot can show it as a line.
+    Beside each training error it logs `report.target`, the error whose crossing is timed, for a line in a plot.
     """
 
     broken = False
@@ -58,8 +58,8 @@ class SafeWandbLogger(WandbLogger):
         super().__init__(experiment=experiment)
         self.target = target
 
-    @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log a row, unless W&B failed before."""
         if not self.broken:
             if "train/error" in metrics and self.target is not None:
                 metrics = {**metrics, "target/error": self.target}
@@ -71,44 +71,43 @@ class SafeWandbLogger(WandbLogger):
 
 
 def build_loggers(cfg: Config, run: Run) -> list[Logger]:
-    """The loggers of a started run."""
+    """Return the loggers of a run that has started; to be called by its first process only."""
     if cfg.logger.name is LoggerName.none:
         return []
     loggers: list[Logger] = [MetricsCSV(run)]
-    # A mirror must not stop the run: where W&B does not start, say so and go on.
     try:
-        if experiment := _open(run):
+        if experiment := _start_wandb(run):
             loggers.append(SafeWandbLogger(experiment=experiment, target=cfg.report.target))
-    except Exception as error:
+    except Exception as error:  # a mirror must not stop the run
         _say("did not start", error, "the run goes on, and metrics.csv has everything")
     return loggers
 
 
-def _open(run: Run) -> Any:
-    """The W&B run of a run, new or taken up again; None where it has none by its configuration."""
+def _start_wandb(run: Run) -> Any:
+    """Start or resume the W&B run of a run; return None where its configuration has none."""
     cfg = run.config
-    own = cfg["logger"]
-    if own["name"] != "wandb" or own["mode"] == "disabled":
+    logger = cfg["logger"]
+    if logger["name"] != "wandb" or logger["mode"] == "disabled":
         return None
     import wandb
 
     experiment = wandb.init(
-        mode=own["mode"],
+        mode=logger["mode"],
         dir=run.folder,
         id=run.identity["id"],
         resume="allow",
         name=run.folder.name,
-        project=own["project"],
-        entity=own["entity"],
+        project=logger["project"],
+        entity=logger["entity"],
         group=run_group(cfg["name"], cfg["scale"]),
         job_type="train",
-        tags=[cfg["name"], cfg["data"]["name"], cfg["model"]["name"], *own["tags"]],
+        tags=[cfg["name"], cfg["data"]["name"], cfg["model"]["name"], *logger["tags"]],
         config=cfg,
-        # Without limits a server that does not answer would hold up the start for 90 s, and the end for ever.
+        # Without limits, a server that does not answer delays the start by 90 s, and the end for ever.
         settings=wandb.Settings(silent=True, console="off", init_timeout=20, finish_timeout=30),
     )
-    for metrics in (*BY_EPOCH, "images_seen", "images_per_second", "data_wait"):
-        experiment.define_metric(metrics, step_metric="epoch")
+    for metric in (*BY_EPOCH, "images_seen", "images_per_second", "data_wait"):
+        experiment.define_metric(metric, step_metric="epoch")
     return experiment
 
 
@@ -118,14 +117,14 @@ def attach_results(run: Run, summary: dict[str, float], images: dict[str, Path])
     An offline run gets another folder of W&B's, which `sync` sends to the same run there.
 
     Args:
-        summary: what to put beside the run's last metrics, {"evaluate/10-probabilities/error": 0.4}.
+        summary: values to put beside the run's last metrics, {"evaluate/10-probabilities/error": 0.4}.
         images: image files by their keys; `kernels` and `predictions` have panels in the report's workspace.
 
     Returns:
-        Whether it was done: not where the run is not done, or has no W&B run, and not where W&B fails, which is said.
+        Whether W&B has them. It does not if the run is not done or has no W&B run, or if W&B fails, which is printed.
     """
     try:
-        if not run.done or not any(run.folder.glob("wandb/*run-*")) or not (experiment := _open(run)):
+        if not run.done or not any(run.folder.glob("wandb/*run-*")) or not (experiment := _start_wandb(run)):
             return False
         import wandb
 
@@ -141,7 +140,7 @@ def attach_results(run: Run, summary: dict[str, float], images: dict[str, Path])
 
 def finish_wandb(exit_code: int) -> None:
     """End the W&B run, if one is open, so that W&B shows how the job ended."""
-    wandb = sys.modules.get("wandb")  # where no run was started with it, its import would be for nothing
+    wandb = sys.modules.get("wandb")  # do not import it where no run was started with it
     if wandb and wandb.run is not None:
         try:
             wandb.finish(exit_code=exit_code)
@@ -149,6 +148,7 @@ def finish_wandb(exit_code: int) -> None:
             _say("did not finish", error, "metrics.csv has everything")
 
 
-def _say(what: str, error: Exception, all_the_same: str) -> None:
+def _say(failure: str, error: Exception, consolation: str) -> None:
+    """Print what W&B failed to do, why, and what is not lost."""
     reason = " ".join(str(error).split())
-    print(f"W&B {what} ({reason}); {all_the_same}", file=sys.stderr)
+    print(f"W&B {failure} ({reason}); {consolation}", file=sys.stderr)

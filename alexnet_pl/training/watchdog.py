@@ -1,4 +1,4 @@
-"""A training loss that does not move, or is not finite: said in time, with the usual causes and this run's settings.
+"""Warn of a training loss that does not move or is not finite, with the usual causes and this run's settings.
 
 A net that only guesses has a loss of ln(classes). With the weights of 2012 it stays there for a while, and with
 the wrong settings for ever, which looks the same at first.
@@ -7,7 +7,7 @@ the wrong settings for ever, which looks the same at first.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
@@ -17,19 +17,20 @@ from alexnet_pl.config.schema import Config
 from alexnet_pl.errors import NotFinite
 from alexnet_pl.model.specs import LayerSpec, layer_specs
 
-PIXELS = 60.0  # root mean square of natural images minus their mean, 0..255
+PIXEL_RMS = 60.0
+"""Root mean square of natural images minus their mean, in 0..255"""
 
 
 class Cause(NamedTuple):
-    """A usual cause, and whether this run's settings speak for it."""
+    """A usual cause, and whether this run's settings make it a suspect."""
 
     name: str
     suspect: bool
-    says: str
+    finding: str
 
 
 class Watchdog(pl.Callback):
-    """Looks at the training loss of the last window, once after `stuck_after_steps` updates; and at one not finite.
+    """Checks the training loss of the last window once, after `stuck_after_steps` updates, and any that is not finite.
 
     Args:
         say: prints a line where the user looks.
@@ -58,7 +59,7 @@ class Watchdog(pl.Callback):
     def _report(self, finding: str) -> None:
         self.say(f"  warning: {finding}. The usual causes, and this run:")
         for cause in sorted(causes(self.cfg), key=lambda cause: not cause.suspect):
-            self.say(f"    {'!' if cause.suspect else ' '} {cause.name}: {cause.says}")
+            self.say(f"    {'!' if cause.suspect else ' '} {cause.name}: {cause.finding}")
 
     def state_dict(self) -> dict[str, bool]:
         return {"looked": self.looked}
@@ -67,78 +68,130 @@ class Watchdog(pl.Callback):
         self.looked = state_dict["looked"]
 
 
-def causes(cfg: Config) -> Iterator[Cause]:
-    """What commonly keeps a net guessing or makes it diverge, and what the settings say about each."""
-    m, d, o = cfg.model, cfg.data, cfg.optim
-    layers = [step for step in layer_specs(m, d.input_size) if step.parameters]
-    small = d.pixel_scale > 4
-    if m.init is Init.gaussian:
-        wrong, advice = (
-            small,
-            "is too small for init=gaussian, made for 0..255: set data.pixel_scale=1 or model.init=fan_in",
-        )
+class Signal(NamedTuple):
+    """What the initial weights make of the images, from layer to layer, as root mean squares."""
+
+    layers: list[LayerSpec]
+    """those with weights"""
+    gains: list[float]
+    """factor of each of them"""
+    pixels: float
+    """size of the net's inputs"""
+    logits: float
+    """size of its outputs"""
+
+
+def initial_signal(cfg: Config) -> Signal:
+    """Estimate what the initial weights make of the images."""
+    layers = [spec for spec in layer_specs(cfg.model, cfg.data.input_size) if spec.parameters]
+    gains = [gain(cfg, spec) for spec in layers]
+    pixels = PIXEL_RMS / cfg.data.pixel_scale
+    return Signal(layers, gains, pixels, pixels * math.prod(gains))
+
+
+def causes(cfg: Config) -> list[Cause]:
+    """Return what commonly keeps a net guessing or makes it diverge, and what the settings say about each."""
+    signal = initial_signal(cfg)
+    return [
+        input_scale(cfg),
+        initial_weights(cfg, signal),
+        biases(cfg, signal),
+        learning_rate(cfg),
+        activation(cfg, signal),
+        dropout(cfg),
+        labels(cfg),
+    ]
+
+
+def input_scale(cfg: Config) -> Cause:
+    """Suspect pixels whose size does not suit the initial weights."""
+    scale, init = cfg.data.pixel_scale, cfg.model.init
+    if init is Init.gaussian:
+        wrong = scale > 4
+        advice = "is too small for init=gaussian, made for 0..255: set data.pixel_scale=1 or model.init=fan_in"
     else:
-        wrong, advice = not small, f"is far too large for the weights of init={m.init.name}: set data.pixel_scale=64"
-    yield Cause(
-        "input scale",
-        wrong,
-        f"(0..255 minus the mean) / {d.pixel_scale:g} {advice if wrong else f'suits init={m.init.name}'}",
+        wrong = scale <= 4
+        advice = f"is far too large for the weights of init={init.name}: set data.pixel_scale=64"
+    verdict = advice if wrong else f"suits init={init.name}"
+    return Cause("input scale", wrong, f"(0..255 minus the mean) / {scale:g} {verdict}")
+
+
+def initial_weights(cfg: Config, signal: Signal) -> Cause:
+    """Suspect weights that make the logits far too small or too large."""
+    weakest = signal.layers[signal.gains.index(min(signal.gains))]
+    std = f" with std {weakest.row.std:g}" if cfg.model.init is Init.gaussian else ""
+    return Cause(
+        "initial weights",
+        not 1e-5 < signal.logits < 100,  # 3e-4 in Figure 1's net, which trains; 0.2 in net 145
+        f"from pixels to logits they multiply the signal by {math.prod(signal.gains):.1g}, to about "
+        f"{signal.logits:.1g}; the smallest step is {weakest.name}{std}",
     )
 
-    # Each relu layer multiplies the image's part of the signal by about std sqrt(fan_in / 2).
-    gains = [gain(cfg, step) for step in layers]
-    total = math.prod(gains)
-    least = layers[gains.index(min(gains))]
-    signal = PIXELS / d.pixel_scale * total
-    yield Cause(
-        "initial weights",
-        not 1e-5 < signal < 100,  # 3e-4 in Figure 1's net, which trains; 0.2 in net 145
-        f"from pixels to logits they multiply the signal by {total:.1g}, to about {signal:.1g}; the smallest "
-        f"step is {least.name}" + (f" with std {least.row.std:g}" if m.init is Init.gaussian else ""),
-    )
-    ones = [s.name for s in layers if s.row.bias >= 0.5] if m.init is Init.gaussian else []
-    drowns = bool(ones) and signal < 0.1
-    yield Cause(
-        "biases",
-        drowns,
-        (f"those of {', '.join(ones)} start at {max(s.row.bias for s in layers):g}" if ones else "they start at 0")
-        + (": a weak signal drowns in them (net 145: std 0.03 in conv3 to conv5; Caffe: biases of 0.1)" * drowns),
-    )
-    reference = 0.01 if d.pixel_scale <= 4 else 0.05
-    yield Cause(
+
+def biases(cfg: Config, signal: Signal) -> Cause:
+    """Suspect biases of about one beside a weak signal."""
+    ones = [s.name for s in signal.layers if s.row.bias >= 0.5] if cfg.model.init is Init.gaussian else []
+    drowned = bool(ones) and signal.logits < 0.1
+    finding = "they start at 0"
+    if ones:
+        finding = f"those of {', '.join(ones)} start at {max(s.row.bias for s in signal.layers):g}"
+    if drowned:
+        finding += ": a weak signal drowns in them (net 145: std 0.03 in conv3 to conv5; Caffe: biases of 0.1)"
+    return Cause("biases", drowned, finding)
+
+
+def learning_rate(cfg: Config) -> Cause:
+    """Suspect a rate far from one that trains AlexNet at this input scale."""
+    o = cfg.optim
+    reference = 0.01 if cfg.data.pixel_scale <= 4 else 0.05
+    return Cause(
         "learning rate",
         not reference / 20 <= o.lr <= 4 * reference,
-        f"optim.lr={o.lr:g}, biases {o.lr * o.bias_lr_mult:g}, at {d.batch_size} images a step (2012: 0.01 and "
+        f"optim.lr={o.lr:g}, biases {o.lr * o.bias_lr_mult:g}, at {cfg.data.batch_size} images a step (2012: 0.01 and "
         "0.02 at 128; a rate that is too high kills relu units at once, for good)",
     )
-    saturates = m.activation is not Activation.relu and gains[0] * PIXELS / d.pixel_scale > 5
-    yield Cause(
-        "activation",
-        saturates or m.activation is Activation.sigmoid,
-        f"{m.activation.name}" + (" is saturated from the first layer on" if saturates else "")
-        + (", the slowest to leave the start" if m.activation is Activation.sigmoid else ""),
-    )  # fmt: skip
-    inverted = m.dropout is Dropout.inverted and o.name is Rule.sgd_2012 and o.lr >= 0.01
-    yield Cause(
-        "dropout",
-        m.dropout is not Dropout.none and m.dropout_rate > 0.6,
-        "none" if m.dropout is Dropout.none else f"{m.dropout.name}, rate {m.dropout_rate:g}"
-        + (": the learning rate counts four times in the layers above, against mask" if inverted else ""),
-    )  # fmt: skip
-    yield Cause(
+
+
+def activation(cfg: Config, signal: Signal) -> Cause:
+    """Suspect units that saturate, and sigmoids."""
+    kind = cfg.model.activation
+    saturates = kind is not Activation.relu and signal.gains[0] * signal.pixels > 5
+    finding = kind.name
+    if saturates:
+        finding += " is saturated from the first layer on"
+    if kind is Activation.sigmoid:
+        finding += ", the slowest to leave the start"
+    return Cause("activation", saturates or kind is Activation.sigmoid, finding)
+
+
+def dropout(cfg: Config) -> Cause:
+    """Suspect a rate that leaves few units."""
+    m, o = cfg.model, cfg.optim
+    finding = "none" if m.dropout is Dropout.none else f"{m.dropout.name}, rate {m.dropout_rate:g}"
+    if m.dropout is Dropout.inverted and o.name is Rule.sgd_2012 and o.lr >= 0.01:
+        finding += ": the learning rate counts four times in the layers above, against mask"
+    return Cause("dropout", m.dropout is not Dropout.none and m.dropout_rate > 0.6, finding)
+
+
+def labels(cfg: Config) -> Cause:
+    """Name the labels, which no setting says anything about."""
+    return Cause(
         "labels",
         False,
-        f"{m.num_classes} outputs for the {d.num_classes} classes of data={d.name}; are images and labels in "
-        "the same order?",
+        f"{cfg.model.num_classes} outputs for the {cfg.data.num_classes} classes of data={cfg.data.name}; are images "
+        "and labels in the same order?",
     )
 
 
-def gain(cfg: Config, step: LayerSpec) -> float:
-    """What a layer's initial weights multiply the root mean square of the signal by, half of it cut off by relu."""
+def gain(cfg: Config, spec: LayerSpec) -> float:
+    """Return what a layer's initial weights multiply the root mean square of the signal by.
+
+    A relu cuts off half of the signal, and so multiplies its mean square by 1/2.
+    """
     half = 2 if cfg.model.activation is Activation.relu else 1
     match cfg.model.init:
         case Init.gaussian:
-            return step.row.std * math.sqrt(step.fan_in / half)
+            return spec.row.std * math.sqrt(spec.fan_in / half)
         case Init.fan_in:
             return 1.0
         case Init.torch:  # uniform to 1 / sqrt(fan_in): a standard deviation of a third of that, squared
