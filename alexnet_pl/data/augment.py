@@ -1,7 +1,7 @@
-"""A batch of stored images becomes the net's input, on whatever device the batch lies.
+"""Augmentation: turn a batch of stored images into the net's input, on whatever device the batch lies.
 
 Stored images are uint8 (N, height, width, 3). Seen as (N, 3, height, width) they are channels-last already, so
-nothing is copied to get the fast layout. Every random choice is drawn per image from a generator that
+nothing is copied to get the fast memory format. Every random choice is drawn per image from a generator that
 `stream(seed, epoch, step)` makes: a resumed run sees what the uninterrupted one would have seen.
 """
 
@@ -16,14 +16,19 @@ from torch import Tensor
 from alexnet_pl.config.choices import ColorNoise
 from alexnet_pl.data.pixel_stats import ColorPCA
 
+COLOR_NOISE_STD = 0.1
+"""Standard deviation of the multiples of the principal components (paper, section 4.1)"""
+RELEASED_NOISE_DIVISOR = 1.1
+"""What the released code divides images by after it has added its colour noise"""
+
 
 def seed(*numbers: int) -> int:
-    """A seed that depends on all the numbers, such as (seed, epoch, step), and on nothing else."""
+    """Return a seed that depends on all the numbers, such as (seed, epoch, step), and on nothing else."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
 
 
 def stream(*numbers: int) -> torch.Generator:
-    """A CPU generator with the seed of these numbers."""
+    """Return a CPU generator with the seed of these numbers."""
     return torch.Generator().manual_seed(seed(*numbers))
 
 
@@ -31,38 +36,38 @@ def resize(images: Tensor, size: int) -> Tensor:
     """Scale images (N, H, W, C), any dtype, to squares of `size` pixels: bilinear, smoothed where they shrink."""
     if images.shape[1:3] == (size, size):
         return images
-    from torchvision.transforms.v2 import functional  # a second of a job's start, and most sets need no scaling
+    from torchvision.transforms.v2 import functional  # its import takes a second, and most datasets need no scaling
 
     return functional.resize(images.permute(0, 3, 1, 2), [size, size]).permute(0, 2, 3, 1)
 
 
 class CropDraws(NamedTuple):
-    """What chance decides about each of n training images; CPU tensors."""
+    """The random choices for the crops of n training images; CPU tensors."""
 
     top: Tensor
-    """int64 (n,): where the square begins, in pixels"""
+    """int64 (n,): first row of the square, in pixels"""
     left: Tensor
-    """int64 (n,)"""
+    """int64 (n,): first column of the square, in pixels"""
     mirrored: Tensor
     """bool (n,)"""
 
 
 def draw_crops(n: int, margin: int, flip: bool, generator: torch.Generator, chunk: int = 1) -> CropDraws:
-    """Squares uniform over the margin + 1 places in either direction, and mirrorings with probability one half.
+    """Draw squares uniformly from the margin + 1 places in either direction; mirror with probability one half.
 
     Args:
-        margin: pixels by which a image is larger than its square; 32 in 2012, so 33 x 33 places.
+        margin: pixels by which an image is larger than its square; 32 in 2012, so 33 x 33 places.
         flip: false mirrors none.
-        chunk: so many images in a row share one draw; 32 in the released code, 1 in its successors.
+        chunk: number of successive images that share one draw; 32 in the released code, 1 in its successors.
     """
-    draws = -(-n // chunk)
-    top, left = (torch.randint(margin + 1, (draws,), generator=generator) for _ in range(2))
-    mirrored = torch.rand(draws, generator=generator) < 0.5 if flip else torch.zeros(draws, dtype=torch.bool)
+    count = -(-n // chunk)
+    top, left = (torch.randint(margin + 1, (count,), generator=generator) for _ in range(2))
+    mirrored = torch.rand(count, generator=generator) < 0.5 if flip else torch.zeros(count, dtype=torch.bool)
     return CropDraws(*(each.repeat_interleave(chunk)[:n] for each in (top, left, mirrored)))
 
 
-def crop(images: Tensor, size: int, place: CropDraws) -> Tensor:
-    """A square of `size` pixels from each image, mirrored left to right where it is said.
+def crop(images: Tensor, size: int, draws: CropDraws) -> Tensor:
+    """Cut a square of `size` pixels from each image, and mirror it left to right where `draws` says so.
 
     Args:
         images: (N, H, W, C), any dtype.
@@ -70,19 +75,19 @@ def crop(images: Tensor, size: int, place: CropDraws) -> Tensor:
         (N, size, size, C), same dtype and device.
     """
     # on a CPU, copying each image's rows is twenty times as fast as gathering pixels
-    return _copied(images, size, place) if images.device.type == "cpu" else _gathered(images, size, place)
+    return _crop_by_copy(images, size, draws) if images.device.type == "cpu" else _crop_by_index(images, size, draws)
 
 
-def _copied(images: Tensor, size: int, place: CropDraws) -> Tensor:
+def _crop_by_copy(images: Tensor, size: int, draws: CropDraws) -> Tensor:
     squares = images.new_empty(len(images), size, size, images.shape[3])
-    for image, square, top, left, mirrored in zip(images, squares, *(each.tolist() for each in place), strict=True):
+    for image, square, top, left, mirrored in zip(images, squares, *(each.tolist() for each in draws), strict=True):
         part = image[top : top + size, left : left + size]
         square.copy_(part.permute(2, 0, 1).flip(2).permute(1, 2, 0) if mirrored else part)
     return squares
 
 
-def _gathered(images: Tensor, size: int, place: CropDraws) -> Tensor:
-    top, left, mirrored = (each.to(images.device, non_blocking=True)[:, None] for each in place)
+def _crop_by_index(images: Tensor, size: int, draws: CropDraws) -> Tensor:
+    top, left, mirrored = (each.to(images.device, non_blocking=True)[:, None] for each in draws)
     along = torch.arange(size, device=images.device)
     columns = left + torch.where(mirrored, size - 1 - along, along)
     image = torch.arange(len(images), device=images.device)[:, None, None]
@@ -90,13 +95,13 @@ def _gathered(images: Tensor, size: int, place: CropDraws) -> Tensor:
 
 
 def centre_crop(images: Tensor, size: int) -> Tensor:
-    """The centre square of `size` pixels; where the margin is odd, one pixel nearer the top and left."""
+    """Cut out the centre square of `size` pixels; where the margin is odd, one pixel nearer the top and left."""
     top, left = (images.shape[-3] - size) // 2, (images.shape[-2] - size) // 2
     return images[..., top : top + size, left : left + size, :]
 
 
 def ten_views(images: Tensor, size: int) -> Tensor:
-    """The four corner squares and the centre one, then their mirror images (section 4.1).
+    """Cut out the four corner squares and the centre one, then mirror them: "10-crop" (paper, section 4.1).
 
     Args:
         images: (N, H, W, C), any dtype.
@@ -110,10 +115,10 @@ def ten_views(images: Tensor, size: int) -> Tensor:
 
 
 def color_noise(kind: ColorNoise, n: int, colors: ColorPCA, generator: torch.Generator) -> tuple[Tensor, float]:
-    """The colour that is added to each of n images, and what the sum is divided by (section 4.1).
+    """Draw the colour to add to each of n images; return it with the divisor of the sum (paper, section 4.1).
 
     With e_k and l_k the eigenvectors and eigenvalues of the colours' covariance, in units of 0..255, and a_k normal of
-    standard deviation 0.1, drawn for each image and component:
+    standard deviation COLOR_NOISE_STD, drawn for each image and component:
 
         paper: sum of e_k a_k l_k / 255. Its formula takes the eigenvalues, which makes sense for pixels of 0..1 only:
             for 0..255 the noise would be of 1,500 grey levels. On ImageNet 5.8, 0.5 and 0.15 grey levels.
@@ -122,10 +127,10 @@ def color_noise(kind: ColorNoise, n: int, colors: ColorPCA, generator: torch.Gen
     Returns:
         float32 (n, 3) in grey levels, and the divisor.
     """
-    multiples = 0.1 * torch.randn(n, 3, generator=generator, dtype=torch.float64)
+    multiples = COLOR_NOISE_STD * torch.randn(n, 3, generator=generator, dtype=torch.float64)
     strength = colors.std**2 / 255 if kind is ColorNoise.paper else colors.std
     shift = (multiples * strength) @ colors.vectors
-    return shift.float(), 1.0 if kind is ColorNoise.paper else 1.1
+    return shift.float(), 1.0 if kind is ColorNoise.paper else RELEASED_NOISE_DIVISOR
 
 
 def to_input(images: Tensor, mean: Tensor, scale: float, shift: Tensor | None = None) -> Tensor:
@@ -150,7 +155,7 @@ def to_input(images: Tensor, mean: Tensor, scale: float, shift: Tensor | None = 
 
 
 def evaluation_input(images: Tensor, mean: Tensor, resized_size: int, scale: float, views: int = 1) -> Tensor:
-    """Images as evaluation sees them: the centre square, or ten views side by side (section 4.1).
+    """Return images as evaluation sees them: the centre square, or ten views side by side (paper, section 4.1).
 
     Args:
         images: uint8 (N, S, S, 3), scaled to squares of `resized_size` pixels first.

@@ -1,7 +1,9 @@
-"""The LightningDataModule: which images, in which order, and what is done to them on their way into the net.
+"""The LightningDataModule. BatchLoader calls it back to augment, where Lightning has on_after_batch_transfer.
 
-A small set is one uint8 tensor on the device of the net; of a packed store, threads read ahead. Either way a batch
-reaches the device as uint8 and is cropped, mirrored, coloured and centred there, all at once. There is no DataLoader.
+It loads the images, orders them, and makes them the net's input. A small dataset is one uint8 tensor on the net's
+device; a packed store is read ahead by threads. Either way a batch reaches the device as uint8; BatchLoader then
+calls `train_input`, `centre_input` or `views_input` here. They crop, mirror, colour and centre the whole batch at
+once. There is no DataLoader.
 """
 
 from __future__ import annotations
@@ -17,19 +19,19 @@ from alexnet_pl.config.choices import ColorNoise
 from alexnet_pl.config.schema import Config
 from alexnet_pl.data import augment, store
 from alexnet_pl.data.datasets import SMALL_DATASETS
-from alexnet_pl.data.loader import BatchLoader, BatchSlice, InMemoryDataset, PackedDataset
+from alexnet_pl.data.loader import BatchLoader, BatchSlice, InMemoryDataset, PackedDataset, Replica
 from alexnet_pl.data.pixel_stats import ColorPCA, PixelStats
 from alexnet_pl.errors import ConfigError
 
-# pixels in a batch of an evaluation: about the same memory whatever their size
 EVAL_PIXELS = 2**23
+"""Pixels in a batch of an evaluation, so that batches take about the same memory whatever the image size"""
 
 
 class ImageDataModule(pl.LightningDataModule):
     """The training and validation images of a run, as its `data` group says.
 
     Args:
-        device: where they go without a trainer, which has a device of its own.
+        device: where images go where there is no trainer; a trainer has a device of its own.
     """
 
     def __init__(self, cfg: Config, device: torch.device | None = None) -> None:
@@ -44,7 +46,7 @@ class ImageDataModule(pl.LightningDataModule):
             SMALL_DATASETS[self.cfg.data.kind].load(Path(self.cfg.data.root or ".").expanduser(), "val", True)
 
     def setup(self, stage: str) -> None:
-        """Load both splits, or open them, and take the mean image and the colours' principal components.
+        """Load both splits, or open them, and compute the mean image and the colours' principal components.
 
         Raises:
             ConfigError: the files are missing or damaged, a split is empty, or labels are out of range.
@@ -69,7 +71,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.ready = True
 
     def load(self, split: str) -> InMemoryDataset | PackedDataset:
-        """One split, train or val, by itself.
+        """Load one split, train or val, by itself.
 
         Raises:
             ConfigError: as `setup`.
@@ -98,7 +100,7 @@ class ImageDataModule(pl.LightningDataModule):
 
     @property
     def classes(self) -> list[str]:
-        """What the labels stand for."""
+        """The classes' names, by label"""
         d = self.cfg.data
         if d.packed:
             return store.require(Path(d.root or ".").expanduser()).classes
@@ -117,78 +119,83 @@ class ImageDataModule(pl.LightningDataModule):
         return self.trainer.current_epoch if self.trainer else 0
 
     @property
-    def share(self) -> tuple[int, int]:
-        """Number of this process among those that share a batch, and how many these are; a tower group is one."""
+    def replica(self) -> Replica:
+        """Which of the processes that share a batch this is, by the trainer's strategy"""
         strategy = self.trainer.strategy if self.trainer else None
-        of = getattr(strategy, "distributed_sampler_kwargs", None) or {"rank": 0, "num_replicas": 1}
-        return of["rank"], of["num_replicas"]
+        sampler = getattr(strategy, "distributed_sampler_kwargs", None)  # a strategy of one device has none
+        return Replica(sampler["rank"], sampler["num_replicas"]) if sampler else Replica()
 
     # -------------------------------------------------------------------------------------------- loaders
 
     def train_dataloader(self) -> BatchLoader:
-        """Each image once an epoch, augmented by what (seed, epoch, number of the batch) draw."""
+        """Return a loader of each image once an epoch, augmented by what (seed, epoch, number of the batch) draw."""
 
         def order() -> Tensor:
             epoch = self.epoch if self.cfg.data.shuffle else 0
             return torch.randperm(len(self.train), generator=augment.stream(self.cfg.seed, epoch))
 
         size = self.cfg.data.batch_size
-        self.batches = BatchLoader(self.train, order, len(self.train), size, self.train_input, self.device, self.share)
-        return self.batches
+        self.train_batches = BatchLoader(
+            self.train, order, len(self.train), size, self.train_input, self.device, self.replica
+        )
+        return self.train_batches
 
     def val_dataloader(self) -> list[BatchLoader]:
-        """The validation set, then the fixed training subset, both by the centre crop."""
-        loaders = [self._evaluation(self.val, len(self.val), self.centre_input)]
+        """Return loaders of the validation set and of the fixed training subset, both by the centre crop."""
+        loaders = [self._evaluation_loader(self.val, len(self.val), self.centre_input)]
         if subset := min(self.cfg.train_eval_images, len(self.train)):
-            loaders.append(self._evaluation(self.train, subset, self.centre_input))
+            loaders.append(self._evaluation_loader(self.train, subset, self.centre_input))
         return loaders
 
     def test_dataloader(self) -> BatchLoader:
-        """The validation set; a batch of n images has n * test_views inputs, the views of a image side by side."""
-        return self._evaluation(self.val, len(self.val), self.views_input, self.cfg.test_views)
+        """Return a loader of the validation set: of n images n * test_views inputs, an image's views side by side."""
+        return self._evaluation_loader(self.val, len(self.val), self.views_input, self.cfg.test_views)
 
-    def _evaluation(
+    def _evaluation_loader(
         self,
-        images: InMemoryDataset | PackedDataset,
+        dataset: InMemoryDataset | PackedDataset,
         count: int,
         transform: Callable[[Tensor, int, BatchSlice], Tensor],
         views: int = 1,
     ) -> BatchLoader:
-        """The same images each time, of which each process takes its share: each once, however many processes."""
+        """Return a loader of the same images each time: each once, however many processes share them."""
         rows = torch.arange(count)
-        if isinstance(images, PackedDataset):  # it may hold one class after the other, and a part must be a fair sample
-            rows = torch.randperm(len(images), generator=augment.stream(len(images)))[:count]
+        if isinstance(dataset, PackedDataset):  # it may be sorted by class, and a part of it must be a fair sample
+            rows = torch.randperm(len(dataset), generator=augment.stream(len(dataset)))[:count]
         inputs = min(1000, 1 + EVAL_PIXELS // self.input_size**2)
-        return BatchLoader(images, lambda: rows, len(rows), -(-inputs // views), transform, self.device, self.share)
+        return BatchLoader(dataset, lambda: rows, len(rows), -(-inputs // views), transform, self.device, self.replica)
 
     # -------------------------------------------------------------------------------------------- on the device
 
     def train_input(self, images: Tensor, step: int, part: BatchSlice | None = None) -> Tensor:
-        """uint8 (n, S, S, 3) as training sees it in a batch of this number: float32 (n, 3, H, W).
+        """Augment uint8 (n, S, S, 3) as the batch of this number: float32 (n, 3, H, W).
 
-        Chance draws for the whole batch, of which these images are a part: it does not depend on the layout.
+        Random numbers are drawn for the whole batch, of which these images are a slice: they do not depend on how
+        many processes share it.
         """
         d, size = self.cfg.data, self.input_size
-        first, last, of = part or BatchSlice(0, len(images), len(images))
+        part = part or Replica().slice_of(len(images))
         random = augment.stream(self.cfg.seed, self.epoch, 1 + step)  # the order has the stream of 0
         images = augment.resize(images, d.resized_size)
         if not d.random_crop:
             images = augment.centre_crop(images, size)
         margin = images.shape[1] - size
         if margin or d.random_flip:
-            places = augment.draw_crops(of, margin, d.random_flip, random, d.crop_chunk)
-            images = augment.crop(images, size, augment.CropDraws(*(each[first:last] for each in places)))
+            draws = augment.draw_crops(part.of, margin, d.random_flip, random, d.crop_chunk)
+            own = augment.CropDraws(*(each[part.first : part.last] for each in draws))
+            images = augment.crop(images, size, own)
         shift, divisor = None, 1.0
-        if d.color_noise is not ColorNoise.off and self.epoch < (d.color_noise_until or self.epoch + 1):
-            shift, divisor = augment.color_noise(d.color_noise, of, self.colors, random)
-            shift = shift[first:last]
+        noise_is_over = d.color_noise_until is not None and self.epoch >= d.color_noise_until
+        if d.color_noise is not ColorNoise.off and not noise_is_over:
+            shift, divisor = augment.color_noise(d.color_noise, part.of, self.colors, random)
+            shift = shift[part.first : part.last]
         return augment.to_input(images, self.mean, d.pixel_scale * divisor, shift)
 
     def centre_input(self, images: Tensor, step: int, part: BatchSlice | None = None) -> Tensor:
-        """uint8 (n, S, S, 3) as evaluation sees it: float32 (n, 3, H, W)."""
+        """Return uint8 (n, S, S, 3) as evaluation sees it: float32 (n, 3, H, W)."""
         return augment.evaluation_input(images, self.mean, self.cfg.data.resized_size, self.cfg.data.pixel_scale)
 
     def views_input(self, images: Tensor, step: int, part: BatchSlice | None = None) -> Tensor:
-        """uint8 (n, S, S, 3) as the test at the end sees it: float32 (n * test_views, 3, H, W)."""
+        """Return uint8 (n, S, S, 3) as the test at the end sees it: float32 (n * test_views, 3, H, W)."""
         d = self.cfg.data
         return augment.evaluation_input(images, self.mean, d.resized_size, d.pixel_scale, self.cfg.test_views)

@@ -1,7 +1,7 @@
 """Batches of images, from memory or from a packed store, which threads read ahead while the net trains.
 
-A set is anything with a length, `labels`, and `read(rows)`: uint8 images (n, S, S, 3) of these rows. Threads suffice:
-they spend their time in the file system and in the JPEG decoder, where they do not hold each other up.
+A dataset is anything with a length, `labels`, and `read(rows)`: uint8 images (n, S, S, 3) of these rows. Threads
+suffice: they spend their time in the file system and in the JPEG decoder, where they do not block each other.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -28,15 +29,39 @@ AHEAD = 2
 
 
 class BatchSlice(NamedTuple):
-    """The images of a batch that one process has: `first` up to, not including, `last`, `of` over all processes."""
+    """The images of a batch that one process has: `first` up to, not including, `last`."""
 
     first: int
     last: int
     of: int
+    """images of the batch, over all processes"""
+    full: int
+    """images of a full slice; the last slices may be smaller or empty"""
+
+    def times(self, views: int) -> BatchSlice:
+        """Return the slice of a batch in which each image is replaced by so many views."""
+        return BatchSlice(self.first * views, self.last * views, self.of * views, self.full * views)
+
+
+@dataclass(frozen=True)
+class Replica:
+    """One of the `count` processes that share a batch, by its rank among them; a tower group counts as one."""
+
+    rank: int = 0
+    count: int = 1
+
+    def slice_of(self, images: int) -> BatchSlice:
+        """Return this process's slice of a batch; where slices are unequal the last are smaller, as in torch.chunk."""
+        full = -(-images // self.count)
+        first = min(self.rank * full, images)
+        return BatchSlice(first, min(first + full, images), images, full)
+
+
+SINGLE = Replica()
 
 
 class InMemoryDataset:
-    """A set that fits on the device: uint8 (N, S, S, 3) and int64 (N,)."""
+    """A dataset that fits on the device: uint8 (N, S, S, 3) and int64 (N,)."""
 
     workers = 0
 
@@ -47,12 +72,12 @@ class InMemoryDataset:
         return len(self.images)
 
     def read(self, rows: Tensor) -> Tensor:
-        """uint8 (n, S, S, 3), where the set and the rows lie."""
+        """Return the images of these rows, uint8 (n, S, S, 3), on the device of the dataset and the rows."""
         return self.images.index_select(0, rows)  # whole images; indexing would copy byte by byte
 
 
 class PackedDataset:
-    """A split of a packed store. Its parts stay open; nothing but the index is kept in memory.
+    """A split of a packed store. Its files stay open; nothing but the index is kept in memory.
 
     Args:
         pinned: read into page-locked memory, from which a GPU copies by itself.
@@ -65,23 +90,23 @@ class PackedDataset:
         self.store, self.pinned = store, pinned
         store.check_files(split)
         try:
-            self.parts = [(store.root / part.file).open("rb", buffering=0) for part in store.parts[split]]
+            self.files = [(store.root / part.file).open("rb", buffering=0) for part in store.parts[split]]
         except OSError as error:
             if error.errno != errno.EMFILE:
                 raise
-            parts = len(store.parts[split])
-            raise ConfigError(f"a process may not open the {parts} files of {store.root}: ulimit -n 4096") from error
+            count = len(store.parts[split])
+            raise ConfigError(f"a process may not open the {count} files of {store.root}: ulimit -n 4096") from error
         index = store.index(split)
         self.labels = torch.from_numpy(index["label"].to_numpy().copy())
         self.places = np.stack([index[column].to_numpy() for column in ("part", "offset", "bytes")], axis=1)
-        mine = cpu.count() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # of those that the run's processes share
-        self.workers = workers or (2 if store.plan.form == "raw" else min(16, max(1, mine)))
+        cpus = cpu.count() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # the run's processes share the machine's
+        self.workers = workers or (2 if store.plan.form == "raw" else min(16, max(1, cpus)))
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def read(self, rows: Tensor) -> Tensor:
-        """uint8 (n, S, S, 3) in the CPU's memory; from any thread.
+        """Return the images of these rows, uint8 (n, S, S, 3), in the CPU's memory; any thread may call it.
 
         Raises:
             TrainingError: the store's files changed under way.
@@ -89,33 +114,34 @@ class PackedDataset:
         size, form = self.store.plan.size, self.store.plan.form
         images = torch.empty(len(rows), size, size, 3, dtype=torch.uint8, pin_memory=self.pinned)
         for image, row in zip(images, rows.tolist(), strict=True):
-            part, offset, length = self.places[row].tolist()
+            number, offset, length = self.places[row].tolist()
+            file = self.files[number]
             try:
                 if form == "raw":
-                    read_at(self.parts[part].fileno(), offset, memoryview(image.view(-1).numpy()))
+                    read_at(file.fileno(), offset, memoryview(image.view(-1).numpy()))
                 else:
                     cell = bytearray(length)
-                    read_at(self.parts[part].fileno(), offset, memoryview(cell))
+                    read_at(file.fileno(), offset, memoryview(cell))
                     simplejpeg.decode_jpeg(cell, "RGB", buffer=image.numpy())
             except (OSError, ValueError) as error:
                 raise TrainingError(
-                    f"{self.parts[part].name} cannot be read ({error}): compare the store with its checksums, "
+                    f"{file.name} cannot be read ({error}): compare the store with its checksums, "
                     f"python -m alexnet_pl.prepare --verify {self.store.root}"
                 ) from error
         return images
 
 
 class BatchLoader:
-    """Batches of a set, in the order given anew for each epoch; of each, this process's part.
+    """Batches of a dataset, in the order given anew for each epoch; of each batch, this process's slice.
 
     Stateful in Lightning's sense: a checkpoint in the middle of an epoch records how many batches were handed out,
-    and the resumed epoch goes on with the next one, whatever the layout.
+    and the resumed epoch goes on with the next one, on however many processes.
 
     Args:
         rows: () -> int64 (count,), the rows of an epoch in their order.
         batch_size: images of a batch over all processes.
-        transform: (uint8 (n, S, S, 3) on the device, number of the batch, the part they are of it) -> the net's input.
-        share: number of this process among those that share the batch, and how many these are.
+        transform: (uint8 (n, S, S, 3) on the device, number of the batch, their slice of it) -> the net's input.
+        replica: which of the processes that share the batch this is.
     """
 
     def __init__(
@@ -126,42 +152,36 @@ class BatchLoader:
         batch_size: int,
         transform: Callable[[Tensor, int, BatchSlice], Tensor],
         device: torch.device,
-        share: tuple[int, int] = (0, 1),
+        replica: Replica = SINGLE,
     ) -> None:
         self.dataset, self.rows, self.count, self.batch_size = dataset, rows, count, batch_size
-        self.transform, self.device, self.share = transform, device, share
-        self.waited = 0.0  # seconds for which the device had nothing to do because images were not read yet
+        self.transform, self.device, self.replica = transform, device, replica
+        self.wait_seconds = 0.0  # in this epoch the device had nothing to do because images were not read yet
         self.done = 0  # batches handed out in this epoch
         self._start = 0  # where the next epoch begins: 0, or in the middle after load_state_dict
 
     def __len__(self) -> int:
         return -(-self.count // self.batch_size)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, int]]:
-        """Yields float (n, 3, H, W), int64 (n,), and the batch's images over all processes.
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, BatchSlice]]:
+        """Yield images, float (n, 3, H, W), labels, int64 (n,), and the slice of the batch that these are.
 
         The last batch of an epoch may be smaller, as in 2012; a process may then have none of it.
         """
         start, self._start = self._start, 0
-        self.done, self.waited = start, 0.0
+        self.done, self.wait_seconds = start, 0.0
         order = self.rows().to(self.dataset.labels.device)  # once: a GPU would wait for each batch's
         batches = order.split(self.batch_size)[start:]
-        parts = [self._part(len(batch)) for batch in batches]
-        own = tuple(batch[part.first : part.last] for batch, part in zip(batches, parts, strict=True))
-        for rows, part, images in zip(own, parts, self._read(own), strict=True):
+        slices = [self.replica.slice_of(len(batch)) for batch in batches]
+        own = tuple(batch[part.first : part.last] for batch, part in zip(batches, slices, strict=True))
+        for rows, part, images in zip(own, slices, self._read(own), strict=True):
             labels = self.dataset.labels[rows]
             self.done += 1
             images, labels = (each.to(self.device, non_blocking=True) for each in (images, labels))
-            yield self.transform(images, self.done - 1, part), labels, part.of
-
-    def _part(self, images: int) -> BatchSlice:
-        """Equal parts; where they do not come out even the last ones are smaller, as torch.chunk makes them."""
-        rank, size = self.share
-        part = -(-images // size)
-        return BatchSlice(min(rank * part, images), min((rank + 1) * part, images), images)
+            yield self.transform(images, self.done - 1, part), labels, part
 
     def _read(self, batches: tuple[Tensor, ...]) -> Iterator[Tensor]:
-        """The images of each batch, read ahead by the set's threads, if it has any."""
+        """Yield the images of each batch, read ahead by the dataset's threads, if it has any."""
         if not self.dataset.workers:
             yield from map(self.dataset.read, batches)
             return
@@ -171,28 +191,30 @@ class BatchLoader:
                 for rows in batches:
                     ahead.append(pool.submit(self.dataset.read, rows))
                     if len(ahead) >= self.dataset.workers + AHEAD:
-                        yield self._wait(ahead.popleft())
+                        yield self._wait_for(ahead.popleft())
                 while ahead:
-                    yield self._wait(ahead.popleft())
+                    yield self._wait_for(ahead.popleft())
             finally:
                 pool.shutdown(cancel_futures=True)
 
-    def _wait(self, images: Future[Tensor]) -> Tensor:
-        """The images, once they are read. What a GPU has still to do meanwhile is no waiting."""
+    def _wait_for(self, images: Future[Tensor]) -> Tensor:
+        """Return the images once they are read; add to `wait_seconds` only the time in which the device is idle."""
         began = time.perf_counter()
-        while not images.done() and self._busy():
+        while not images.done() and self._is_device_busy():
             wait([images], timeout=0.001)
             began = time.perf_counter()
         result = images.result()
-        self.waited += time.perf_counter() - began
+        self.wait_seconds += time.perf_counter() - began
         return result
 
-    def _busy(self) -> bool:
-        """Whether the device has work left; a CPU that waits has none."""
+    def _is_device_busy(self) -> bool:
+        """Return whether a GPU still has work queued; a CPU that waits has none."""
         return self.device.type == "cuda" and not torch.cuda.current_stream(self.device).query()
 
     def state_dict(self) -> dict[str, int]:
+        """Return how many batches of the epoch were handed out; 0 at its end."""
         return {"done": self.done % len(self)}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
+        """Begin the next epoch after the batches that were handed out."""
         self._start = self.done = state["done"]

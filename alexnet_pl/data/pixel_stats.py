@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 BLOCK = 64
-"""Images that are widened at a time, to keep what lies between small"""
+"""Images that are converted to float64 at a time, to limit the memory this takes"""
 
 
 class ColorPCA(NamedTuple):
@@ -41,23 +41,24 @@ class PixelStats:
             self.count += len(block)
 
     def __iadd__(self, other: PixelStats) -> PixelStats:
+        """Add the sums over another set of images."""
         self.count += other.count
         self.pixels += other.pixels
         self.products += other.products
         return self
 
     def mean_image(self) -> Tensor:
-        """float64 (S, S, 3), in 0..255."""
+        """Return the mean image, float64 (S, S, 3), in 0..255."""
         return self.pixels.double() / self.count
 
     def covariance(self) -> Tensor:
-        """float64 (3, 3): of R, G and B over all pixels of all images."""
+        """Return the covariance of R, G and B over all pixels of all images, float64 (3, 3)."""
         pixels = self.count * self.pixels[..., 0].numel()
         mean = self.pixels.sum((0, 1)).double() / pixels
         return self.products.double() / pixels - mean[:, None] * mean
 
     def colors(self) -> ColorPCA:
-        """The principal components of that covariance."""
+        """Return the principal components of that covariance."""
         values, vectors = torch.linalg.eigh(self.covariance())  # rising, a column for each
         vectors = vectors.T.flip(0)
         largest = vectors.gather(1, vectors.abs().argmax(1, keepdim=True))

@@ -114,7 +114,8 @@ def run_models(
     batches = BatchLoader(dataset.set, lambda: rows, len(rows), size, lambda images, *_: images, nets[0].device)
     found: list[list[Predictions]] = [[] for _ in range(len(nets) + 1)]
     done = 0
-    for images, labels, count in batches:
+    for images, labels, _ in batches:
+        count = len(labels)
         logits = [net.logits(images, settings.views).cpu() for net in nets]
         for net, own in zip(nets, logits, strict=True):
             if not own.isfinite().all():

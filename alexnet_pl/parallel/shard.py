@@ -1,10 +1,10 @@
-"""One net over several processes: which part of each layer a process has, and where they exchange what they made.
+"""One net over several processes: which part of each layer a process has, and where processes exchange activations.
 
-`spread` takes the plain net of model.py and gives each process its part. A layer's weights become a DTensor with the
-name and the global shape they had, so that a checkpoint is the same whatever the layout; what is computed is local:
-ordinary kernels on the part that is here. Processes meet in `Gather` and `Scatter` only.
+`parallelize` takes the plain net of model/build.py and leaves each process its part. A layer's weights become a DTensor
+with the name and the global shape they had, so that a checkpoint is the same whatever the parallelism. What is computed
+is local: ordinary kernels on the local part. Processes communicate in `AllGather` and `AllToAll` only.
 
-Two rules make gradients right. Where parts are put together and each process goes on to do *different* work with the
+Two rules make gradients right. Where parts are gathered and each process goes on to do *different* work with the
 whole (its own kernels of the next layer), the gradients that come back are parts of a sum: they are summed. Where each
 does the *same* work (the loss, over all classes), each has the whole gradient already and takes its own part.
 `tests/parallel/test_shard.py` shows what the wrong choice does; one of them only doubles the learning rate.
@@ -23,85 +23,78 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard, distribute_tensor
 
-from alexnet_pl.model.layers import LocalConv2d, TowerLinear
+from alexnet_pl.data.loader import BatchSlice
+from alexnet_pl.model.layers import LocalConv2d, TowerLinear, memory_format
 from alexnet_pl.model.specs import LayerSpec
 from alexnet_pl.parallel.layouts import Layout
 
 
-class Batch:
-    """The batch under way, in equal parts for the processes that share it; the last parts may be smaller or empty."""
+class CurrentSlice:
+    """This process's slice of the batch that the net sees, in inputs of the net; layers read it as they need it.
 
-    def __init__(self, rank: int = 0, size: int = 1) -> None:
-        self.rank, self.size = rank, size
-        self.begin(0)
+    The LightningModule sets `slice` before each batch. With several views of an image, each view is an input.
+    """
 
-    def begin(self, images: int, views: int = 1) -> None:
-        """Images over all processes, and inputs of the net made of each."""
-        self.inputs = images * views
-        self.part = -(-images // self.size) * views
-        """inputs of a full part"""
-        first = min(self.rank * self.part, self.inputs)
-        self.own = slice(first, min(first + self.part, self.inputs))
-        """this process's inputs among them"""
+    slice: BatchSlice
 
 
 def parallelize(
-    net: nn.Sequential, plan: list[LayerSpec], where: Layout, mesh: DeviceMesh | None, batch: Batch
+    net: nn.Sequential, plan: list[LayerSpec], layout: Layout, mesh: DeviceMesh | None, current: CurrentSlice
 ) -> None:
     """Leave this process its part of a net, in place.
 
     Args:
         net: the same on all processes, of model.build.
-        plan: its steps, of table.steps.
+        plan: its layers, of model.specs.
         mesh: the processes, ("data_parallel", "tensor_parallel") as Lightning calls them; None for single and ddp.
-        batch: to be told of each batch before the net sees it.
+        current: holds the slice of each batch before the net sees it.
     """
-    if where.name in ("towers", "towers_ddp"):
+    if layout.name in ("towers", "towers_ddp"):
         assert mesh is not None
-        _towers(net, plan, mesh, batch)
-    elif where.name == "owt":
+        _split_towers(net, plan, mesh, current)
+    elif layout.name == "owt":
         assert mesh is not None
-        _one_weird_trick(net, plan, mesh["data_parallel"], batch)
-    elif where.name == "ddp":
-        for step in plan:
-            if step.kind == "dropout":
-                setattr(net, step.name, SharedDropout(net.get_submodule(step.name), batch, rows=True))
+        _apply_one_weird_trick(net, plan, mesh["data_parallel"], current)
+    elif layout.name == "ddp":
+        for spec in plan:
+            if spec.kind == "dropout":
+                setattr(net, spec.name, SharedDropout(net.get_submodule(spec.name), current, rows=True))
 
 
-def _towers(net: nn.Sequential, plan: list[LayerSpec], mesh: DeviceMesh, batch: Batch) -> None:
-    """One tower for each process of a tower group: half 0 and half 1 of a layer's kernels are its two groups."""
+def _split_towers(net: nn.Sequential, plan: list[LayerSpec], mesh: DeviceMesh, current: CurrentSlice) -> None:
+    """Leave each process of a tower group one tower: half 0 or half 1 of a layer's kernels, one of its two groups."""
     tower = mesh["tensor_parallel"]
-    parts = (Replicate(), Shard(0))
-    # over the processes with the same tower, the gradients of their parts of the batch are summed
+    placements = (Replicate(), Shard(0))
+    # over the processes with the same tower, the gradients of their slices of the batch are summed
     gradients = (Partial("sum"), Shard(0)) if mesh["data_parallel"].size() > 1 else None
-    for step in plan:
-        module: Any = net.get_submodule(step.name)
-        if step.parameters:
-            groups = step.groups // tower.size() if step.groups > 1 else 1
-            meets = AllGather(tower, 1) if step.crossing else None
-            setattr(net, step.name, ShardedLayer(module, mesh, parts, gradients, groups, meets))
-        elif step.kind == "lrn":
+    for spec in plan:
+        module: Any = net.get_submodule(spec.name)
+        if spec.parameters:
+            groups = spec.groups // tower.size() if spec.groups > 1 else 1
+            gather = AllGather(tower, 1) if spec.crossing else None
+            setattr(net, spec.name, ShardedLayer(module, mesh, placements, gradients, groups, gather))
+        elif spec.kind == "lrn":
             module.towers = 1
-        elif step.kind == "dropout":
-            setattr(net, step.name, SharedDropout(module, batch, rows=True, columns=tower))
+        elif spec.kind == "dropout":
+            setattr(net, spec.name, SharedDropout(module, current, rows=True, columns=tower))
     net.append(AllGather(tower, 1, same_work_after=True))  # the classes; each process computes the whole loss
 
 
-def _one_weird_trick(net: nn.Sequential, plan: list[LayerSpec], mesh: DeviceMesh, batch: Batch) -> None:
-    """Convolutions: copies, each for its own images. Fully connected: columns, for the images of all."""
-    shared = False  # whether the batch has been put together by now
-    for step in plan:
-        module: Any = net.get_submodule(step.name)
-        if step.kind == "full":
-            meets = AllGather(mesh, 1) if shared else AllGatherBatch(mesh, batch)
-            shared = True
-            setattr(net, step.name, ShardedLayer(module, mesh, (Shard(0),), None, 1, meets))
-        elif step.parameters:
-            setattr(net, step.name, ShardedLayer(module, mesh, (Replicate(),), (Partial("sum"),), step.groups))
-        elif step.kind == "dropout":
-            part = {"columns": mesh} if shared else {"rows": True}
-            setattr(net, step.name, SharedDropout(module, batch, **part))
-    net.append(AllToAll(mesh, batch))
+def _apply_one_weird_trick(net: nn.Sequential, plan: list[LayerSpec], mesh: DeviceMesh, current: CurrentSlice) -> None:
+    """Copy convolutions, each for its own images; split fully connected layers by units, each for all images."""
+    gathered = False  # whether each process has the whole batch by now
+    for spec in plan:
+        module: Any = net.get_submodule(spec.name)
+        if spec.kind == "full":
+            gather = AllGather(mesh, 1) if gathered else AllGatherBatch(mesh, current)
+            gathered = True
+            setattr(net, spec.name, ShardedLayer(module, mesh, (Shard(0),), None, 1, gather))
+        elif spec.parameters:
+            setattr(net, spec.name, ShardedLayer(module, mesh, (Replicate(),), (Partial("sum"),), spec.groups))
+        elif spec.kind == "dropout":
+            part = {"columns": mesh} if gathered else {"rows": True}
+            setattr(net, spec.name, SharedDropout(module, current, **part))
+    net.append(AllToAll(mesh, current))
 
 
 # ------------------------------------------------------------------------------------------------ layers
@@ -115,8 +108,8 @@ class ShardedLayer(nn.Module):
         placements: how its weights, and by dim 0 its biases, lie over the mesh.
         gradients: how the gradients of the local part lie over the mesh where that is not the same: Partial where
             processes have copies, each with the gradient of its own images. The backward pass sums them.
-        groups: of a convolution, of those that are here.
-        meets: what puts the processes' inputs together first.
+        groups: of a convolution, the number of its groups that are here.
+        gather: gathers the processes' inputs first.
     """
 
     weight: DTensor
@@ -130,10 +123,10 @@ class ShardedLayer(nn.Module):
         placements: tuple[Placement, ...],
         gradients: tuple[Placement, ...] | None,
         groups: int,
-        meets: nn.Module | None = None,
+        gather: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.gradients, self.meets = gradients, meets
+        self.gradients, self.gather = gradients, gather
         # all processes drew the same weights: nothing is sent
         for name, p in list(layer.named_parameters()):
             whole = p.detach().contiguous()
@@ -150,57 +143,62 @@ class ShardedLayer(nn.Module):
             self.compute = layer.compute
 
     def forward(self, x: Tensor) -> Tensor:
-        """This process's maps or units, of its images."""
-        if self.meets is not None:
-            x = self.meets(x)
-        return self.compute(x, self._here(self.weight), self._here(self.bias))
+        """Return this process's maps or units, of its images."""
+        if self.gather is not None:
+            x = self.gather(x)
+        return self.compute(x, self._local(self.weight), self._local(self.bias))
 
-    def _here(self, p: DTensor) -> Tensor:
+    def _local(self, p: DTensor) -> Tensor:
+        """Return the local part of a parameter, and lay its gradient over the mesh in the backward pass."""
         if self.gradients is None:
             return p.to_local()
         return p.redistribute(placements=p.placements).to_local(grad_placements=self.gradients)
 
 
 class SharedDropout(nn.Module):
-    """Dropout where this process has a part of the batch, of the units, or of both.
+    """Dropout where this process has a slice of the batch (`rows`), of the units (`columns`), or of both.
 
     The mask is drawn for all images and all units, from a generator that is in step on all processes, and each takes
-    its part: the masks do not depend on the layout.
+    its part: the masks do not depend on the parallelism.
     """
 
-    def __init__(self, dropout: nn.Module, batch: Batch, rows: bool = False, columns: DeviceMesh | None = None) -> None:
+    def __init__(
+        self, dropout: nn.Module, current: CurrentSlice, rows: bool = False, columns: DeviceMesh | None = None
+    ) -> None:
         super().__init__()
-        self.dropout, self.batch, self.rows, self.columns = dropout, batch, rows, columns
+        self.dropout, self.current, self.rows, self.columns = dropout, current, rows, columns
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, units) or (n, maps, height, width) -> the same."""
         if not self.training:
             return self.dropout(x)
         units = x.shape[1] * (self.columns.size() if self.columns else 1)
-        dense = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
-        layout = torch.channels_last if dense else torch.contiguous_format
-        ones = x.new_ones(self.batch.inputs, units, *x.shape[2:])
-        mask = self.dropout(ones.contiguous(memory_format=layout))
+        channels_last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
+        own = self.current.slice
+        ones = x.new_ones(own.of, units, *x.shape[2:])
+        mask = self.dropout(ones.contiguous(memory_format=memory_format(channels_last)))
         if self.columns:
             mask = mask.chunk(self.columns.size(), 1)[self.columns.get_local_rank()]
         if self.rows:
-            return x * mask[self.batch.own]
-        return x * F.pad(mask, (0, 0, 0, len(x) - len(mask)))  # rows that only fill up the last part
+            return x * mask[own.first : own.last]
+        return x * F.pad(mask, (0, 0, 0, len(x) - len(mask)))  # rows that only fill up the last slice
 
 
-# ------------------------------------------------------------------------------------------------ exchanges
+# ------------------------------------------------------------------------------------------------ collectives
 
 
 class AllGather(nn.Module):
-    """Put the processes' parts together along a dimension. Backward: the sum of the gradients, or, with
-    `same_work_after`, this process's part of the gradient it has."""
+    """Put the processes' parts together along a dimension.
+
+    Backward: the sum of the gradients, or, with `same_work_after`, this process's part of the gradient it has.
+    """
 
     def __init__(self, mesh: DeviceMesh, dim: int, same_work_after: bool = False) -> None:
         super().__init__()
         self.mesh, self.dim, self.same_work_after = mesh, dim, same_work_after
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., n, ...) -> (..., n * processes, ...), with the memory layout it had."""
+        """(..., n, ...) -> (..., n * processes, ...), with the memory format it had."""
         if self.dim == 1 and x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last):
             return self._gather(x.permute(0, 2, 3, 1), 3).permute(0, 3, 1, 2)
         return self._gather(x, self.dim)
@@ -211,35 +209,36 @@ class AllGather(nn.Module):
 
 
 class AllGatherBatch(AllGather):
-    """Put the parts of the batch together, each filled up with zeros to the size of a full one."""
+    """Put the slices of the batch together, each filled up with zeros to the size of a full one."""
 
-    def __init__(self, mesh: DeviceMesh, batch: Batch) -> None:
+    def __init__(self, mesh: DeviceMesh, current: CurrentSlice) -> None:
         super().__init__(mesh, 0)
-        self.batch = batch
+        self.current = current
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, units) -> (part * processes, units); what fills up comes last."""
-        return super().forward(F.pad(x, (0, 0, 0, self.batch.part - len(x))))
+        """(n, units) -> (full * processes, units); what fills up comes last."""
+        return super().forward(F.pad(x, (0, 0, 0, self.current.slice.full - len(x))))
 
 
 class AllToAll(nn.Module):
-    """From some classes of all images to all classes of this process's images."""
+    """Go from some classes of all images to all classes of this process's images."""
 
-    def __init__(self, mesh: DeviceMesh, batch: Batch) -> None:
+    def __init__(self, mesh: DeviceMesh, current: CurrentSlice) -> None:
         super().__init__()
-        self.mesh, self.batch = mesh, batch
+        self.mesh, self.current = mesh, current
 
     def forward(self, x: Tensor) -> Tensor:
-        """(part * processes, classes / processes) -> (n, classes)."""
+        """(full * processes, classes / processes) -> (n, classes)."""
         parts = _Exchange.apply(x.unflatten(0, (self.mesh.size(), -1)).contiguous(), self.mesh.get_group())
-        own = parts.transpose(0, 1).flatten(1)  # (part, classes)
-        return own[: self.batch.own.stop - self.batch.own.start]
+        logits = parts.transpose(0, 1).flatten(1)  # (full, classes)
+        own = self.current.slice
+        return logits[: own.last - own.first]
 
 
 class _Exchange(torch.autograd.Function):
-    """Part i of the first dimension goes to process i, which has it as part of this process's number: its own reverse.
+    """Send part i of the first dimension to process i, which puts it at this process's number.
 
-    DTensor has no such exchange for CPUs.
+    It is its own inverse, and so its own backward. DTensor has no such exchange for CPUs.
     """
 
     @staticmethod

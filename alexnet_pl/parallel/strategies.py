@@ -1,6 +1,6 @@
-"""How Lightning runs a layout: which strategy, and checkpoints that are one whole file whatever the layout.
+"""How Lightning trains on several devices: which strategy, and checkpoints that are one whole file for all of them.
 
-Processes are started by launch.py, torchrun or Slurm, never by Lightning; gloo connects CPUs, NCCL GPUs.
+Processes are started by jobs/launch.py, torchrun or Slurm, never by Lightning; gloo connects CPUs, NCCL GPUs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from alexnet_pl.parallel import layouts
 def trainer_options(t: Trainer) -> dict[str, Any]:
     """Return the arguments of Lightning's Trainer that the group sets, with the strategy of its layout.
 
-    `plugins` is a list that takes more.
+    `plugins` is a list, to which the caller may add.
     """
     where, precision = layouts.layout(t), layouts.resolve_precision(t)
     options: dict[str, Any] = {key: value for key, value in vars(t).items() if value is not None}
@@ -45,43 +45,46 @@ def trainer_options(t: Trainer) -> dict[str, Any]:
 
 
 def is_connection_error(error: BaseException) -> bool:
-    """Whether a process of the run could not be reached any more."""
+    """Return whether an error says that a process of the run could not be reached any more."""
     return isinstance(error, DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
 
 
 def shutdown_process_group() -> None:
-    """End the connections between the processes of a run; all of them must come here.
+    """Close the connections between the processes of a run; all of them must call this.
 
     A process that ends with open ones can crash on its way out, in the threads that serve them (gloo, torch 2.15).
     """
     if dist.is_initialized():
-        dist.barrier()  # who closes first would be an error to the others
+        dist.barrier()  # without it, the first to close would be an error to the others
         dist.destroy_process_group()
 
 
 class WholeCheckpointStrategy(ModelParallelStrategy):
     """Lightning's strategy for nets over several devices, with checkpoints as those of a net on one.
 
-    Lightning's own single files number the optimiser's state in the order of the net's parameters; a plain run numbers
+    Lightning's own single files number the optimiser's state in the order of the net's parameters. A plain run numbers
     it in the order of the optimiser's groups, which is another one here.
+
+    Seen: where tensors gathered by `full_tensor` were freed at once, a process crashed inside gloo, twice in some
+    thousand checkpoints (torch 2.15). The cause is unknown, so each tensor of a checkpoint is kept until it is written.
     """
 
     def __init__(self, data: int, towers: int) -> None:
         super().__init__(data_parallel_size=data, tensor_parallel_size=towers, save_distributed_checkpoint=False)
-        self._held: list[Any] = []  # what a checkpoint is gathered from, until it is written
+        self._kept_alive: list[Any] = []  # tensors of the checkpoint that is being made
 
     @property
     def lightning_restore_optimizer(self) -> bool:
         return True
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """Whole tensors, in the CPU's memory; every process takes part, the first one keeps them."""
+        """Return whole tensors, in the CPU's memory, on the first process; every process must call this."""
         assert self.lightning_module is not None
-        return self._whole(self.lightning_module.state_dict())
+        return self._whole_tensors(self.lightning_module.state_dict())
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         state = getattr(optimizer, "optimizer", optimizer).state_dict()
-        return state | {"state": {number: self._whole(values) for number, values in state["state"].items()}}
+        return state | {"state": {number: self._whole_tensors(values) for number, values in state["state"].items()}}
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         return self.checkpoint_io.load_checkpoint(checkpoint_path, weights_only=weights_only)
@@ -89,56 +92,54 @@ class WholeCheckpointStrategy(ModelParallelStrategy):
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         assert self.lightning_module is not None
         own = self.lightning_module.state_dict()
-        parts = {name: _part(whole, own.get(name)) for name, whole in checkpoint["state_dict"].items()}
+        parts = {name: _local_part(whole, own.get(name)) for name, whole in checkpoint["state_dict"].items()}
         self.lightning_module.load_state_dict(parts, strict=strict)
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         for optimizer, saved in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
             weights = [w for group in optimizer.param_groups for w in group["params"]]
             state = {
-                number: {key: _part(value, weights[number]) for key, value in values.items()}
+                number: {key: _local_part(value, weights[number]) for key, value in values.items()}
                 for number, values in saved["state"].items()
             }
             optimizer.load_state_dict({**saved, "state": state})
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
         super().save_checkpoint(checkpoint, filepath, storage_options)
-        self._held.clear()
+        self._kept_alive.clear()
 
-    def _whole(self, tensors: Mapping[str, Any]) -> dict[str, Any]:
-        """What another layout would have in its place; empty on all processes but the first."""
-        self._held.append(tensors)
+    def _whole_tensors(self, tensors: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values as a net on one device has them; nothing on all processes but the first."""
+        self._kept_alive.append(tensors)
         out = {}
         for name, value in tensors.items():
             if isinstance(value, DTensor):
-                value = self._gathered(value)
+                value = self._gather(value)
             out[name] = value.cpu() if isinstance(value, Tensor) and self.is_global_zero else value
         return out if self.is_global_zero else {}
 
     @torch.no_grad()
-    def _gathered(self, value: DTensor) -> Tensor:
-        """The whole of a tensor on the first process, its part on the others.
+    def _gather(self, value: DTensor) -> Tensor:
+        """Return the whole tensor on the first process, and the local part on the others.
 
-        DTensor's own way makes the whole on every process. Around checkpoints gathered so, and let go of at once, a
-        process has crashed inside of gloo twice in some thousand (torch 2.15; why was not found): here parts are held
-        until the file is written.
+        DTensor's `full_tensor` would make the whole tensor on every process.
         """
-        here, mesh = value.to_local(), value.device_mesh
+        local, mesh = value.to_local(), value.device_mesh
         coordinate = mesh.get_coordinate()
         assert coordinate is not None
         for dim, placement in enumerate(value.placements):
             others = coordinate[:dim] + coordinate[dim + 1 :]
             if isinstance(placement, Shard) and not any(others):  # only the first of several equal copies
-                whole = here.new_empty(value.shape) if coordinate[dim] == 0 else None
+                whole = local.new_empty(value.shape) if coordinate[dim] == 0 else None
                 parts = list(whole.chunk(mesh.size(dim), placement.dim)) if whole is not None else None
-                dist.gather(here, parts, group=mesh.get_group(dim), group_dst=0)
-                self._held += [here, parts]
-                here = here if whole is None else whole
-        return here
+                dist.gather(local, parts, group=mesh.get_group(dim), group_dst=0)
+                self._kept_alive += [local, parts]
+                local = local if whole is None else whole
+        return local
 
 
-def _part(whole: Any, like: Tensor | None) -> Any:
-    """This process's part of a whole tensor, as `like` lies over the processes."""
+def _local_part(whole: Any, like: Tensor | None) -> Any:
+    """Return this process's part of a whole tensor, laid over the processes as `like` is."""
     if not isinstance(like, DTensor) or not isinstance(whole, Tensor) or whole.shape != like.shape:
         return whole
     whole = whole.to(like.device).contiguous()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from typing import Any
 
 import pytorch_lightning as pl
@@ -15,12 +14,18 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from alexnet_pl.config.choices import Dropout, Schedule
 from alexnet_pl.config.schema import Config, as_dict
 from alexnet_pl.data import augment
+from alexnet_pl.data.loader import BatchSlice, Replica
 from alexnet_pl.errors import NotFinite
 from alexnet_pl.model.build import build_net
+from alexnet_pl.model.layers import memory_format
 from alexnet_pl.model.specs import layer_specs
 from alexnet_pl.parallel import layouts
-from alexnet_pl.parallel.shard import Batch, parallelize
+from alexnet_pl.parallel.shard import CurrentSlice, parallelize
 from alexnet_pl.training import optim
+from alexnet_pl.training.meters import EvaluationCounts, RunningError, Throughput, ends_window
+
+Batch = tuple[Tensor, Tensor, BatchSlice]
+"""Images (n, 3, H, W), labels (n,), and which slice of the batch these are"""
 
 
 class ImageClassifier(pl.LightningModule):
@@ -28,53 +33,49 @@ class ImageClassifier(pl.LightningModule):
 
     What it reports, all errors as shares between 0 and 1:
         train/error, train/loss   running: on the batches as they are trained, before each update, in windows of about
-                                  `window` images; what cuda-convnet printed and Figure 1 most likely shows
+                                  `train_error_window` images; what cuda-convnet printed and Figure 1 most likely shows
         train/epoch_error         the same over a whole epoch
-        train_eval/error              current weights on a fixed training subset, after each epoch
+        train_eval/error          current weights on a fixed training subset, after each epoch
         val/error, val/loss       current weights on the validation set, after each epoch
         test/error, test/loss     final weights on the validation set by `test_views` views of each image
         .../top5_error            the right class is not among the five likeliest, where there are more than ten
         images_per_second         images trained per second, validation left out; in an epoch's row, over the epoch
         data_wait                 share of an epoch's time in which the device waited for images to be read
         lr                        learning rate of the weights
-    Every row has `epoch` (images seen over images in the set: 1.5 is the middle of the second) and `images_seen`.
+    Every row has `epoch` (images seen over images in the dataset: 1.5 is the middle of the second) and `images_seen`.
     """
 
     def __init__(self, cfg: Config, input_size: int) -> None:
         super().__init__()
         self.cfg, self.input_size = cfg, input_size
         self.net = build_net(cfg.model, input_size, cfg.seed)
-        self.layout = torch.channels_last if cfg.model.channels_last else torch.contiguous_format
-        self.batch = Batch()
-        self.spread = False  # whether this process has its part of the net only
+        self.memory_format = memory_format(cfg.model.channels_last)
+        self.parallelized = False  # whether `net` is this process's part of the net
+        self.replica = Replica()
+        self.current = CurrentSlice()
         self.images_seen = 0
+        self.running_error = RunningError()
+        self.throughput = Throughput()
+        self.evaluation = EvaluationCounts()
         self.window_loss = math.nan  # mean training loss over the last window
-        self.evaluated: dict[str, float] = {}  # since the last row of an epoch
+        self.eval_results: dict[str, float] = {}  # of the latest validation, until an epoch's row has them
         self.results: dict[str, float] = {}  # the latest of each value in the rows of epochs and of the test
         self.plateau: ReduceLROnPlateau | None = None
-        self._plateau_state: dict[str, Any] = {}  # from a checkpoint
-        # wrong answers, summed loss, images: of this window, counted on the device and read once a window; and of
-        # this epoch. Not buffers: those would follow the net into low precision.
-        self._window = torch.zeros(3)
-        self._window_images = 0  # over all processes
-        self._epoch = [0.0, 0.0, 0.0]
-        self._epoch_seconds = 0.0  # of training
-        self._start_clock()
-        self._counts: dict[str, Tensor] = {}  # by set: wrong, not among five, summed loss, images
+        self.plateau_state: dict[str, Any] = {}  # from a checkpoint
 
     def configure_model(self) -> None:
-        """Take this process's part of the batch and of the net."""
-        if self.spread:  # Lightning asks again before a test
+        """Take this process's slice of each batch and its part of the net."""
+        if self.parallelized:  # Lightning asks again before a test
             return
-        self.spread = True
-        self.where = layouts.layout(self.cfg.trainer)
-        self.batch = Batch(*self.trainer.datamodule.share)  # type: ignore[attr-defined]
+        self.parallelized = True
+        self.layout = layouts.layout(self.cfg.trainer)
+        self.replica = self.trainer.datamodule.replica  # type: ignore[attr-defined]
         plan = layer_specs(self.cfg.model, self.input_size)
-        parallelize(self.net, plan, self.where, self.device_mesh, self.batch)
+        parallelize(self.net, plan, self.layout, self.device_mesh, self.current)
 
-    def _sum(self, numbers: Tensor) -> Tensor:
-        """Over the processes that share a batch; every process must ask."""
-        if self.batch.size == 1:
+    def sum_over_replicas(self, numbers: Tensor) -> Tensor:
+        """Sum over the processes that share a batch; every process must call this."""
+        if self.replica.count == 1:
             return numbers
         mesh = self.device_mesh
         group = mesh["data_parallel"].get_group() if mesh is not None else None
@@ -82,178 +83,162 @@ class ImageClassifier(pl.LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) float -> logits (N, num_classes)."""
-        return self.net(images.contiguous(memory_format=self.layout))
-
-    def lay_out(self, channels_last: bool) -> None:
-        """Keep weights and activations in one memory layout or the other."""
-        self.layout = torch.channels_last if channels_last else torch.contiguous_format
-        self.net.to(memory_format=self.layout)
+        return self.net(images.contiguous(memory_format=self.memory_format))
 
     def configure_optimizers(self) -> Any:
+        """Return the optimiser, and the schedule that Lightning steps after each update, where there is one."""
         cfg = self.cfg.optim
         optimizer = optim.build_optimizer(self.net, cfg)
         if cfg.schedule is Schedule.plateau:
             # Stepped and saved here: Lightning's own handling loses the step of an epoch that was resumed.
-            self.plateau = optim.plateau(optimizer, cfg)
-            if self._plateau_state:
-                self.plateau.load_state_dict(self._plateau_state)
+            self.plateau = optim.plateau_schedule(optimizer, cfg)
+            if self.plateau_state:
+                self.plateau.load_state_dict(self.plateau_state)
         elif cfg.lr_milestones or cfg.bias_lr_milestones or cfg.conv1_lr_milestones:
-            return [optimizer], [{"scheduler": optim.lr_schedule(optimizer, cfg, self._time), "interval": "step"}]
+            schedule = optim.lr_schedule(optimizer, cfg, self._schedule_time)
+            return [optimizer], [{"scheduler": schedule, "interval": "step"}]
         return optimizer
 
-    def _time(self, updates: int) -> float:
-        """Where the run is after so many updates, in the unit of its schedule."""
+    def _schedule_time(self, updates: int) -> float:
+        """Return where the run is after so many updates, in the unit of its schedule."""
         if not updates:  # asked before the trainer knows its data
             return 0.0
-        an_epoch = math.ceil(int(self.trainer.num_training_batches) / self.trainer.accumulate_grad_batches)
+        epoch_updates = math.ceil(int(self.trainer.num_training_batches) / self.trainer.accumulate_grad_batches)
         if self.cfg.optim.schedule is Schedule.epochs:
-            return updates / an_epoch
-        ends = (an_epoch * (self.trainer.max_epochs or -1), self.cfg.trainer.max_steps or -1)
+            return updates / epoch_updates
+        ends = (epoch_updates * (self.trainer.max_epochs or -1), self.cfg.trainer.max_steps or -1)
         return updates / min(end for end in ends if end > 0)
 
     # -------------------------------------------------------------------------------------------- training
 
     def on_train_start(self) -> None:
-        self._window = self._window.to(self.device)
-        self.on_train_epoch_start()  # Lightning leaves it out where an epoch is resumed in its middle
+        """Count on the device, and start the clock.
+
+        Lightning does not call `on_train_epoch_start` for an epoch that is resumed in its middle.
+        """
+        self.running_error.to(self.device)
+        self.throughput.start_epoch()
 
     def on_train_epoch_start(self) -> None:
-        self._epoch_seconds, self._epoch_from = 0.0, self.images_seen
-        self._start_clock()
+        """Start the epoch's clock."""
+        self.throughput.start_epoch()
 
-    def _start_clock(self) -> None:
-        self._clock, self._timed_from = time.perf_counter(), self.images_seen
-
-    def training_step(self, batch: tuple[Tensor, Tensor, int], batch_idx: int) -> Tensor:
-        """The loss of this process's part of the batch, over the images of the whole."""
-        images, labels, batch_images = batch
-        self.batch.begin(batch_images)
-        if self.cfg.model.dropout is not Dropout.none:  # a resumed run must draw the same masks
-            torch.manual_seed(augment.seed(self.cfg.seed, self.trainer.current_epoch, batch_idx, 1))
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the loss of this process's images, as its share of the mean over the images of the whole batch."""
+        images, labels, self.current.slice = batch
+        batch_images = self.current.slice.of
+        self._seed_dropout(batch_idx)
         logits = self(images)
-        total = F.cross_entropy(logits, labels, reduction="sum")
-        with torch.no_grad():
-            wrong = (logits.argmax(1) != labels).sum()
-            count = torch.full_like(total, len(labels), dtype=torch.float32)
-            self._window += torch.stack([wrong.float(), total.float(), count])
-        self._window_images += batch_images
+        summed_loss = F.cross_entropy(logits, labels, reduction="sum")
+        self.running_error.add(logits, labels, summed_loss, batch_images)
+        self.throughput.add(batch_images)
         self.images_seen += batch_images
-        # Windows split an epoch evenly, so that none is too small to trust.
-        batches = int(self.trainer.num_training_batches)
-        epoch = min(self.images_per_epoch, batches * self.cfg.data.batch_size)
-        windows = max(1, min(batches, round(epoch / self.cfg.train_error_window)))
-        if (batch_idx + 1) * windows // batches > batch_idx * windows // batches:
-            self._close_window()
-        # Gradients of parts are summed, but DDP takes their mean.
-        return total * ((self.batch.size if self.where.name == "ddp" else 1) / batch_images)
+        if self._ends_window(batch_idx):
+            self._report_window()
+        return summed_loss * (self.ddp_factor / batch_images)
 
-    def _close_window(self) -> None:
-        """Report the running error and start counting anew.
+    @property
+    def ddp_factor(self) -> int:
+        """What a loss is multiplied by so that gradients are summed: DDP takes their mean over the processes"""
+        return self.replica.count if self.layout.name == "ddp" else 1
+
+    def _seed_dropout(self, batch_idx: int) -> None:
+        """Seed the masks by the batch's number: a resumed run must draw the same, and all processes as well."""
+        if self.cfg.model.dropout is not Dropout.none:
+            torch.manual_seed(augment.seed(self.cfg.seed, self.trainer.current_epoch, batch_idx, 1))
+
+    def _ends_window(self, batch_idx: int) -> bool:
+        """Return whether a window of the running error ends with this batch.
+
+        Windows split an epoch evenly, so that none is too small to trust.
+        """
+        batches = int(self.trainer.num_training_batches)
+        images = min(self.images_per_epoch, batches * self.cfg.data.batch_size)
+        windows = max(1, min(batches, round(images / self.cfg.train_error_window)))
+        return ends_window(batch_idx, batches, windows)
+
+    def _report_window(self) -> None:
+        """Close the window, and report its error, loss and speed.
 
         Raises:
             NotFinite: the loss is not finite; this step's update is not made, and no checkpoint has it.
         """
-        wrong, loss, count = self._sum(self._window).tolist()  # the only wait for the device
-        self.window_loss = loss / count
-        if not math.isfinite(loss):
+        error, self.window_loss = self.running_error.close_window(self.sum_over_replicas)
+        speed = self.throughput.close_window()
+        if not math.isfinite(self.window_loss):
             raise NotFinite(
-                f"the loss became {loss / count} in epoch {self.trainer.current_epoch + 1}: the usual cause is a "
+                f"the loss became {self.window_loss} in epoch {self.trainer.current_epoch + 1}: the usual cause is a "
                 f"learning rate that is too high for this input scale (optim.lr={self.cfg.optim.lr}, "
                 f"data.pixel_scale={self.cfg.data.pixel_scale})"
             )
-        seconds = time.perf_counter() - self._clock
-        self._epoch_seconds += seconds
-        rate = (self.images_seen - self._timed_from) / seconds
-        self._start_clock()
-        self._epoch = [total + part for total, part in zip(self._epoch, (wrong, loss, count), strict=True)]
-        self._window.zero_()
-        self._window_images = 0
         # conv1 may have a schedule of its own, and comes first then
         lr = [group["lr"] for group in self.trainer.optimizers[0].param_groups if group["name"].endswith("weight")][-1]
-        self.report({"train/error": wrong / count, "train/loss": loss / count, "images_per_second": rate, "lr": lr})
+        self.report({"train/error": error, "train/loss": self.window_loss, "images_per_second": speed, "lr": lr})
 
     def on_validation_start(self) -> None:
-        self._validation_began = time.perf_counter()
+        """Leave the time of a validation out of the speed."""
+        self.throughput.pause()
 
     def on_validation_end(self) -> None:
-        """Leave the time it took out of the speed."""
+        """Step the plateau schedule, and let the clock go on."""
         if self.trainer.sanity_checking:
             return
         if self.plateau:
-            self.plateau.step(self.evaluated["val/error"])
-        self._clock += time.perf_counter() - self._validation_began
+            self.plateau.step(self.eval_results["val/error"])
+        self.throughput.resume()
 
     def on_train_epoch_end(self) -> None:
-        if self._window_images:  # the epoch was cut short, by max_steps or max_time
-            self._close_window()
-        error, self._epoch = self.epoch_error, [0.0, 0.0, 0.0]
-        self.log("train/epoch_error", error, logger=False)
-        evaluated, self.evaluated = self.evaluated, {}
-        self.results |= {"train/epoch_error": error, **evaluated}
-        self.report({"train/epoch_error": error, **evaluated, **self.epoch_speed})
+        """Report the row of the epoch."""
+        if self.running_error.window_images:  # the epoch was cut short, by max_steps or max_time
+            self._report_window()
+        results = {"train/epoch_error": self.epoch_error(), **self.eval_results}
+        self.running_error.start_epoch()
+        self.eval_results = {}
+        self.log("train/epoch_error", results["train/epoch_error"], logger=False)
+        self.results |= results
+        self.report({**results, **self.epoch_speed()})
 
-    @property
     def epoch_error(self) -> float:
-        """Running training error over the epoch so far, the open window included; every process must ask."""
-        window = self._sum(self._window).tolist() if self._window_images else [0.0, 0.0, 0.0]
-        wrong, _, count = (a + b for a, b in zip(self._epoch, window, strict=True))
-        return wrong / count if count else math.nan
+        """Return the running training error over the epoch so far; every process must call this."""
+        return self.running_error.epoch_error(self.sum_over_replicas)
 
-    @property
     def epoch_speed(self) -> dict[str, float]:
-        """Of the epoch so far, or what was trained of it since it was resumed; validation left out."""
-        seconds = self._epoch_seconds + time.perf_counter() - self._clock
-        return {
-            "images_per_second": (self.images_seen - self._epoch_from) / seconds,
-            "data_wait": self.trainer.datamodule.batches.waited / seconds,  # type: ignore[attr-defined]
-        }
+        """Return images_per_second and data_wait of the epoch so far; of a resumed one, since then."""
+        seconds = self.throughput.epoch_seconds
+        wait_seconds = self.trainer.datamodule.train_batches.wait_seconds  # type: ignore[attr-defined]
+        return {"images_per_second": self.throughput.epoch_images / seconds, "data_wait": wait_seconds / seconds}
 
     # -------------------------------------------------------------------------------------------- evaluation
 
-    def validation_step(self, batch: tuple[Tensor, Tensor, int], batch_idx: int, dataloader_idx: int = 0) -> None:
-        images, labels, batch_images = batch
-        self.batch.begin(batch_images)
-        self._count(("val", "train_eval")[dataloader_idx], self(images), labels)
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Count the errors of a batch."""
+        images, labels, self.current.slice = batch
+        self.evaluation.add(("val", "train_eval")[dataloader_idx], self(images), labels)
 
-    def test_step(self, batch: tuple[Tensor, Tensor, int], batch_idx: int) -> None:
-        """The probabilities of a image's views are averaged, as in 2012."""
-        images, labels, batch_images = batch
-        self.batch.begin(batch_images, self.cfg.test_views)
-        probabilities = self(images).float().softmax(1).unflatten(0, (len(labels), self.cfg.test_views)).mean(1)
-        self._count("test", probabilities.clamp_min(torch.finfo(torch.float32).tiny).log(), labels)
-
-    def _count(self, which: str, scores: Tensor, labels: Tensor) -> None:
-        """Add up over a set; counted on the device, so that a small last batch weighs what it should."""
-        five = scores.topk(min(5, scores.shape[1])).indices
-        counts = [  # whole numbers are exact in fp32 up to 16 million
-            (scores.argmax(1) != labels).sum(),
-            (five != labels[:, None]).all(1).sum(),
-            F.cross_entropy(scores.float(), labels, reduction="sum"),
-            torch.ones_like(labels).sum(),
-        ]
-        self._counts[which] = self._counts.get(which, 0) + torch.stack([count.float() for count in counts])
-
-    def _evaluated(self) -> dict[str, float]:
-        """Errors and losses of the sets that were counted, over all processes; the counts begin anew."""
-        results: dict[str, float] = {}
-        for which, counts in self._counts.items():
-            wrong, not_five, loss, count = self._sum(counts).tolist()
-            results |= {f"{which}/error": wrong / count, f"{which}/loss": loss / count}
-            if self.cfg.data.num_classes > 10:
-                results[f"{which}/top5_error"] = not_five / count
-        self._counts = {}
-        return results
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Count the errors of a batch; the probabilities of an image's views are averaged (paper, section 4.1)."""
+        images, labels, part = batch
+        views = self.cfg.test_views
+        self.current.slice = part.times(views)
+        probabilities = self(images).float().softmax(1).unflatten(0, (len(labels), views)).mean(1)
+        self.evaluation.add("test", probabilities.clamp_min(torch.finfo(torch.float32).tiny).log(), labels)
 
     def on_validation_epoch_end(self) -> None:
-        evaluated = self._evaluated()
-        self.evaluated = {} if self.trainer.sanity_checking else evaluated
-        self.log_dict(evaluated, logger=False, sync_dist=True)
+        """Close the counts, and keep the results for the epoch's row."""
+        results = self._close_evaluation()
+        self.eval_results = {} if self.trainer.sanity_checking else results
 
     def on_test_epoch_end(self) -> None:
-        results = self._evaluated()
-        self.log_dict(results, logger=False, sync_dist=True)
+        """Close the counts, and report the row of the test."""
+        results = self._close_evaluation()
         self.results |= results
         self.report(results)
+
+    def _close_evaluation(self) -> dict[str, float]:
+        """Return errors and losses of the sets that were evaluated, and give them to Lightning's callbacks."""
+        results = self.evaluation.close(self.sum_over_replicas, with_top5=self.cfg.data.num_classes > 10)
+        self.log_dict(results, logger=False, sync_dist=True)
+        return results
 
     # -------------------------------------------------------------------------------------------- records
 
@@ -268,29 +253,25 @@ class ImageClassifier(pl.LightningModule):
             logger.log_metrics(row, step=self.global_step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Plain values and tensors, so that the file loads with weights_only and needs nothing else to be used."""
+        """Add plain values and tensors, so that the file loads with weights_only and needs nothing else to be used."""
         checkpoint["config"] = as_dict(self.cfg)
         images = self.trainer.datamodule  # type: ignore[attr-defined]
         checkpoint["input"] = {"mean": images.mean.cpu(), "classes": images.classes}
         checkpoint["progress"] = {
             "images_seen": self.images_seen,
-            "window": self._sum(self._window).tolist(),
-            "epoch": self._epoch,
+            **self.running_error.state_dict(self.sum_over_replicas),
             "results": self.results,
         }
         if self.plateau:
             checkpoint["plateau"] = self.plateau.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up the counts of the run that wrote the checkpoint, and its type of weights."""
         self.net.to(next(iter(checkpoint["state_dict"].values())).dtype)  # Lightning would round through fp32
         progress = checkpoint["progress"]
         self.images_seen = progress["images_seen"]
-        self._window = torch.tensor(progress["window"])
-        self._window_images = round(progress["window"][2])
-        if self.batch.rank:  # one of those that share the batch goes on counting
-            self._window.zero_()
-        self._epoch = progress["epoch"]
+        self.running_error.load_state_dict(progress, first=self.replica.rank == 0)
         self.results = progress["results"]
-        self._plateau_state = checkpoint.get("plateau", {})
+        self.plateau_state = checkpoint.get("plateau", {})
         if self.plateau:  # a net over several devices is restored after its optimiser is made
-            self.plateau.load_state_dict(self._plateau_state)
+            self.plateau.load_state_dict(self.plateau_state)

@@ -48,15 +48,15 @@ class SGD2012(torch.optim.Optimizer):
                 velocity = self.state[w].get("velocity")
                 if velocity is None:
                     self.state[w]["velocity"] = torch.zeros_like(w)
-                elif _here(velocity).stride() != _here(w).stride():  # from a checkpoint of another memory layout
+                elif _local(velocity).stride() != _local(w).stride():  # from a checkpoint of another memory format
                     self.state[w]["velocity"] = torch.empty_like(w).copy_(velocity)
-            here = [_here(w) for w in weights]
+            local = [_local(w) for w in weights]
             # The kernel has no velocity at momentum 0, and ignores dampening: there the rate is an ordinary one.
             outside, dampening = (-1.0, 1 + group["lr"]) if group["momentum"] else (group["lr"], 0.0)
             sgd(
-                here,
-                [_laid_out(_here(w.grad), like) for w, like in zip(weights, here, strict=True) if w.grad is not None],
-                [_here(self.state[w]["velocity"]) for w in weights],
+                local,
+                [_with_strides(_local(w.grad), p) for w, p in zip(weights, local, strict=True) if w.grad is not None],
+                [_local(self.state[w]["velocity"]) for w in weights],
                 weight_decay=group["weight_decay"],
                 momentum=group["momentum"],
                 lr=outside,
@@ -68,30 +68,33 @@ class SGD2012(torch.optim.Optimizer):
         return loss
 
 
-def _here(t: Tensor) -> Tensor:
-    """The part of a tensor that this process has; the rule looks at one number at a time."""
+def _local(t: Tensor) -> Tensor:
+    """Return the part of a tensor that this process has; the rule is elementwise."""
     return t.to_local() if isinstance(t, DTensor) else t
 
 
-def _laid_out(t: Tensor, like: Tensor) -> Tensor:
-    """In the order in memory that the kernel, which knows no strides, takes for granted."""
+def _with_strides(t: Tensor, like: Tensor) -> Tensor:
+    """Return a tensor in the memory format of another; the fused kernel ignores strides."""
     return t if t.stride() == like.stride() else torch.empty_like(like).copy_(t)
 
 
 def build_optimizer(net: nn.Module, cfg: Optim) -> torch.optim.Optimizer:
-    """The optimiser of a net: weights and biases are groups, and again of layers with cuts or decay of their own."""
-    parts = [*(["conv1."] if cfg.conv1_lr_milestones else []), *(f"{layer}." for layer in cfg.layer_decay), ""]
+    """Return the optimiser of a net.
+
+    Weights and biases are groups; layers with milestones or a decay of their own have groups of their own.
+    """
+    prefixes = [*(["conv1."] if cfg.conv1_lr_milestones else []), *(f"{layer}." for layer in cfg.layer_decay), ""]
     groups: list[dict[str, Any]] = []
-    taken: set[str] = set()
-    for prefix in dict.fromkeys(parts):
+    grouped: set[str] = set()
+    for prefix in dict.fromkeys(prefixes):
         decay = cfg.layer_decay.get(prefix[:-1], cfg.weight_decay)
         for kind in ("weight", "bias"):
             named = {
                 name: p
                 for name, p in net.named_parameters()
-                if name.startswith(prefix) and name.endswith(kind) and name not in taken
+                if name.startswith(prefix) and name.endswith(kind) and name not in grouped
             }
-            taken |= set(named)
+            grouped |= set(named)
             decays = kind == "weight" or cfg.decay_biases
             groups.append(
                 {
@@ -109,43 +112,43 @@ def build_optimizer(net: nn.Module, cfg: Optim) -> torch.optim.Optimizer:
 
 
 def lr_factor(cfg: Optim, group: str, time: float) -> float:
-    """What a group's starting rate is multiplied with, at a time in the schedule's unit.
+    """Return what a group's starting rate is multiplied by, at a time in the schedule's unit.
 
     Args:
         group: weight or bias, with a layer's name before it where that has a group of its own: conv1.weight.
     """
 
-    def reached(at: list[float], to: list[float]) -> float | None:
-        passed = bisect_right(at, time + 1e-9)  # a share of the run need not be exact in binary
-        return to[passed - 1] if passed else None
+    def latest(milestones: list[float], factors: list[float]) -> float | None:
+        passed = bisect_right(milestones, time + 1e-9)  # a share of the run need not be exact in binary
+        return factors[passed - 1] if passed else None
 
-    own = reached(cfg.conv1_lr_milestones, cfg.conv1_lr_factors) if group.startswith("conv1.") else None
+    own = latest(cfg.conv1_lr_milestones, cfg.conv1_lr_factors) if group.startswith("conv1.") else None
     if group.endswith("bias"):
         if own == 0:
             return 0.0
-        now = reached(cfg.bias_lr_milestones, cfg.bias_lr_factors)
+        factor = latest(cfg.bias_lr_milestones, cfg.bias_lr_factors)
     else:
-        now = reached(cfg.lr_milestones, cfg.lr_factors) if own is None else own
-    return 1.0 if now is None else now
+        factor = latest(cfg.lr_milestones, cfg.lr_factors) if own is None else own
+    return 1.0 if factor is None else factor
 
 
 def lr_schedule(optimizer: torch.optim.Optimizer, cfg: Optim, time: Callable[[int], float]) -> LambdaLR:
-    """The cuts by epoch or by share of the run; to be stepped after each update.
+    """Return the schedule of milestones, by epoch or by share of the run; it is stepped after each update.
 
     Args:
         time: updates made -> epochs (schedule=epochs) or share of the run (schedule=shares).
     """
 
-    def of(group: str) -> Callable[[int], float]:
+    def factor_of(group: str) -> Callable[[int], float]:
         return lambda updates: lr_factor(cfg, group, time(updates))
 
-    return LambdaLR(optimizer, [of(group["name"]) for group in optimizer.param_groups])
+    return LambdaLR(optimizer, [factor_of(group["name"]) for group in optimizer.param_groups])
 
 
-def plateau(optimizer: torch.optim.Optimizer, cfg: Optim) -> ReduceLROnPlateau:
-    """The paper's rule (section 5): all rates divided by ten when the validation error stops improving, three times.
+def plateau_schedule(optimizer: torch.optim.Optimizer, cfg: Optim) -> ReduceLROnPlateau:
+    """Return the paper's rule (section 5): divide all rates by ten when the validation error stops improving.
 
-    To be stepped with the validation error after each validation.
+    It is stepped with the validation error after each validation, and cuts `plateau_cuts` times at most (2012: 3).
     """
     least = [group["lr"] * 10.0**-cfg.plateau_cuts for group in optimizer.param_groups]
     return ReduceLROnPlateau(

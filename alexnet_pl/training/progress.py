@@ -1,4 +1,4 @@
-"""What a person sees while a run trains: a bar on a terminal, a line per epoch in a log."""
+"""Show progress while a run trains: a bar on a terminal, and a line per epoch in a log."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from alexnet_pl.runs.run import JOB_VARIABLE
 from alexnet_pl.training.module import ImageClassifier
 
 SLOW = 0.1
-"""Share of an epoch spent waiting for data from which on there is a hint"""
+"""Share of an epoch's time spent waiting for data above which a hint is printed"""
 
 
 class EpochLines(ProgressBar):
     """One line per epoch on standard output and in train.log; on a terminal also a live bar over the whole run.
 
-    Without a log it says nothing, as all processes of a run but the first.
+    Without a log it prints nothing, as in all processes of a run but the first.
     """
 
     def __init__(self, log: Path | None, title: str) -> None:
@@ -35,7 +35,7 @@ class EpochLines(ProgressBar):
         self.started = 0.0
 
     def say(self, text: str) -> None:
-        """Print a line and keep it in train.log."""
+        """Print a line, and add it to train.log."""
         if self.log_file is None:
             return
         with self.log_file.open("a") as file:
@@ -73,16 +73,17 @@ class EpochLines(ProgressBar):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: ImageClassifier) -> None:  # type: ignore[override]
         names = {"val/error": "validation", "train_eval/error": "training subset"}
-        shown = [f"{name} {pl_module.evaluated[key]:.3f}" for key, name in names.items() if key in pl_module.evaluated]
-        speed = pl_module.epoch_speed
-        waited = (
+        results = pl_module.eval_results
+        shown = [f"{name} {results[key]:.3f}" for key, name in names.items() if key in results]
+        speed = pl_module.epoch_speed()
+        waiting = (
             f" ({100 * speed['data_wait']:.0f} % of the time waiting for data)" if speed["data_wait"] > 0.01 else ""
         )
         epoch, of = trainer.current_epoch + 1, f"/{trainer.max_epochs}" if (trainer.max_epochs or 0) > 0 else ""
         minutes, seconds = divmod(round(time.perf_counter() - self.started), 60)
         self.say(
-            f"  epoch {epoch:3d}{of}  error: training {pl_module.epoch_error:.3f}  "
-            f"{'  '.join(shown)}  {speed['images_per_second']:,.0f} images/s{waited}  {minutes}:{seconds:02d}"
+            f"  epoch {epoch:3d}{of}  error: training {pl_module.epoch_error():.3f}  "
+            f"{'  '.join(shown)}  {speed['images_per_second']:,.0f} images/s{waiting}  {minutes}:{seconds:02d}"
         )
         if speed["data_wait"] > SLOW and not self.hinted:
             self.hinted = True

@@ -37,7 +37,7 @@ def reference(image: np.ndarray, size: int, top: int, left: int, mirrored: bool)
     return out
 
 
-@pytest.mark.parametrize("way", [augment.crop, augment._copied, augment._gathered])
+@pytest.mark.parametrize("way", [augment.crop, augment._crop_by_copy, augment._crop_by_index])
 def test_each_square_is_cut_out_of_its_own_image_and_mirrored_where_it_is_said(way):
     """By copying, as on CPUs, and by gathering, as on GPUs."""
     images, size = numbered(40, 12), 9

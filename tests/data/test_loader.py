@@ -132,10 +132,10 @@ def test_waiting_is_measured_and_what_a_gpu_still_has_to_do_is_none(monkeypatch:
         slow, lambda: torch.arange(6), 6, 1, lambda images, step, part: images, torch.device("cpu")
     )
     assert len(list(few)) == 6
-    assert 0.25 < few.waited < 3, "six times 0.05 s, one after the other"
-    monkeypatch.setattr(few, "_busy", lambda: True)
+    assert 0.25 < few.wait_seconds < 3, "six times 0.05 s, one after the other"
+    monkeypatch.setattr(few, "_is_device_busy", lambda: True)
     assert len(list(few)) == 6
-    assert few.waited < 0.05, "each epoch counts anew"
+    assert few.wait_seconds < 0.05, "each epoch counts anew"
 
 
 def test_a_store_cut_short_is_refused_and_one_damaged_under_way_is_told(packed: Path, tmp_path: Path):

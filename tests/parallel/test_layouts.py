@@ -13,11 +13,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from alexnet_pl.config.schema import Config, Trainer
 from alexnet_pl.data import datasets
+from alexnet_pl.data.loader import Replica
 from alexnet_pl.model.build import build_net
 from alexnet_pl.model.specs import LayerSpec, layer_specs
 from alexnet_pl.parallel import layouts
 from alexnet_pl.parallel.costs import bytes_per_step, collectives_per_step, memory_bytes
-from alexnet_pl.parallel.shard import Batch, parallelize
+from alexnet_pl.parallel.shard import CurrentSlice, parallelize
 from tests.helpers import ranks
 from tests.helpers.runs import composed
 
@@ -91,9 +92,9 @@ def counted(overrides: list[str], batch_size: int) -> tuple[float, int, int]:
     where = layouts.layout(cfg.trainer)
     net = build_net(cfg.model, cfg.data.input_size, 1)
     mesh = init_device_mesh("cpu", (where.data, where.towers), mesh_dim_names=("data_parallel", "tensor_parallel"))
-    batch = Batch(mesh["data_parallel"].get_local_rank(), where.data)
-    parallelize(net, plan, where, mesh, batch)
-    batch.begin(batch_size)
+    current = CurrentSlice()
+    parallelize(net, plan, where, mesh, current)
+    current.slice = Replica(mesh["data_parallel"].get_local_rank(), where.data).slice_of(batch_size)
     with Sent() as sent:
         net(torch.randn(batch_size // where.data, 3, 224, 224)).sum().backward()
     return sent.total, sent.exchanges, sum(p.to_local().numel() * 4 for p in net.parameters())  # type: ignore[attr-defined]

@@ -47,7 +47,7 @@ def fit(
         loss = step(self, *args)
         if len(seen["losses"]) + 1 == stop_in and self.global_rank == self.trainer.world_size - 1:
             os.kill(os.getpid(), signal.SIGUSR1)
-        of_all = self._sum(loss.detach()) / (self.batch.size if self.where.name == "ddp" else 1)
+        of_all = self.sum_over_replicas(loss.detach()) / (self.replica.count if self.layout.name == "ddp" else 1)
         seen["losses"].append(float(of_all))
         return loss
 
@@ -219,7 +219,7 @@ def test_a_signal_to_one_process_stops_all_and_the_run_goes_on(trainer: str, the
     stopped, moved = Run(tmp_path / "stopped"), Run(tmp_path / "moved")
     ranks.run(2, fit, stopped.folder, [f"trainer={trainer}", *over], {}, 2)
     assert last(stopped)["global_step"] == 2
-    assert last(stopped)["progress"]["train_error_window"][2] == 16
+    assert last(stopped)["progress"]["window"][2] == 16
     many, *_ = ranks.run(2, fit, moved.folder, [f"trainer={then}", f"ckpt_path={stopped.folder}", *over])
     assert len(many["losses"]) == 6
     assert many["losses"] == pytest.approx(one["losses"][2:], rel=1e-12)

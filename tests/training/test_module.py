@@ -141,4 +141,4 @@ def test_checkpoint_is_plain_and_rebuilds_its_net(fitted, tmp_path: Path):
     assert again.images_seen == classifier.images_seen == EPOCHS * BATCHES * BATCH
     x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
     assert torch.equal(again(x), classifier(x))
-    assert math.isnan(again.epoch_error)
+    assert math.isnan(again.epoch_error())

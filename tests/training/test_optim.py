@@ -212,7 +212,7 @@ def test_the_papers_rule_cuts_exactly_three_times():
     cfg = composed("model=alexnet", "optim=paper", "optim.plateau_patience=2").optim
     net = nn.Linear(2, 2)
     optimizer = optim.build_optimizer(net, cfg)
-    scheduler = optim.plateau(optimizer, cfg)
+    scheduler = optim.plateau_schedule(optimizer, cfg)
     errors = [0.9, 0.8, 0.8, 0.79, 0.79, 0.80, 0.5, 0.51, 0.5, 0.49, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6]
     weights, biases = optimizer.param_groups
     seen = []

@@ -1,0 +1,162 @@
+"""What is measured while a net trains: its running error, its speed, and its errors on the evaluation sets.
+
+`Reduce` stands for the sum of a tensor over the processes that share a batch: every process must call it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Reduce = Callable[[Tensor], Tensor]
+
+
+def ends_window(batch: int, batches: int, windows: int) -> bool:
+    """Return whether a window ends with this batch of an epoch, where windows split an epoch evenly.
+
+    Args:
+        batch: its number in the epoch, from 0.
+        batches, windows: their numbers in an epoch.
+    """
+    return (batch + 1) * windows // batches > batch * windows // batches
+
+
+class RunningError:
+    """Error and loss on the batches as they are trained, each before its update; over a window and over an epoch.
+
+    This process's images of a window are counted on the device. They are read once a window, as the device has to be
+    waited for. No buffer of the module: that would follow the net into low precision.
+    """
+
+    def __init__(self) -> None:
+        self.window = torch.zeros(3)  # wrong answers, summed loss, images: of this process
+        self.window_images = 0  # over all processes
+        self.epoch = [0.0, 0.0, 0.0]  # as `window`, over all processes, without the open window
+
+    def to(self, device: torch.device) -> None:
+        """Count on this device."""
+        self.window = self.window.to(device)
+
+    @torch.no_grad()
+    def add(self, logits: Tensor, labels: Tensor, summed_loss: Tensor, batch_images: int) -> None:
+        """Count a batch: this process's logits (n, classes), labels (n,) and loss, and the images of all processes."""
+        wrong = (logits.argmax(1) != labels).sum()
+        count = torch.full_like(summed_loss, len(labels), dtype=torch.float32)
+        self.window += torch.stack([wrong.float(), summed_loss.float(), count])
+        self.window_images += batch_images
+
+    def close_window(self, reduce: Reduce) -> tuple[float, float]:
+        """Return error and mean loss of the window over all processes, and begin the next window."""
+        wrong, loss, count = window = reduce(self.window).tolist()  # the only wait for the device
+        self.epoch = [total + part for total, part in zip(self.epoch, window, strict=True)]
+        self.window.zero_()
+        self.window_images = 0
+        return wrong / count, loss / count
+
+    def epoch_error(self, reduce: Reduce) -> float:
+        """Return the error over the epoch so far, the open window included; NaN before its first image."""
+        window = reduce(self.window).tolist() if self.window_images else [0.0, 0.0, 0.0]
+        wrong, _, count = (total + part for total, part in zip(self.epoch, window, strict=True))
+        return wrong / count if count else math.nan
+
+    def start_epoch(self) -> None:
+        """Begin the next epoch; its windows are closed."""
+        self.epoch = [0.0, 0.0, 0.0]
+
+    def state_dict(self, reduce: Reduce) -> dict[str, list[float]]:
+        """Return the counts of the open window and of the epoch, over all processes."""
+        return {"window": reduce(self.window).tolist(), "epoch": self.epoch}
+
+    def load_state_dict(self, state: dict[str, Any], first: bool) -> None:
+        """Go on counting from `state_dict`; of the processes that share a batch, only the first has its window."""
+        self.window = torch.tensor(state["window"])
+        self.window_images = round(state["window"][2])
+        if not first:
+            self.window.zero_()
+        self.epoch = state["epoch"]
+
+
+class Throughput:
+    """Images trained per second, validation left out; over a window and over an epoch, or what is trained of it."""
+
+    def __init__(self) -> None:
+        self.start_epoch()
+
+    def start_epoch(self) -> None:
+        """Begin an epoch, and with it a window."""
+        self.closed_seconds = 0.0  # of the epoch's windows that are closed
+        self.epoch_images = 0
+        self._start_window()
+
+    def _start_window(self) -> None:
+        self.window_start = time.perf_counter()
+        self.window_images = 0
+
+    def add(self, images: int) -> None:
+        """Count the images of a batch over all processes."""
+        self.epoch_images += images
+        self.window_images += images
+
+    def close_window(self) -> float:
+        """Return images per second of the window, and begin the next window."""
+        seconds = time.perf_counter() - self.window_start
+        rate = self.window_images / seconds
+        self.closed_seconds += seconds
+        self._start_window()
+        return rate
+
+    def pause(self) -> None:
+        """Stop the clock until `resume`."""
+        self.pause_start = time.perf_counter()
+
+    def resume(self) -> None:
+        """Let the clock go on."""
+        self.window_start += time.perf_counter() - self.pause_start
+
+    @property
+    def epoch_seconds(self) -> float:
+        """Seconds of training in the epoch so far"""
+        return self.closed_seconds + time.perf_counter() - self.window_start
+
+
+class EvaluationCounts:
+    """Errors and losses of the sets under evaluation, each image counted once, so that a small last batch weighs less.
+
+    Counts lie on the device. They are whole numbers but for the loss, and exact in fp32 up to 16 million.
+    """
+
+    def __init__(self) -> None:
+        self.counts: dict[str, Tensor] = {}  # by set: wrong, not among five, summed loss, images; of this process
+
+    def add(self, name: str, scores: Tensor, labels: Tensor) -> None:
+        """Count a batch of a set.
+
+        Args:
+            scores: (n, classes), logits or log probabilities.
+            labels: (n,).
+        """
+        five = scores.topk(min(5, scores.shape[1])).indices
+        counts = [
+            (scores.argmax(1) != labels).sum(),
+            (five != labels[:, None]).all(1).sum(),
+            F.cross_entropy(scores.float(), labels, reduction="sum"),
+            torch.ones_like(labels).sum(),
+        ]
+        self.counts[name] = self.counts.get(name, 0) + torch.stack([count.float() for count in counts])
+
+    def close(self, reduce: Reduce, with_top5: bool) -> dict[str, float]:
+        """Return errors and losses of the sets that were counted, over all processes, and begin anew."""
+        results: dict[str, float] = {}
+        for name, counts in self.counts.items():
+            wrong, not_five, loss, count = reduce(counts).tolist()
+            results |= {f"{name}/error": wrong / count, f"{name}/loss": loss / count}
+            if with_top5:
+                results[f"{name}/top5_error"] = not_five / count
+        self.counts = {}
+        return results
