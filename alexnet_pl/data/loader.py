@@ -51,13 +51,17 @@ class Replica:
     count: int = 1
 
     def slice_of(self, images: int) -> BatchSlice:
-        """Return this process's slice of a batch; where slices are unequal the last are smaller, as in torch.chunk."""
+        """Return this process's slice of a batch of so many images.
+
+        Slices are equal but for the last ones, which may be smaller or empty, as torch.chunk makes them.
+        """
         full = -(-images // self.count)
         first = min(self.rank * full, images)
         return BatchSlice(first, min(first + full, images), images, full)
 
 
 SINGLE = Replica()
+"""The only process that has the batch"""
 
 
 class InMemoryDataset:

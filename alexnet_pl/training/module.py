@@ -139,7 +139,7 @@ class ImageClassifier(pl.LightningModule):
 
     @property
     def ddp_factor(self) -> int:
-        """What a loss is multiplied by so that gradients are summed: DDP takes their mean over the processes"""
+        """Factor of a loss: DDP takes the mean of the processes' gradients, and ours are parts of a sum"""
         return self.replica.count if self.layout.name == "ddp" else 1
 
     def _seed_dropout(self, batch_idx: int) -> None:

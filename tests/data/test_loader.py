@@ -92,6 +92,16 @@ def test_reading_ahead_keeps_the_order_and_the_numbers_of_the_batches(packed: Pa
         assert torch.equal(images, dataset.read(rows).float() + step)
 
 
+@pytest.mark.parametrize(("images", "processes"), [(128, 1), (128, 4), (27, 2), (3, 4), (5, 3)])
+def test_slices_of_a_batch_are_torchs_chunks(images: int, processes: int):
+    slices = [loader.Replica(rank, processes).slice_of(images) for rank in range(processes)]
+    rows = torch.arange(images)
+    chunks = [chunk.tolist() for chunk in rows.chunk(processes)]
+    assert [rows[part.first : part.last].tolist() for part in slices] == chunks + [[]] * (processes - len(chunks))
+    assert {(part.of, part.full) for part in slices} == {(images, len(chunks[0]))}
+    assert slices[0].times(10) == (0, 10 * len(chunks[0]), 10 * images, 10 * len(chunks[0]))
+
+
 def test_a_resumed_epoch_goes_on_with_the_next_batch(packed: Path):
     first, second = batches(stored(packed)), batches(stored(packed))
     whole = []
