@@ -11,14 +11,16 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.global_hydra import GlobalHydra
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
+from hydra.types import HydraContext
 from omegaconf import DictConfig, read_write
 
 from alexnet_pl import cpu
@@ -34,79 +36,99 @@ CLAIM_WAIT = 120.0
 
 
 class HydraCallback(Callback):
-    """Refuse mistakes before Hydra makes any folder; show at the end how each job of a sweep fared.
+    """Refuse the mistakes of a single run before Hydra makes its folder."""
 
-    Hydra drops what a callback raises, all but `SystemExit`: so these exit.
-    """
-
-    # Hydra passes `config` by name.
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        def prepare() -> None:
+        """Check a run; Hydra passes `config` by name, and drops what is raised here, all but `SystemExit`."""
+        try:
             cfg = to_config(config)
             os.environ.update(cpu.thread_environment(cfg.trainer.precision))  # before torch is imported, to count GPUs
             _check(cfg, Run(Path(config.hydra.run.dir)))
             launch.refuse_other_group(layouts.layout(cfg.trainer))
+        except Exception as error:
+            reason = user_error(error)
+            sys.exit("\n".join(f"error: {line}" for line in reason.sentences) if reason else traceback.format_exc())
 
-        _or_exit(prepare)
 
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        _or_exit(lambda: self._prepare(config))
+def run_sweep(
+    words: list[str],
+    composed: DictConfig,
+    context: HydraContext,
+    launch_jobs: Callable[[list[list[str]]], Sequence[JobReturn]],
+) -> None:
+    """Run the jobs of a sweep; exit with 1 where some are not done at the end. `hydra_plugins` calls it.
 
-    def _prepare(self, composed: DictConfig) -> None:
-        """Compose and check every job, and record what the sweep asks for."""
-        self.folder = Path(composed.hydra.sweep.dir).absolute()
-        self.jobs: dict[str, list[str]] = {}
-        launcher = str(composed.hydra.runtime.choices["hydra/launcher"])
-        configs, mistakes = self._compose_jobs(composed, here="slurm" not in launcher)
-        if mistakes:
-            raise ConfigError(*mistakes)
-        if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-            raise ConfigError("torchrun starts one run: start a sweep without it, each job gets processes of its own")
-        trainers = [cfg.trainer for cfg in configs.values()]
-        if "slurm" in launcher:
-            _ask_slurm(composed, trainers)
-        elif any((t.num_nodes or 1) > 1 for t in trainers):
-            raise ConfigError("a sweep of jobs on several machines needs hydra/launcher=submitit_slurm")
-        record_sweep(self.folder, self.jobs)
-        for name, cfg in configs.items():  # how finished runs are drawn may change
-            run = Run(self.folder / name)
-            if run.done:
-                run.record(as_dict(cfg))
-        os.environ[JOBS_VARIABLE] = str(len(self.jobs))
+    Args:
+        words: the overrides, some of them with several values.
+        composed: what Hydra composed for the sweep as a whole.
+        launch_jobs: launches jobs by their overrides.
+    Raises:
+        ConfigError: a sentence for each mistake in any of the jobs; none was started then.
+    """
+    folder = Path(composed.hydra.sweep.dir).absolute()
+    on_slurm = "slurm" in str(composed.hydra.runtime.choices["hydra/launcher"])
+    jobs, configs = _compose_jobs(words, composed, context.config_loader, folder, here=not on_slurm)
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise ConfigError("torchrun starts one run: start a sweep without it, each job gets processes of its own")
+    trainers = [cfg.trainer for cfg in configs.values()]
+    if on_slurm:
+        _ask_slurm(composed, trainers)
+    elif any((t.num_nodes or 1) > 1 for t in trainers):
+        raise ConfigError("a sweep of jobs on several machines needs hydra/launcher=submitit_slurm")
+    record_sweep(folder, jobs)
+    for name, cfg in configs.items():  # how finished runs are drawn may change
+        run = Run(folder / name)
+        if run.done:
+            run.record(as_dict(cfg))
+    os.environ[JOBS_VARIABLE] = str(len(jobs))
+    for result in launch_jobs(list(jobs.values())):
+        _ = result.return_value  # raises what the job has raised
+    _show_outcome([Run(folder / name) for name in jobs], composed.hydra.launcher.get("submitit_folder"))
 
-    def _compose_jobs(self, composed: DictConfig, here: bool) -> tuple[dict[str, Config], list[str]]:
-        """Return the configuration of each job by its folder's name, and a sentence for each mistake."""
-        configs: dict[str, Config] = {}
-        mistakes: list[str] = []
-        loader = _config_loader()
-        for overrides in _expand(composed):
-            try:
-                job = loader.load_sweep_config(composed, overrides)
-                name, cfg = str(job.hydra.sweep.subdir), to_config(job)
-                other = configs.setdefault(name, cfg)  # asked for twice, a job is one run
-                if other != cfg:
-                    raise ConfigError(
-                        f"two jobs have the same folder {name}: {' '.join(self.jobs[name])} and {' '.join(overrides)} "
-                        "differ in nothing that names it: give each a name=... of its own, in a command of its own"
-                    )
-                _check(cfg, Run(self.folder / name), here)
-                self.jobs[name] = overrides
-            except Exception as error:
-                if (reason := user_error(error)) is None:
-                    raise
-                mistakes += [sentence for sentence in reason.sentences if sentence not in mistakes]
-        return configs, mistakes
 
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        jobs = [Run(self.folder / name) for name in self.jobs]
-        done = sum(run.status == "done" for run in jobs)
-        print(f"\n{done} of {len(jobs)} jobs done in {self.folder}")
-        for run in jobs:
-            print(f"  {run.status:10}  {run.folder.name}" + (f": {run.failure}" if run.failure else ""))
-        if logs := config.hydra.launcher.get("submitit_folder"):
-            print(f"what each job printed: {Path(logs).parent}")
-        if done < len(jobs):
-            sys.exit("some jobs did not finish: the same command runs those again and skips the others")
+def _compose_jobs(
+    words: list[str], composed: DictConfig, loader: ConfigLoader, folder: Path, here: bool
+) -> tuple[dict[str, list[str]], dict[str, Config]]:
+    """Return overrides and configuration of each job by its folder's name; a job asked for twice is one run.
+
+    Raises:
+        ConfigError: a sentence for each mistake.
+    """
+    jobs: dict[str, list[str]] = {}
+    configs: dict[str, Config] = {}
+    mistakes: list[str] = []
+    for overrides in _expand(words, loader):
+        try:
+            job = loader.load_sweep_config(composed, overrides)
+            name, cfg = str(job.hydra.sweep.subdir), to_config(job)
+            if configs.setdefault(name, cfg) != cfg:
+                raise ConfigError(
+                    f"two jobs have the same folder {name}: {' '.join(jobs[name])} and {' '.join(overrides)} "
+                    "differ in nothing that names it: give each a name=... of its own, in a command of its own"
+                )
+            jobs[name] = overrides
+            _check(cfg, Run(folder / name), here)
+        except Exception as error:
+            if (reason := user_error(error)) is None:
+                raise
+            mistakes += [sentence for sentence in reason.sentences if sentence not in mistakes]
+    if mistakes:
+        raise ConfigError(*mistakes)
+    if not jobs:
+        raise ConfigError("the sweep has no job: a range or a choice in it is empty")
+    return jobs, configs
+
+
+def _show_outcome(runs: list[Run], logs: str | None) -> None:
+    """Print how each job fared; exit with 1 where some are not done."""
+    done = sum(run.status == "done" for run in runs)
+    print(f"\n{done} of {len(runs)} jobs done in {runs[0].folder.parent}")
+    for run in runs:
+        print(f"  {run.status:10}  {run.folder.name}" + (f": {run.failure}" if run.failure else ""))
+    if logs:
+        print(f"what each job printed: {Path(logs).parent}")
+    if done < len(runs):
+        sys.exit("some jobs did not finish: the same command runs those again and skips the others")
 
 
 def _check(cfg: Config, run: Run, here: bool = True) -> None:
@@ -120,18 +142,22 @@ def _check(cfg: Config, run: Run, here: bool = True) -> None:
     run.refuse_another(as_dict(cfg))
 
 
-def _expand(composed: DictConfig) -> list[list[str]]:
-    """Return the overrides of each job, as Hydra's basic sweeper will expand them; its function for it is private."""
-    params = composed.hydra.sweeper.get("params") or {}
-    lines = [f"{key}={value}" for key, value in params.items()] + list(composed.hydra.overrides.task)
-    parsed = OverridesParser.create(config_loader=_config_loader()).parse_overrides(lines)
-    return BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
+def _expand(words: list[str], loader: ConfigLoader) -> list[list[str]]:
+    """Return the overrides of each job: the product of the values of all keys, of a key given twice of the last.
 
-
-def _config_loader() -> Any:
-    hydra = GlobalHydra.instance().hydra
-    assert hydra is not None
-    return hydra.config_loader
+    Raises:
+        ConfigError: a kind of sweep without a list of values, as interval().
+    """
+    values: dict[str, list[str]] = {}
+    for override in OverridesParser.create(config_loader=loader).parse_overrides(words):
+        key = override.get_key_element()
+        if not override.is_sweep_override():
+            values[key] = [f"{key}={override.get_value_element_as_str()}"]
+        elif override.is_discrete_sweep():
+            values[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+        else:
+            raise ConfigError(f"{override.input_line} has no list of values: use choice(...) or range(...)")
+    return [list(job) for job in product(*values.values())]
 
 
 def _ask_slurm(composed: DictConfig, trainers: list[Trainer]) -> None:
@@ -147,14 +173,6 @@ def _ask_slurm(composed: DictConfig, trainers: list[Trainer]) -> None:
         if launcher.gpus_per_node is None and any(layouts.wants_gpus(t) for t in trainers):
             launcher.gpus_per_node = launcher.tasks_per_node
         launcher.max_num_timeout = launcher.max_num_timeout or 1000  # Hydra's 0 would not put a job back into the queue
-
-
-def _or_exit(action: Callable[[], object]) -> None:
-    try:
-        action()
-    except Exception as error:
-        reason = user_error(error)
-        sys.exit("\n".join(f"error: {line}" for line in reason.sentences) if reason else traceback.format_exc())
 
 
 # ------------------------------------------------------------------------------------------------ one job

@@ -1,0 +1,45 @@
+"""Hydra's sweeper for alexnet_pl; Hydra takes plugins from this namespace only.
+
+Hydra's own sweeper composes every job once to see that it can, and drops what it composed. This one leaves it to
+`alexnet_pl.jobs.sweep`, which checks what it composes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+class CheckedSweeper(Sweeper):
+    """Check every job before the first starts, then launch them all."""
+
+    def __init__(self, params: dict[str, Any] | None = None) -> None:
+        self.params = params or {}
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Keep what Hydra gives; the launcher is made when the jobs are known."""
+        self.context, self.task, self.composed = hydra_context, task_function, config
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Run the jobs of the sweep's parameters and of the command line."""
+        from alexnet_pl.jobs.sweep import run_sweep  # here, as Hydra loads all plugins in every program
+
+        def launch(jobs: list[list[str]]) -> Any:
+            launcher = Plugins.instance().instantiate_launcher(self.context, self.task, self.composed)
+            return launcher.launch(jobs, initial_job_idx=0)
+
+        words = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
+        run_sweep(words, self.composed, self.context, launch)
+
+
+ConfigStore.instance().store(
+    group="hydra/sweeper",
+    name="checked",
+    node={"_target_": f"{__name__}.{CheckedSweeper.__name__}", "params": None},
+    provider="alexnet_pl",
+)
