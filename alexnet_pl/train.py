@@ -112,6 +112,14 @@ def refuse_mistakes(words: list[str]) -> None:
     raise ConfigError(*sentences)
 
 
+def explain_sweep(words: list[str]) -> None:
+    """Say on stderr what `--cfg` does not show of a sweep: the settings of its jobs."""
+    overrides = [word for word in words if "=" in word]
+    if sweep_word := next((word for word in overrides if word.startswith("sweep=")), ""):
+        job = compose.first_job(overrides)
+        print(f"{sweep_word} is several configurations; to see one of them, add {job}", file=sys.stderr)
+
+
 def main() -> None:
     """The command. Exit code 0: done; 1: a mistake or a failure; 75: the folder is in use; 128 + signal: stopped."""
     full = os.environ.get("HYDRA_FULL_ERROR") == "1"
@@ -119,6 +127,8 @@ def main() -> None:
     sys.argv[1:] = sorted(map(quote_path, sys.argv[1:]), key=lambda word: word not in FLAGS)
     try:
         refuse_mistakes(sys.argv[1:])
+        if {"--cfg", "-c"} & set(sys.argv):
+            explain_sweep(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name="config")(job)()
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)

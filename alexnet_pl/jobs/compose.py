@@ -47,12 +47,12 @@ def compose(overrides: Sequence[str]) -> Config:
         ConfigError: an override is not understood, or `sweep=...` stands for several configurations.
     """
     if sweep := next((word for word in overrides if word.startswith("sweep=") and word != "sweep=null"), ""):
-        raise ConfigError(f"{sweep} is several configurations: give one of them, {_first_job(sweep, overrides)}")
+        raise ConfigError(f"{sweep} is several configurations: give one of them, {first_job(overrides)}")
     with translated(), hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         return to_config(hydra.compose("config", list(overrides)))
 
 
-def _first_job(sweep: str, overrides: Sequence[str]) -> str:
+def first_job(overrides: Sequence[str]) -> str:
     """Return the overrides of a sweep's first job, with which it can be looked at alone."""
     with translated(), hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         composed = hydra.compose("config", list(overrides), return_hydra_config=True)
