@@ -1,7 +1,8 @@
-"""What all tests share: quick processes, and alexnet-train as a fixture."""
+"""What all tests share: quick processes, caches of their own, and alexnet-train as a fixture."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -11,11 +12,24 @@ import alexnet_pl.describe
 from tests.helpers import speed  # noqa: F401  before torch starts its threads
 from tests.helpers.commands import Command, start, trains
 
+CACHES = {
+    "torch": "TORCHINDUCTOR_CACHE_DIR", "triton": "TRITON_CACHE_DIR", "matplotlib": "MPLCONFIGDIR",
+    "others": "XDG_CACHE_HOME",
+}  # fmt: skip
+"""Environment variables with the folders where libraries keep what they compiled or found"""
 LONGEST = [
-    "launch", "shard", "readme", "sweeps", "loggers", "prepare", "agent", "train", "export", "bench", "axes",
-    "checks",
+    "launch", "train", "shard", "readme", "sweeps", "loggers", "checks", "interruption", "agent", "trained", "evaluate",
+    "loader", "sync", "cpu", "export", "bench",
 ]  # fmt: skip
 """Files that take longest, the longest first: a worker has a whole file, and one at the end would leave others idle"""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the caches of libraries in pytest's own, .pytest_cache, and nothing in the user's folders."""
+    if cache := getattr(config, "cache", None):  # there is none with -p no:cacheprovider
+        for name, variable in CACHES.items():
+            os.environ[variable] = str(cache.mkdir(name))
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # onnxruntime's, which leaves files
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
