@@ -7,7 +7,7 @@ import signal
 
 
 def nearest(word: str, choices: list[str]) -> str:
-    """`did you mean ...?` with the closest of the choices, or all of them where none is close."""
+    """Return `did you mean ...?` with the closest of the choices, or all of them where none is close."""
     close = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
     return f"did you mean {close[0]}?" if close else "choose from " + ", ".join(choices)
 
@@ -49,8 +49,13 @@ class NotFinite(TrainingError):
 
 
 class Interrupted(UserError):
-    """A signal asked for the end, and what was done until then is on disk."""
+    """A signal asked for the end.
+
+    Args:
+        kept: what is on disk, from which the same command continues; empty where a command begins again.
+    """
 
     def __init__(self, signum: int, kept: str = "the checkpoint is written") -> None:
-        super().__init__(f"stopped by {signal.Signals(signum).name}; {kept}: the same command continues from it")
+        reason = f"stopped by {signal.Signals(signum).name}"
+        super().__init__(f"{reason}; {kept}: the same command continues from it" if kept else reason)
         self.exit_code = 128 + signum

@@ -1,4 +1,4 @@
-"""Export: a trained net for other programs, as ONNX or as plain weights, with all that is done to a image before.
+"""Export: a trained net for other programs, as ONNX or as plain weights, with all that is done to an image before.
 
     python -m alexnet_pl.export runs/alexnet                      net.onnx, preprocessing.json, mean.npy
     python -m alexnet_pl.export runs/alexnet --format torch       net.pt instead
@@ -115,7 +115,7 @@ def run_onnx(file: Path, pixels: np.ndarray) -> np.ndarray:
 
 
 def preprocessing(net: TrainedModel) -> dict[str, Any]:
-    """What preprocessing.json says: how a image becomes the input of either file, and what comes out."""
+    """What preprocessing.json says: how an image becomes the input of either file, and what comes out."""
     d = net.cfg.data
     said = "net.onnx does it; net.pt expects (pixels - mean) / scale"
     return {

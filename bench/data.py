@@ -37,8 +37,9 @@ from alexnet_pl.data import decode
 from alexnet_pl.data.datamodule import ImageDataModule
 from alexnet_pl.data.loader import BatchLoader
 from alexnet_pl.data.store import Plan
-from alexnet_pl.prepare.cli import Options, prepare
+from alexnet_pl.prepare.options import Options
 from alexnet_pl.prepare.packing import encode
+from alexnet_pl.prepare.prepare import prepare
 
 BATCH = 128
 BICUBIC, PREPARE = "prepare: Pillow bicubic, JPEG", "prepare: ours, JPEG"

@@ -35,7 +35,8 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from alexnet_pl.data.datamodule import ImageDataModule
-from alexnet_pl.prepare.cli import Options, prepare
+from alexnet_pl.prepare.options import Options
+from alexnet_pl.prepare.prepare import prepare
 from alexnet_pl.runs.run import Run
 from alexnet_pl.training import loggers
 from alexnet_pl.training.module import ImageClassifier

@@ -73,12 +73,12 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         except SystemExit as end:
             code = end.code
         out, err = capsys.readouterr()
-        return (1, out, err + code) if isinstance(code, str) else (code, out, err)
+        return code, out, err
 
     return call
 
 
-def test_a_image_by_what_preprocessing_json_says(net: TrainedModel, tmp_path: Path, command: Export):
+def test_an_image_by_what_preprocessing_json_says(net: TrainedModel, tmp_path: Path, command: Export):
     """From a photograph to probabilities without this package: Pillow, NumPy, onnxruntime, and the two files."""
     pixels, out = smooth(90, 72, noise=20), tmp_path / "out"
     shown = tmp_path / "image.png"
@@ -143,5 +143,5 @@ def test_mistakes_are_one_sentence(net: TrainedModel, tmp_path: Path, command: E
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     code, out, err = command(run, "--out", tmp_path / "out")
     assert (code, out) == (1, "")
-    assert err == "error: onnxscript is not installed, which ONNX needs: pip install 'alexnet_pl[export]'"
+    assert err == "error: onnxscript is not installed, which ONNX needs: pip install -e '.[export]'\n"
     assert not (tmp_path / "out").exists()

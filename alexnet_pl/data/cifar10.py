@@ -59,7 +59,7 @@ def _parquet(file: Path) -> tuple[Tensor, Tensor]:
         except OSError as error:
             raise ConfigError(f"{file}, row {row}: the image does not decode ({_first_line(error)})") from error
         if image.shape != (32, 32, 3):
-            raise ConfigError(f"{file}, row {row}: a image of {image.shape}, expected (32, 32, 3)")
+            raise ConfigError(f"{file}, row {row}: an image of {image.shape}, expected (32, 32, 3)")
         images[row] = image
     return torch.from_numpy(images), torch.from_numpy(table["label"].to_numpy().astype(np.int64))
 

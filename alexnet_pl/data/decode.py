@@ -1,4 +1,4 @@
-"""A image file becomes a square: decoded, its shorter side scaled, its centre cut out (section 2 of the paper).
+"""An image file becomes a square: decoded, its shorter side scaled, its centre cut out (section 2 of the paper).
 
 JPEG is decoded by simplejpeg, which is the fastest that keeps every pixel and tells of a file that ends before its
 image (others fill the rest with grey); all else, and what that decoder cannot read, by Pillow. Smaller DCTs are not
@@ -17,7 +17,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 LONGEST = 40
-"""So many times as long as wide a image may be: scaled by its shorter side, a longer one would fill the memory."""
+"""So many times as long as wide an image may be: scaled by its shorter side, a longer one would fill the memory."""
 MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"}
 """What Pillow turns into RGB of 0..255 as a viewer would; the others have more than 8 bits."""
 
@@ -29,7 +29,7 @@ class Unreadable(Exception):
 
 
 def decode_image(data: bytes) -> Tensor:
-    """The bytes of a image file as uint8 (3, height, width), upright.
+    """The bytes of an image file as uint8 (3, height, width), upright.
 
     Greyscale becomes three equal colours, CMYK and palettes RGB; transparency is dropped; of several images the first
     counts; a camera's note of how it was held (EXIF) is obeyed if it can be read. What a file is named does not matter.
@@ -62,7 +62,7 @@ def decode_image(data: bytes) -> Tensor:
     except Exception as error:  # damage makes Pillow raise nearly anything
         reason = " ".join(str(error).split())
         if "cannot identify image file" in reason:
-            reason = f"not a image (it begins with {data[:12]!r})"
+            reason = f"not an image (it begins with {data[:12]!r})"
         raise Unreadable(reason or type(error).__name__) from error
 
 
@@ -74,7 +74,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def centre_square(image: Tensor, size: int) -> Tensor:
-    """The centre of a image, uint8 (3, height, width), as uint8 (size, size, 3).
+    """The centre of an image, uint8 (3, height, width), as uint8 (size, size, 3).
 
     The shorter side is scaled to `size` and the longer to the whole number below its share, bilinear and smoothed; then
     the centre is cut out at a whole pixel, where the margin is odd one pixel nearer the top and left.
@@ -98,10 +98,10 @@ def encode_jpeg(image: Tensor, quality: int) -> bytes:
 
 
 def decode_stored(cell: bytearray, size: int, form: str) -> Tensor:
-    """A image of a packed store, from its bytes there: uint8 (size, size, 3).
+    """An image of a packed store, from its bytes there: uint8 (size, size, 3).
 
     Raises:
-        ValueError: the bytes are not those of a image.
+        ValueError: the bytes are not those of an image.
     """
     if form == "raw":
         return torch.frombuffer(cell, dtype=torch.uint8).view(size, size, 3)

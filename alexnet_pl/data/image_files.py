@@ -22,7 +22,7 @@ from alexnet_pl.errors import ConfigError
 
 STDIN = "-"
 Warn = Callable[[str], None]
-"""Takes a sentence about a image that is left out"""
+"""Takes a sentence about an image that is left out"""
 
 
 def find_images(words: Sequence[str], tell: Warn) -> list[str]:
@@ -61,7 +61,7 @@ def _inside(folder: Path, tell: Warn) -> list[str]:
 
 
 class ImageFiles:
-    """Image files; of a folder that is named as a class, a image's label is that class.
+    """Image files; of a folder that is named as a class, an image's label is that class.
 
     Args:
         names: as `find` gives them.

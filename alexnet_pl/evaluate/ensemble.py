@@ -1,4 +1,4 @@
-"""Nets that look at the same images: who may do so together, and what each and all of them answer."""
+"""Run nets over the same images: which may do so together, and what each of them and all together predict."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from alexnet_pl.runs import trained
 from alexnet_pl.runs.run import Run
 
 
-def load_models(found: list[Run], settings: Settings, device: torch.device) -> list[trained.TrainedModel]:
-    """The nets of the runs.
+def load_models(members: list[Run], settings: Settings, device: torch.device) -> list[trained.TrainedModel]:
+    """Return the nets of the runs.
 
     Raises:
         ConfigError: a checkpoint cannot be read, or the nets cannot look at the same images in the same way.
     """
-    nets = [trained.load(run.folder, settings.weights).to(device) for run in found]
+    nets = [trained.load(run.folder, settings.weights).to(device) for run in members]
     first = nets[0]
-    for run, net in zip(found, nets, strict=True):
+    for run, net in zip(members, nets, strict=True):
         d = net.cfg.data
         if settings.views > 1 and d.input_size == d.resized_size:
             raise ConfigError(
@@ -37,19 +37,19 @@ def load_models(found: list[Run], settings: Settings, device: torch.device) -> l
             )
         if net.classes != first.classes:
             raise ConfigError(
-                f"{run.folder} has other classes than {found[0].folder}: an ensemble needs nets of the same classes"
+                f"{run.folder} has other classes than {members[0].folder}: an ensemble needs nets of the same classes"
             )
-        seen, others = ((net.cfg.data.kind, net.cfg.data.store) for net in (net, first))
-        if seen[0] != others[0] or (seen != others and not settings.data):
+        own, others = ((one.cfg.data.kind, one.cfg.data.store) for one in (net, first))
+        if own[0] != others[0] or (own != others and not settings.data):
             raise ConfigError(
-                f"{run.folder} was trained on other data than {found[0].folder}: an ensemble needs one set of "
+                f"{run.folder} was trained on other data than {members[0].folder}: an ensemble needs one set of "
                 "images (of packed stores, --data says which)"
             )
     return nets
 
 
 class EvalImages:
-    """The images of a split, what they are called, and what their labels stand for.
+    """The images of a split, their names, and what their labels stand for.
 
     Raises:
         ConfigError: there are none, or they are of other classes than the net's.
@@ -57,10 +57,10 @@ class EvalImages:
 
     def __init__(self, net: trained.TrainedModel, settings: Settings) -> None:
         d = net.cfg.data
-        drawn = not d.packed and SMALL_DATASETS[d.kind].generated
-        if drawn and settings.data:
+        generated = not d.packed and SMALL_DATASETS[d.kind].generated
+        if generated and settings.data:
             raise ConfigError(f"{net.name} was trained on shapes, which are drawn, not read: leave out --data")
-        self.root = None if drawn else settings.data or Path(d.root or ".").expanduser()
+        self.root = None if generated else settings.data or Path(d.root or ".").expanduser()
         if self.root and not self.root.is_dir():
             raise ConfigError(f"the images of data={d.name} should be in {self.root}, which is no folder: "
                               "say with --data where they are")  # fmt: skip
@@ -80,11 +80,11 @@ class EvalImages:
 
     @property
     def store(self) -> str | None:
-        """Which packed store it is."""
+        """What tells the packed store from others; None where there is none."""
         return self.set.store.plan.identity if isinstance(self.set, PackedDataset) else None
 
     def names(self, split: str) -> list[str]:
-        """Files of a packed store by their names, other images by their numbers."""
+        """Return the names of a packed store's files; other images have their numbers."""
         if isinstance(self.set, PackedDataset):
             return self.set.store.index(split)["name"].to_pylist()
         return [str(number) for number in range(len(self))]
@@ -95,24 +95,24 @@ def run_models(
     dataset: EvalImages,
     settings: Settings,
     advance: Callable[[int], None],
-    keep: Sequence[np.ndarray],
+    arrays: Sequence[np.ndarray],
 ) -> list[Predictions]:
-    """Let every net look at every image once, and each make its own input of it.
+    """Run every net over every image, once; each net makes its own input of it.
 
     Args:
         advance: called with the number of images of each batch, once it is through.
-        keep: where each net's logits go, (images, views, classes); empty: nowhere.
+        arrays: where each net's logits go, (images, views, classes); empty: nowhere.
     Returns:
-        The answers of each net, and last those of all together.
+        The predictions of each net, and last those of the ensemble.
     Raises:
-        UserError: a net answers with something else than finite numbers.
+        UserError: a net's outputs are not finite.
     """
     side = max(net.cfg.data.input_size for net in nets)
     inputs = min(1000, 1 + EVAL_PIXELS // side**2)
     size = -(-inputs // settings.views)
     rows = torch.arange(len(dataset))
     batches = BatchLoader(dataset.set, lambda: rows, len(rows), size, lambda images, *_: images, nets[0].device)
-    found: list[list[Predictions]] = [[] for _ in range(len(nets) + 1)]
+    batches_of: list[list[Predictions]] = [[] for _ in range(len(nets) + 1)]
     done = 0
     for images, labels, _ in batches:
         count = len(labels)
@@ -120,10 +120,10 @@ def run_models(
         for net, own in zip(nets, logits, strict=True):
             if not own.isfinite().all():
                 raise UserError(f"{net.name} answers with numbers that are not finite: its training went astray")
-        for place, own in zip(keep, logits, strict=False):
-            place[done : done + count] = own.numpy()
-        for answered, looks in zip(found, [*logits, torch.cat(logits, 1)], strict=True):
-            answered.append(make_predictions(average(looks, settings.average), labels))
+        for array, own in zip(arrays, logits, strict=False):
+            array[done : done + count] = own.numpy()
+        for predictions, several in zip(batches_of, [*logits, torch.cat(logits, 1)], strict=True):
+            predictions.append(make_predictions(average(several, settings.average), labels))
         done += count
         advance(count)
-    return [concatenate(answered) for answered in found]
+    return [concatenate(predictions) for predictions in batches_of]

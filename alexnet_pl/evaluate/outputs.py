@@ -1,4 +1,4 @@
-"""What an evaluation leaves in its folder, as files that other programs read."""
+"""Write the files of an evaluation that other programs read."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from alexnet_pl import files
-from alexnet_pl.evaluate.predictions import BINS, Predictions, by_class, calibration, summary
+from alexnet_pl.evaluate.predictions import BINS, Predictions, calibration, class_counts, summary
 from alexnet_pl.evaluate.settings import Settings
 from alexnet_pl.runs import provenance
 from alexnet_pl.runs.run import CHECKPOINT_NAMES, Run
 
 
-def write_predictions(found: Predictions, names: list[str], classes: list[str], path: Path) -> None:
-    """A Parquet file with a row for each image; its columns:
+def write_predictions(predictions: Predictions, names: list[str], classes: list[str], path: Path) -> None:
+    """Write a Parquet file with a row for each image; its columns:
 
     name                its file in a packed store, or its number
     label, class        the right class, by number and by name
@@ -29,9 +29,9 @@ def write_predictions(found: Predictions, names: list[str], classes: list[str], 
     rank, right_probability        of the right class; rank 1 is the likeliest
     top5, top5_classes, top5_probabilities        the five likeliest, in this order
     """
-    called = np.array(classes, dtype=object)
-    flat = pa.array(called[found.top.ravel()], pa.string())
-    offsets = np.arange(len(found.top) + 1, dtype=np.int32) * found.top.shape[1]
+    class_names = np.array(classes, dtype=object)
+    flat = pa.array(class_names[predictions.top.ravel()], pa.string())
+    offsets = np.arange(len(predictions.top) + 1, dtype=np.int32) * predictions.top.shape[1]
 
     def lists(values: Any) -> pa.Array:
         return pa.ListArray.from_arrays(offsets, values)
@@ -39,47 +39,52 @@ def write_predictions(found: Predictions, names: list[str], classes: list[str], 
     table = pa.table(
         {
             "name": names,
-            "label": found.labels,
-            "class": pa.array(called[found.labels], pa.string()),
-            "predicted": found.predicted,
-            "predicted_class": pa.array(called[found.predicted], pa.string()),
-            "correct": found.correct,
-            "probability": found.confidence,
-            "rank": found.rank,
-            "right_probability": np.exp(found.right),
-            "top5": lists(found.top.ravel()),
+            "label": predictions.labels,
+            "class": pa.array(class_names[predictions.labels], pa.string()),
+            "predicted": predictions.predicted,
+            "predicted_class": pa.array(class_names[predictions.predicted], pa.string()),
+            "correct": predictions.correct,
+            "probability": predictions.confidence,
+            "rank": predictions.rank,
+            "right_probability": np.exp(predictions.right),
+            "top5": lists(predictions.top.ravel()),
             "top5_classes": lists(flat),
-            "top5_probabilities": lists(found.probability.ravel()),
+            "top5_probabilities": lists(predictions.probability.ravel()),
         }
     )
     with files.beside(path) as part:
         pyarrow.parquet.write_table(table, part)
 
 
-def write_classes(found: Predictions, classes: list[str], path: Path) -> None:
-    """A CSV file with a row for each class: its number, name, images, right answers, accuracy (empty without any)."""
+def write_classes(predictions: Predictions, classes: list[str], path: Path) -> None:
+    """Write a CSV file with a row for each class: number, name, images, right predictions, accuracy (or nothing)."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["label", "class", "images", "correct", "accuracy"])
-    for label, (count, correct) in enumerate(zip(*by_class(found, len(classes)), strict=True)):
+    for label, (count, correct) in enumerate(zip(*class_counts(predictions, len(classes)), strict=True)):
         rows.writerow([label, classes[label], count, correct, correct / count if count else ""])
     files.write(path, text.getvalue())
 
 
 def write_evaluation(
-    found: list[Predictions], members: list[Run], settings: Settings, about: dict[str, Any], path: Path
+    predictions: list[Predictions], members: list[Run], settings: Settings, about: dict[str, Any], path: Path
 ) -> None:
-    """evaluation.json: who looked at what and how, the figures of each member and of all, and which code says so."""
-    *each, together = found
-    bins = calibration(together)
+    """Write evaluation.json: which nets saw what and how, the figures of each member and of all, and by which code.
+
+    Args:
+        predictions: of each member, and last of all together.
+        about: what else stands in the file, of data and device.
+    """
+    *each, ensemble = predictions
+    bins = calibration(ensemble)
     columns = zip(*(values.tolist() for values in bins), strict=True)
     plain = {
-        **summary(together),
+        **summary(ensemble),
         "views": settings.views,
         "average": settings.average,
         "weights": settings.weights,
         "split": settings.split,
-        "images": len(together.labels),
+        "images": len(ensemble.labels),
         **about,
         "members": [
             {

@@ -1,4 +1,4 @@
-"""Two figures of an evaluation: which classes are taken for which, and whether probabilities keep their word."""
+"""Draw two figures of an evaluation: which classes are taken for which, and how far probabilities can be trusted."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from alexnet_pl.evaluate.predictions import BINS, Predictions, by_class, calibration, confused_pairs, confusion
+from alexnet_pl.evaluate.predictions import BINS, Predictions, calibration, class_counts, confused_pairs, confusion
 from alexnet_pl.files import beside
 
 MATRIX = 40
 """Up to so many classes the confusions are a matrix, above it the most frequent pairs"""
 PAIRS = 25
-BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#555555"  # Okabe and Ito's colours, which colour-blind readers tell apart
+BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#555555"  # Okabe and Ito's, which colour-blind readers can tell apart
 
 
-def draw_confusion(found: Predictions, classes: list[str], title: str, path: Path) -> None:
-    """Write the PNG: a matrix, each row a right class, or bars of the pairs that are confused most often."""
+def draw_confusion(predictions: Predictions, classes: list[str], title: str, path: Path) -> None:
+    """Write a PNG: a matrix, each row a right class, or bars of the pairs that are confused most often."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -27,18 +27,18 @@ def draw_confusion(found: Predictions, classes: list[str], title: str, path: Pat
         if len(classes) <= MATRIX:
             side = 3.4 + 0.34 * max(len(classes), 8)
             figure = Figure(figsize=(side + 1, side), dpi=150, layout="constrained")
-            _matrix(figure, confusion(found, len(classes)), names)
+            _matrix(figure, confusion(predictions, len(classes)), names)
         else:
-            pairs = confused_pairs(found)[:PAIRS]
+            pairs = confused_pairs(predictions)[:PAIRS]
             figure = Figure(figsize=(9, 1.4 + 0.27 * max(len(pairs), 3)), dpi=150, layout="constrained")
-            _bars(figure.subplots(), pairs, by_class(found, len(classes))[0], names)
+            _bars(figure.subplots(), pairs, class_counts(predictions, len(classes))[0], names)
         _save(figure, title, path)
 
 
 def _matrix(figure: Any, counts: np.ndarray, names: list[str]) -> None:
     axes = figure.subplots()
     shares = counts / counts.sum(1, keepdims=True).clip(1)
-    shown = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    matrix = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     ticks = range(len(names))
     axes.set_xticks(ticks, names, rotation=90 if len(names) > 12 else 40, ha="center" if len(names) > 12 else "right",
                     rotation_mode="default" if len(names) > 12 else "anchor")  # fmt: skip
@@ -50,7 +50,7 @@ def _matrix(figure: Any, counts: np.ndarray, names: list[str]) -> None:
         for row, column in zip(*counts.nonzero(), strict=True):
             ink = "white" if shares[row, column] > 0.55 else "black"
             axes.text(column, row, f"{counts[row, column]:,}", ha="center", va="center", fontsize=8, color=ink)
-    bar = figure.colorbar(shown, ax=axes, fraction=0.045, pad=0.02)
+    bar = figure.colorbar(matrix, ax=axes, fraction=0.045, pad=0.02)
     bar.ax.yaxis.set_major_formatter(_percent)
     bar.set_label("share of the right class's images")
 
@@ -63,9 +63,11 @@ def _bars(axes: Any, pairs: list[tuple[int, int, int]], images: np.ndarray, name
     counts = [count for *_, count in pairs]
     axes.barh(range(len(pairs)), counts, color=BLUE, height=0.72)
     for place, (right, _, count) in enumerate(pairs):
-        said = f" {count:,} of {images[right]:,}"
-        axes.text(count, place, said, va="center", fontsize=8, color=GREY)
-    axes.set_yticks(range(len(pairs)), [f"{names[right]} → {names[taken]}" for right, taken, _ in pairs], fontsize=9)
+        text = f" {count:,} of {images[right]:,}"
+        axes.text(count, place, text, va="center", fontsize=8, color=GREY)
+    axes.set_yticks(
+        range(len(pairs)), [f"{names[right]} → {names[predicted]}" for right, predicted, _ in pairs], fontsize=9
+    )
     axes.invert_yaxis()
     axes.margins(y=0.01)
     axes.set(xlim=(0, 1.15 * max(counts)), xlabel="images of the first class that are taken for the second")
@@ -73,12 +75,12 @@ def _bars(axes: Any, pairs: list[tuple[int, int, int]], images: np.ndarray, name
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def draw_calibration(found: Predictions, title: str, path: Path) -> None:
-    """Write the PNG: the share of right answers in each bin of confidence, against what the net claimed."""
+def draw_calibration(predictions: Predictions, title: str, path: Path) -> None:
+    """Write a PNG: the share of right predictions in each bin of confidence, against the mean confidence."""
     import matplotlib
     from matplotlib.figure import Figure
 
-    bins = calibration(found)
+    bins = calibration(predictions)
     left, width = np.arange(BINS) / BINS, 1 / BINS
     filled = bins.images > 0
     with matplotlib.rc_context({"text.parse_math": False, "font.size": 10}):
@@ -104,7 +106,7 @@ def draw_calibration(found: Predictions, title: str, path: Path) -> None:
 
 
 def _short(name: str) -> str:
-    """The first of a class's names, cut where it is long."""
+    """Return the first of a class's names, cut where it is long."""
     first = name.split(",")[0]
     return first if len(first) <= 26 else f"{first[:25]}…"
 

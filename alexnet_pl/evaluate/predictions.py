@@ -1,8 +1,4 @@
-"""What nets answer to images, and how good that is: averages, errors, calibration, confusions.
-
-Averages are taken of log-probabilities in float64: what is unlikely keeps its rank, where a softmax in float32 would
-make many classes an equal 0.
-"""
+"""What nets predict for images, and how good that is: averages, errors, calibration, confusions."""
 
 from __future__ import annotations
 
@@ -13,28 +9,31 @@ import numpy as np
 from torch import Tensor
 
 TOP = 5
-"""Likeliest classes that are kept of each image"""
+"""Likeliest classes that are stored for each image"""
 BINS = 15
 """Of confidence, equally wide"""
 
 
 def average(logits: Tensor, by: str) -> Tensor:
-    """What several looks at each image say together: views, nets, or views by nets.
+    """Return what views, nets, or views by nets predict together for each image.
+
+    Log-probabilities in float64 keep the ranks of unlikely classes, which a float32 softmax rounds to an equal 0:
+    predict, which shows likely classes only, averages that softmax; training clamps it, to log its loss as it goes.
 
     Args:
-        logits: (n, looks, classes).
+        logits: (n, predictions, classes).
         by: probabilities, as in 2012, or logits.
     Returns:
         Log-probabilities, float64 (n, classes), on the CPU.
     """
-    looks = logits.cpu().double()  # not every device has float64
+    several = logits.cpu().double()  # not every device has float64
     if by == "logits":
-        return looks.mean(1).log_softmax(1)
-    return looks.log_softmax(2).logsumexp(1) - math.log(looks.shape[1])
+        return several.mean(1).log_softmax(1)
+    return several.log_softmax(2).logsumexp(1) - math.log(several.shape[1])
 
 
 class Predictions(NamedTuple):
-    """What is kept of the answers to n images: all but the probabilities of unlikely classes."""
+    """Predictions for n images, without the probabilities of unlikely classes."""
 
     labels: np.ndarray
     """int64 (n,)"""
@@ -61,7 +60,7 @@ class Predictions(NamedTuple):
 
 
 def make_predictions(scores: Tensor, labels: Tensor) -> Predictions:
-    """From log-probabilities (n, classes) and labels (n,)."""
+    """Return the predictions in log-probabilities (n, classes), with labels (n,)."""
     labels = labels.cpu()
     order = scores.sort(dim=1, descending=True, stable=True)
     rank = 1 + (order.indices == labels[:, None]).int().argmax(1)
@@ -71,6 +70,7 @@ def make_predictions(scores: Tensor, labels: Tensor) -> Predictions:
 
 
 def concatenate(batches: list[Predictions]) -> Predictions:
+    """Return the predictions of all batches."""
     return Predictions(*map(np.concatenate, zip(*batches, strict=True)))
 
 
@@ -90,40 +90,45 @@ class Calibration(NamedTuple):
         return float((self.images * abs(self.accuracy - self.confidence)).sum() / self.images.sum())
 
 
-def calibration(found: Predictions) -> Calibration:
+def calibration(predictions: Predictions) -> Calibration:
+    """Sort images into bins by their confidence."""
     edges = np.linspace(0, 1, BINS + 1)
-    place = np.digitize(found.confidence, edges[1:-1], right=True)
+    place = np.digitize(predictions.confidence, edges[1:-1], right=True)
     count = np.bincount(place, minlength=BINS)
     confidence, accuracy = (
-        np.bincount(place, weights, BINS) / count.clip(1) for weights in (found.confidence, found.correct)
+        np.bincount(place, weights, BINS) / count.clip(1) for weights in (predictions.confidence, predictions.correct)
     )
     return Calibration(count, confidence, accuracy)
 
 
-def summary(found: Predictions) -> dict[str, float]:
-    """Errors as shares between 0 and 1; nll is the mean of -log(probability of the right class)."""
+def summary(predictions: Predictions) -> dict[str, float]:
+    """Return errors as shares between 0 and 1; nll is the mean of -log(probability of the right class)."""
     return {
-        "error": float(np.mean(found.rank > 1)),
-        "top5_error": float(np.mean(found.rank > TOP)),
-        "nll": float(-found.right.mean()),
-        "calibration_error": calibration(found).error,
+        "error": float(np.mean(predictions.rank > 1)),
+        "top5_error": float(np.mean(predictions.rank > TOP)),
+        "nll": float(-predictions.right.mean()),
+        "calibration_error": calibration(predictions).error,
     }
 
 
-def by_class(found: Predictions, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each class its images, and how many of them were answered rightly: int64 (classes,)."""
-    right = found.labels[found.correct]
-    return np.bincount(found.labels, minlength=classes), np.bincount(right, minlength=classes)
+def class_counts(predictions: Predictions, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return for each class its images, and how many of them were predicted rightly: int64 (classes,) each."""
+    right = predictions.labels[predictions.correct]
+    return np.bincount(predictions.labels, minlength=classes), np.bincount(right, minlength=classes)
 
 
-def confusion(found: Predictions, classes: int) -> np.ndarray:
-    """int64 (classes, classes): images by right class (row) and predicted class (column)."""
-    return np.bincount(found.labels * classes + found.predicted, minlength=classes**2).reshape(classes, classes)
+def confusion(predictions: Predictions, classes: int) -> np.ndarray:
+    """Return int64 (classes, classes): images by right class (row) and predicted class (column)."""
+    return np.bincount(predictions.labels * classes + predictions.predicted, minlength=classes**2).reshape(
+        classes, classes
+    )
 
 
-def confused_pairs(found: Predictions) -> list[tuple[int, int, int]]:
-    """Right class, predicted class and images of each pair that was confused, the most frequent first."""
-    wrong = ~found.correct
-    pairs, counts = np.unique(np.stack([found.labels, found.predicted])[:, wrong], axis=1, return_counts=True)
+def confused_pairs(predictions: Predictions) -> list[tuple[int, int, int]]:
+    """Return right class, predicted class and images of each confused pair, the most frequent first."""
+    wrong = ~predictions.correct
+    pairs, counts = np.unique(
+        np.stack([predictions.labels, predictions.predicted])[:, wrong], axis=1, return_counts=True
+    )
     order = np.argsort(-counts, kind="stable")
     return [(int(pairs[0, i]), int(pairs[1, i]), int(counts[i])) for i in order]

@@ -1,4 +1,4 @@
-"""What is to be evaluated, and how; known before torch is."""
+"""What to evaluate, and how. This file imports no torch, so that a mistake is shown at once."""
 
 from __future__ import annotations
 
@@ -27,19 +27,20 @@ class Settings:
 
     @property
     def name(self) -> str:
-        """Of the folder that the results go to: `10-probabilities-best`."""
+        """The name of the folder that the results go to: `10-probabilities-best`."""
         weights = [] if self.weights == ["last"] else [Path(name).stem for name in self.weights]
-        return "-".join([str(self.views), self.average, *weights, *["train"] * (self.split == "train")])
+        split = [] if self.split == "val" else [self.split]
+        return "-".join([str(self.views), self.average, *weights, *split])
 
 
-def find_members(given: list[Path], settings: Settings) -> list[Run]:
-    """The runs that take part: each that is given, and of a folder of several runs all that are done.
+def find_members(paths: list[Path], settings: Settings) -> list[Run]:
+    """Return the runs to evaluate: each that is named, and of a folder of several runs all that are done.
 
     Raises:
         ConfigError: there is none, one has no checkpoint, or one file of weights is given for several.
     """
     found = []
-    for path in given:
+    for path in paths:
         there = find_runs(path.expanduser())
         alone = there[0].folder == path.expanduser()
         done = there if alone else [run for run in there if run.done]
@@ -62,23 +63,23 @@ def find_members(given: list[Path], settings: Settings) -> list[Run]:
     return found
 
 
-def output_folder(given: list[Path], found: list[Run], settings: Settings) -> Path:
-    """Where the results go: into the folder of a single run; those of an ensemble under runs/ensembles/.
+def output_folder(paths: list[Path], members: list[Run], settings: Settings) -> Path:
+    """Return where the results go: into the folder of a single run; those of an ensemble under runs/ensembles/.
 
     Raises:
         ConfigError: the store that is to be evaluated is damaged.
     """
     here, last = store.read(settings.data) if settings.data else None, settings.name
-    if here and here.plan.identity != found[0].config["data"].get("store"):  # other images than the run's own
+    if here and here.plan.identity != members[0].config["data"].get("store"):  # other images than the run's own
         last += f"-{here.root.resolve().name}"
-    if len(found) == 1:
-        return found[0].folder / "evaluation" / last
-    name = "+".join(str(path).removeprefix("runs/").strip("/") for path in given)
+    if len(members) == 1:
+        return members[0].folder / "evaluation" / last
+    name = "+".join(str(path).removeprefix("runs/").strip("/") for path in paths)
     return Path("runs/ensembles") / safe_file_name(name) / last
 
 
-def run_labels(found: list[Run]) -> list[str]:
-    """What to call the runs beside each other: the overrides in which they differ, or their folders."""
-    overrides = [run.identity.get("overrides", []) for run in found]
+def run_labels(members: list[Run]) -> list[str]:
+    """Return names that tell the runs apart: the overrides in which they differ, or their folders."""
+    overrides = [run.identity.get("overrides", []) for run in members]
     names = [",".join(o for o in own if any(o not in other for other in overrides)) for own in overrides]
-    return names if all(names) and len(set(names)) == len(names) else [run.folder.name for run in found]
+    return names if all(names) and len(set(names)) == len(names) else [run.folder.name for run in members]

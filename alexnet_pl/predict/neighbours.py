@@ -1,4 +1,4 @@
-"""Figure 4, right: the images that the last hidden layer finds most alike (section 6.1)."""
+"""Find the images that the last hidden layer finds most alike: Figure 4, right (section 6.1)."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from alexnet_pl.model.layers import MaskDropout
 from alexnet_pl.runs.trained import TrainedModel
 
 NEAREST = 6
-"""Neighbours of a image in the paper's figure"""
+"""Neighbours of an image in the paper's figure"""
 
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A image of the set."""
+    """An image of the set."""
 
     number: int
     name: str
@@ -27,8 +27,8 @@ class Neighbour:
     distance: float
 
 
-def hidden(net: TrainedModel) -> TrainedModel:
-    """The same net up to its last hidden layer: fc7 behind its activation, before dropout.
+def hidden_layers(net: TrainedModel) -> TrainedModel:
+    """Return a net up to its last hidden layer: fc7 behind its activation, before dropout.
 
     A net without a hidden fully connected layer ends at what goes into its only one.
     """
@@ -38,34 +38,34 @@ def hidden(net: TrainedModel) -> TrainedModel:
     return replace(net, net=nn.Sequential(*layers))
 
 
-def neighbours(
+def nearest_images(
     net: TrainedModel,
-    wanted: Tensor,
+    units: Tensor,
     names: Sequence[str],
     gallery: ImageFiles | StoreImages,
     advance: Callable[[int], None],
 ) -> list[list[Neighbour]]:
-    """The nearest images of a gallery for each of some images, by Euclidean distance of the last hidden layer.
+    """Find the nearest images of a gallery for each of some images, by Euclidean distance in the last hidden layer.
 
     Args:
-        net: `hidden` of one.
-        wanted: float (n, units), what it makes of the images whose neighbours are wanted.
-        names: what these are called; a file is not its own neighbour.
-        advance: hears how many images of the gallery are through.
+        net: `hidden_layers` of one.
+        units: float (n, units), what it puts out for the images whose neighbours are wanted.
+        names: of these images; a file is not its own neighbour.
+        advance: called with how many more images of the gallery are through.
     Returns:
         For each image up to six neighbours, the nearest first.
     """
     own = {Path(name).resolve(): row for row, name in enumerate(names)} if isinstance(gallery, ImageFiles) else {}
-    nearest, which = wanted.new_empty(len(wanted), 0), torch.empty(len(wanted), 0, dtype=torch.long)
+    nearest, which = units.new_empty(len(units), 0), torch.empty(len(units), 0, dtype=torch.long)
     for numbers, squares in image_batches(gallery):
         # not by a matrix product, which loses the digits of small distances
-        apart = torch.cdist(wanted, net.outputs(squares)[:, 0], compute_mode="donot_use_mm_for_euclid_dist")
+        apart = torch.cdist(units, net.outputs(squares)[:, 0], compute_mode="donot_use_mm_for_euclid_dist")
         for column, number in enumerate(numbers if own else []):
             if (row := own.get(Path(gallery.names[number]).resolve())) is not None:
                 apart[row, column] = torch.inf
         nearest, order = torch.cat([nearest, apart], 1).sort(stable=True, dim=1)
         nearest, order = nearest[:, :NEAREST], order[:, :NEAREST].cpu()
-        which = torch.cat([which, torch.tensor(numbers).expand(len(wanted), -1)], 1).gather(1, order)
+        which = torch.cat([which, torch.tensor(numbers).expand(len(units), -1)], 1).gather(1, order)
         advance(len(numbers))
     return [
         [Neighbour(n, gallery.names[n], gallery.labels[n], d) for d, n in zip(*row, strict=True) if d < torch.inf]

@@ -1,4 +1,4 @@
-"""Figure 4: images with the net's five likeliest classes (left), and with their nearest neighbours (right)."""
+"""Draw Figure 4: images with the net's five likeliest classes (left), and with their nearest neighbours (right)."""
 
 from __future__ import annotations
 
@@ -11,45 +11,32 @@ from torch import Tensor
 
 from alexnet_pl import files
 from alexnet_pl.data.image_files import STDIN
-from alexnet_pl.errors import ConfigError
-from alexnet_pl.predict.guesses import TOP, Guess
 from alexnet_pl.predict.neighbours import NEAREST, Neighbour
+from alexnet_pl.predict.predictions import TOP, Prediction
 
-PICTURES, ROWS = 32, 8
+IMAGES, ROWS = 32, 8
 """Most that a figure holds: images with bars, and rows of neighbours"""
-SUFFIXES = (".png", ".svg", ".pdf")
 RIGHT, WRONG = "#f4a6a0", "#a9c4e4"
 """Of bars, as in the paper: the right class, and the others"""
 
-Row = tuple[Guess, list[tuple[Tensor, Neighbour]]]
-"""A image, and its neighbours as they look, uint8 (S, S, 3)"""
+Row = tuple[Prediction, list[tuple[Tensor, Neighbour]]]
+"""An image, and its neighbours as they look, uint8 (S, S, 3)"""
 
 
-def drawable(path: Path) -> Path:
-    """The path, if a figure can be written there by its name.
-
-    Raises:
-        ConfigError: it cannot.
-    """
-    if path.suffix.lower() not in SUFFIXES:
-        raise ConfigError(f"--figure {path} must end with {', '.join(SUFFIXES)}: its name says what is written")
-    return path
-
-
-def draw_guesses(guesses: Sequence[Guess], path: Path) -> list[Path]:
-    """Each image over its label and its five bars, 32 in a figure; returns the files written."""
-    return [_save(_bars, part, place) for part, place in _shared(guesses, PICTURES, path)]
+def draw_predictions(predictions: Sequence[Prediction], path: Path) -> list[Path]:
+    """Draw each image over its label and its five bars, 32 in a figure; return the files written."""
+    return [_save(_bars, part, file) for part, file in _split(predictions, IMAGES, path)]
 
 
 def draw_neighbours(rows: Sequence[Row], path: Path) -> list[Path]:
-    """Each image at the left of its neighbours, 8 rows in a figure; returns the files written."""
-    return [_save(_rows, part, place) for part, place in _shared(rows, ROWS, path)]
+    """Draw each image at the left of its neighbours, 8 rows in a figure; return the files written."""
+    return [_save(_rows, part, file) for part, file in _split(rows, ROWS, path)]
 
 
-def _shared(items: Sequence[Any], most: int, path: Path) -> list[tuple[Sequence[Any], Path]]:
-    """Items over several files: figure.png, figure-2.png and so on."""
-    starts = range(0, len(items), most)
-    return [(items[i : i + most], path.with_stem(path.stem + f"-{n}" * (n > 1))) for n, i in enumerate(starts, 1)]
+def _split(items: Sequence[Any], most: int, path: Path) -> list[tuple[Sequence[Any], Path]]:
+    """Split items over several files: figure.png, figure-2.png and so on."""
+    parts = [items[i : i + most] for i in range(0, len(items), most)]
+    return [(part, path if n == 1 else path.with_stem(f"{path.stem}-{n}")) for n, part in enumerate(parts, 1)]
 
 
 def _save(draw: Any, items: Sequence[Any], path: Path) -> Path:
@@ -62,25 +49,25 @@ def _save(draw: Any, items: Sequence[Any], path: Path) -> Path:
     return path
 
 
-def _bars(guesses: Sequence[Guess]) -> Any:
+def _bars(predictions: Sequence[Prediction]) -> Any:
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    columns = min(len(guesses), 4 if len(guesses) <= 16 else 8)
-    rows = ceil(len(guesses) / columns)
+    columns = min(len(predictions), 4 if len(predictions) <= 16 else 8)
+    rows = ceil(len(predictions) / columns)
     layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.03, hspace=0.02, wspace=0.02)
     figure = Figure(figsize=(1.9 * columns, 3.1 * rows), dpi=150, layout=layout)
     cells = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=[1.75, 0.95] * rows)
     for axes in cells.flat:
         axes.set_axis_off()
-    for number, guess in enumerate(guesses):
+    for number, prediction in enumerate(predictions):
         row, column = divmod(number, columns)
         image, bars = cells[2 * row, column], cells[2 * row + 1, column]
-        image.imshow(guess.square.numpy())
-        name = guess.label or _file(guess)
-        bars.set_title(_short(name, 24), fontsize=8.5, weight="bold" if guess.label else "normal", pad=3)
-        for place, (label, share) in enumerate(guess.top):
-            bars.barh(place, share, height=0.82, color=RIGHT if label == guess.label else WRONG)
+        image.imshow(prediction.square.numpy())
+        name = prediction.label or _file(prediction)
+        bars.set_title(_short(name, 24), fontsize=8.5, weight="bold" if prediction.label else "normal", pad=3)
+        for place, (label, share) in enumerate(prediction.top):
+            bars.barh(place, share, height=0.82, color=RIGHT if label == prediction.label else WRONG)
             bars.text(0.015, place, _short(label, 28), va="center", fontsize=7.5)
         bars.set(xlim=(0, 1), ylim=(TOP - 0.5, -0.5))
         bars.axvline(0, color="#777777", linewidth=0.8)
@@ -95,18 +82,18 @@ def _rows(rows: Sequence[Row]) -> Any:
     grid = figure.subplots(len(rows), len(widths), squeeze=False, width_ratios=widths)
     for axes in grid.flat:
         axes.set_axis_off()
-    for line, (guess, nearest) in zip(grid, rows, strict=True):
-        shown = [(guess.square, _short(guess.label or _file(guess), 22))]
-        shown += [(square, f"{_short(each.label, 16)}  {each.distance:.3g}") for square, each in nearest]
-        for axes, (square, said) in zip([line[0], *line[2:]], shown, strict=False):
+    for line, (prediction, nearest) in zip(grid, rows, strict=True):
+        cells = [(prediction.square, _short(prediction.label or _file(prediction), 22))]
+        cells += [(square, f"{_short(each.label, 16)}  {each.distance:.3g}") for square, each in nearest]
+        for axes, (square, title) in zip([line[0], *line[2:]], cells, strict=False):
             axes.imshow(square.numpy())
-            axes.set_title(said, fontsize=7.5, y=-0.03, va="top", pad=0)
+            axes.set_title(title, fontsize=7.5, y=-0.03, va="top", pad=0)
     figure.supxlabel("beneath each: its class or folder, and its distance in the last hidden layer", fontsize=7)
     return figure
 
 
-def _file(guess: Guess) -> str:
-    return "standard input" if guess.name == STDIN else Path(guess.name).stem
+def _file(prediction: Prediction) -> str:
+    return "standard input" if prediction.name == STDIN else Path(prediction.name).stem
 
 
 def _short(text: str, most: int) -> str:

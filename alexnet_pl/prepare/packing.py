@@ -1,4 +1,4 @@
-"""A source on its way into a packed store: part by part, with a journal, so that it can stop at any moment.
+"""Pack a source into a store, part by part, with a journal, so that it can be stopped at any moment.
 
 A part is written beside its place and renamed, then its page of the journal likewise. What has a page is done; a part
 without one is packed anew. At the end every part is read again and compared with the checksum in its page; only then
@@ -37,13 +37,13 @@ PAGE = pa.schema(
 """A page of the journal: a row for each file of a part, with the reason where it was skipped"""
 
 Advance = Callable[[int], None]
-"""Is told that so many more files are through"""
+"""Called with how many more files are through"""
 J = TypeVar("J")
 R = TypeVar("R")
 
 
 class Job(NamedTuple):
-    """A part to pack: files start to stop of a split."""
+    """A part to pack: the files from start up to stop of a split."""
 
     split: str
     number: int
@@ -52,7 +52,7 @@ class Job(NamedTuple):
 
 
 class Packing:
-    """One source, one store, one plan.
+    """Pack one source into one store by one plan.
 
     Args:
         max_skipped: share of the files that may give no image.
@@ -96,7 +96,7 @@ class Packing:
         )
 
     def parallel(self, work: Callable[[J, threading.Event], R], jobs: Iterable[J]) -> Iterator[R]:
-        """The results of work(job, stopped), as they come; on an error, or when nobody wants more, all threads stop."""
+        """Yield the results of work(job, stopped) as they come; on an error, or when no more is wanted, stop all."""
         stopped = threading.Event()
         with ThreadPoolExecutor(self.workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             try:
@@ -173,7 +173,7 @@ class Packing:
         return self.root / "journal" / f"{job.split}-{job.number:05d}.parquet"
 
     def page(self, job: Job) -> pa.Table | None:
-        """What the journal says of a part; None where it has to be packed."""
+        """Return what the journal says of a part; None where the part has to be packed."""
         with suppress(FileNotFoundError, pa.ArrowInvalid):  # a page that a power cut left half written is none
             page = pa.parquet.read_table(self.page_path(job))
             if self.path(job).stat().st_size == int(page.schema.metadata[b"bytes"]):
@@ -181,7 +181,7 @@ class Packing:
         return None
 
     def pages(self) -> dict[Job, pa.Table]:
-        """The journal."""
+        """Return the journal: a page for each part that is packed."""
         return {job: page for job in self.jobs if (page := self.page(job))}
 
     # -------------------------------------------------------------------------------------------- the end
@@ -190,7 +190,7 @@ class Packing:
         """Check every part, write the index, the statistics and the list of what was skipped, and set the done mark.
 
         Raises:
-            UserError: a part is damaged, or a split is left without a image.
+            UserError: a part is damaged, or a split is left without an image.
         """
         pages, parts, sums = {}, {}, PixelStats(self.plan.size)
         for job, page, of_part in self.parallel(lambda job, stopped: self.check_part(job, advance, stopped), self.jobs):
@@ -202,7 +202,7 @@ class Packing:
         for split, count in skipped.items():
             if count == len(self.source.splits[split]):
                 raise ConfigError(
-                    f"no file of {split} gave a image, see {self.root / 'skipped.csv'}: mend the source, and remove "
+                    f"no file of {split} gave an image, see {self.root / 'skipped.csv'}: mend the source, and remove "
                     f"{self.root}"
                 )
         colors = sums.colors()
@@ -251,12 +251,12 @@ class Packing:
 
 
 def count_skipped(pages: dict[Job, pa.Table]) -> int:
-    """How many files gave no image."""
+    """Return how many files gave no image."""
     return sum(len(page) - page["skipped"].null_count for page in pages.values())
 
 
 def encode(image: Tensor, plan: store.Plan) -> bytes:
-    """A square, uint8 (size, size, 3), as its store holds it."""
+    """Return a square, uint8 (size, size, 3), as the bytes that its store holds."""
     if plan.quality is None:
         return image.contiguous().numpy().tobytes()
     return decode.encode_jpeg(image.contiguous(), plan.quality)

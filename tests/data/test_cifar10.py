@@ -104,7 +104,7 @@ def damage_pickles(hub: Path) -> None:
 DAMAGES = [
     (damage_truncated, "train-00000-of-00001.parquet cannot be read as Parquet"),
     (damage_image, "train-00000-of-00001.parquet, row 3: the image does not decode"),
-    (damage_size, "row 0: a image of (16, 32, 3), expected (32, 32, 3)"),
+    (damage_size, "row 0: an image of (16, 32, 3), expected (32, 32, 3)"),
     (damage_labels, "labels from 0 to 10, but data.num_classes=10"),
     (damage_empty, "train-00000-of-00001.parquet holds no images"),
     (damage_columns, "needs img and label"),

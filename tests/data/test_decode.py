@@ -69,7 +69,7 @@ SCAN = JPEG.index(b"\xff\xda")
 """Where the JPEG's pixels begin"""
 
 
-# ----------------------------------------------------------------------------------------- what is a image
+# ----------------------------------------------------------------------------------------- what is an image
 
 RGBA, GREY = Image.fromarray(PLAIN).convert("RGBA"), Image.fromarray(PLAIN).convert("L")
 RGBA.putalpha(GREY)  # of all values, 0 among them
@@ -188,7 +188,7 @@ def test_a_damaged_note_of_the_camera_costs_no_image(kind: str, note: bytes):
 
 # ----------------------------------------------------------------------------------------- what is none
 
-HTML = b"<!DOCTYPE html>\n<html><title>404 Not Found</title></html>"  # as a download under the name of a image
+HTML = b"<!DOCTYPE html>\n<html><title>404 Not Found</title></html>"  # as a download under the name of an image
 MANY_BITS = "which has more than 8 bits"
 SHORT = "the file ends before the image does"
 
@@ -199,13 +199,13 @@ def flipped(data: bytes, at: int) -> bytes:
 
 REFUSED = {
     "no byte": (b"", "an empty file"),
-    "one byte": (b"\xff", "not a image (it begins with b'\\xff')"),
-    "text": (b"n01440764 tench\n", "not a image (it begins with b'n01440764 te')"),
-    "an HTML page": (HTML, "not a image (it begins with b'<!DOCTYPE ht')"),
-    "zeros": (bytes(4096), "not a image"),
-    "noise": (np.random.default_rng(1).bytes(4096), "not a image"),
-    "a tar": (b"n01440764_1.JPEG".ljust(257, b"\0") + b"ustar", "not a image"),
-    "JPEG: its first marker": (JPEG[:3], "not a image"),
+    "one byte": (b"\xff", "not an image (it begins with b'\\xff')"),
+    "text": (b"n01440764 tench\n", "not an image (it begins with b'n01440764 te')"),
+    "an HTML page": (HTML, "not an image (it begins with b'<!DOCTYPE ht')"),
+    "zeros": (bytes(4096), "not an image"),
+    "noise": (np.random.default_rng(1).bytes(4096), "not an image"),
+    "a tar": (b"n01440764_1.JPEG".ljust(257, b"\0") + b"ustar", "not an image"),
+    "JPEG: its first marker": (JPEG[:3], "not an image"),
     "JPEG: cut in the first header": (JPEG[:10], "Truncated File Read"),
     "JPEG: cut in the tables": (JPEG[:100], "Truncated File Read"),
     "JPEG: cut before the pixels": (JPEG[: SCAN + 14], SHORT),
@@ -225,7 +225,7 @@ REFUSED = {
     "PNG: cut in the header": (PNG[:20], "Truncated File Read"),
     "PNG: cut in the middle": (PNG[: len(PNG) // 2], "image file is truncated"),
     "PNG: a bit of its pixels flipped": (flipped(PNG, PNG.index(b"IDAT") + 50), "broken data stream"),
-    "PNG: a bit of its header flipped": (flipped(PNG, PNG.index(b"IHDR") + 7), "not a image"),
+    "PNG: a bit of its header flipped": (flipped(PNG, PNG.index(b"IHDR") + 7), "not an image"),
     "PNG: no pixels": (png(30, 20, 8, 2), "image file is truncated"),
     "BMP: cut in the middle": (encoded(PLAIN, "BMP")[:9000], "image file is truncated"),
     "GIF: cut in the middle": (encoded(PLAIN, "GIF")[:3000], "image file is truncated"),
@@ -236,7 +236,7 @@ REFUSED = {
     "TIFF of 16 bits": (encoded(PLAIN[..., 0].astype(np.uint16), "TIFF"), f"TIFF of mode I;16, {MANY_BITS}"),
     "TIFF of 32 bits": (encoded(PLAIN[..., 0].astype(np.int32), "TIFF"), f"TIFF of mode I, {MANY_BITS}"),
     "TIFF of floats": (encoded(PLAIN[..., 0].astype(np.float32), "TIFF"), f"TIFF of mode F, {MANY_BITS}"),
-    "a image of 3,600 megapixels": (png(60000, 60000, 8, 2), "Image size (3600000000 pixels) exceeds limit"),
+    "an image of 3,600 megapixels": (png(60000, 60000, 8, 2), "Image size (3600000000 pixels) exceeds limit"),
 }
 
 
@@ -387,7 +387,7 @@ def test_stored_raw_is_the_same():
 
 
 def test_threads_meet_rare_formats_together():
-    """Pillow loads its rarer formats late; that must not make a image look like none to a thread beside."""
+    """Pillow loads its rarer formats late; that must not make an image look like none to a thread beside."""
     files = [encoded(PLAIN, kind) for kind in ("TIFF", "WEBP", "PPM", "BMP")] * 20
     with ThreadPoolExecutor(8) as pool:
         assert {image.shape for image in pool.map(decoded, files)} == {PLAIN.shape}

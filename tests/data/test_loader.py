@@ -21,7 +21,8 @@ from alexnet_pl.config.schema import Config, as_dict
 from alexnet_pl.data import augment, loader, store
 from alexnet_pl.data.datamodule import ImageDataModule
 from alexnet_pl.errors import ConfigError, Interrupted, TrainingError
-from alexnet_pl.prepare.cli import Options, prepare
+from alexnet_pl.prepare.options import Options
+from alexnet_pl.prepare.prepare import prepare
 from alexnet_pl.runs.run import Run
 from alexnet_pl.training.module import ImageClassifier
 from tests.helpers.commands import Command

@@ -356,7 +356,7 @@ def test_images_by_suffix_at_any_depth_and_through_links(tmp_path: Path):
 
 
 def test_shards_without_names_and_paths(tmp_path: Path):
-    """Classes are called by their numbers, images by file and row, and a image that is not there is empty."""
+    """Classes are called by their numbers, images by file and row, and an image that is not there is empty."""
     rows = [(None, data(str(n)), n % 3) for n in range(100)]
     rows[71] = (None, None, 2)
     rows[78:80] = [(None, b"", 3), (None, b"", 4)]
@@ -559,7 +559,7 @@ def test_nothing_is_recognised(tmp_path: Path):
             find(tmp_path / "unknown" / file)
 
 
-def test_a_image_lost_after_it_was_listed_names_its_file(tmp_path: Path):
+def test_an_image_lost_after_it_was_listed_names_its_file(tmp_path: Path):
     for build, name in ((official, TRAIN_TAR), (image_folder, "train/n01440764/n01440764_1.JPEG")):
         root = build(tmp_path / build.__name__)
         train = find(root).splits["train"]

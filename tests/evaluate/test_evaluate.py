@@ -11,7 +11,7 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from unittest import mock
 
@@ -26,12 +26,11 @@ from torchmetrics.functional.classification import multiclass_calibration_error,
 from alexnet_pl.config.schema import as_dict
 from alexnet_pl.data import datamodule, datasets, shapes
 from alexnet_pl.data.shapes import CLASSES
-from alexnet_pl.evaluate import cli, plots, predictions
-from alexnet_pl.prepare.cli import prepare
-from alexnet_pl.prepare.preview import Options
+from alexnet_pl.evaluate import cli, evaluate, plots, predictions
+from alexnet_pl.prepare.options import Options
+from alexnet_pl.prepare.prepare import prepare
 from alexnet_pl.runs import provenance, trained
 from alexnet_pl.runs.run import Run, find_runs
-from alexnet_pl.training import loggers
 from tests.helpers.commands import environment, trains
 from tests.helpers.runs import TINY
 from tests.helpers.sources import made, put
@@ -72,13 +71,17 @@ def command(place: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     monkeypatch.chdir(place)
 
     def call(*args: str) -> str:
-        out = io.StringIO()
+        out, err = io.StringIO(), io.StringIO()
         monkeypatch.setattr(sys, "argv", ["alexnet-evaluate", "--device", "cpu", *args])
-        with mock.patch.dict(os.environ, environment(place), clear=True), redirect_stdout(out):
+        with (
+            mock.patch.dict(os.environ, environment(place), clear=True),
+            redirect_stdout(out),
+            redirect_stderr(err),
+        ):
             try:
                 cli.main()
-            except SystemExit as end:
-                return str(end.code)
+            except SystemExit:
+                return err.getvalue().removesuffix("\n")
         return out.getvalue()
 
     return call
@@ -167,7 +170,7 @@ def test_one_view_gives_the_validation_error_of_training(
 ):
     """The W&B run is told the same."""
     sent = []
-    monkeypatch.setattr(loggers, "attach_results", lambda run, summary, images: sent.append((run.folder, summary)))
+    monkeypatch.setattr(evaluate, "attach_results", lambda run, summary, images: sent.append((run.folder, summary)))
     command(alone(place, name))
     (run,) = find_runs(place / "runs" / name)
     last = [row for row in run.metrics if "val/error" in row][-1]

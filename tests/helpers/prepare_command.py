@@ -47,8 +47,6 @@ for line in sys.stdin:
             code = 0
         except SystemExit as stop:
             code = stop.code
-            if isinstance(code, str):
-                code = print(code, file=sys.stderr) or 1
         except BaseException:
             traceback.print_exc()
         sys.stdout.flush()

@@ -12,9 +12,9 @@ from rich.console import Console
 
 from alexnet_pl.data import decode, store
 from alexnet_pl.errors import ConfigError, UserError
-from alexnet_pl.prepare import cli
-from alexnet_pl.prepare.cli import Packing
-from alexnet_pl.prepare.preview import Options
+from alexnet_pl.prepare.options import Options
+from alexnet_pl.prepare.packing import Packing
+from alexnet_pl.prepare.prepare import prepare
 from tests.helpers.sources import SIZE
 
 SMALL = Options(size=SIZE, workers=2)
@@ -24,7 +24,7 @@ def packed(source: Path, root: Path, dry_run: bool = False, **options) -> str:
     """What the command says as it packs here."""
     said = io.StringIO()
     console = Console(file=said, highlight=False, markup=False, soft_wrap=True)
-    cli.prepare(source, root, replace(SMALL, **options), console, dry_run)
+    prepare(source, root, replace(SMALL, **options), console, dry_run)
     return said.getvalue()
 
 

@@ -22,7 +22,7 @@ from torchvision.transforms import v2
 from alexnet_pl.data import decode, store
 from alexnet_pl.predict import plots
 from alexnet_pl.predict.cli import main
-from alexnet_pl.predict.guesses import Guess
+from alexnet_pl.predict.predictions import Prediction
 from alexnet_pl.prepare import cli
 from alexnet_pl.runs.trained import TrainedModel
 from tests.helpers.images import encoded, smooth
@@ -58,7 +58,7 @@ Predict = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def predict(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Predict:
-    """`predict(RUN, PICTURE, ...)`: exit code, what it printed, and what it complained of."""
+    """`predict(RUN, IMAGE, ...)`: exit code, what it printed, and what it complained of."""
 
     def call(*args: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["alexnet-predict", *map(str, args)])
@@ -68,13 +68,13 @@ def predict(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         except SystemExit as end:
             code = end.code
         out, err = capsys.readouterr()
-        return (1, out, err + code) if isinstance(code, str) else (code, out, err)
+        return code, out, err
 
     return call
 
 
 def square(file: Path, size: int) -> Tensor:
-    """A image as torchvision's transforms make it, uint8 (1, size, size, 3); it rounds odd margins another way."""
+    """An image as torchvision's transforms make it, uint8 (1, size, size, 3); it rounds odd margins another way."""
     transform = v2.Compose([v2.PILToTensor(), v2.Resize(size), v2.CenterCrop(size)])
     return transform(Image.open(file).convert("RGB")).permute(1, 2, 0)[None]
 
@@ -84,7 +84,7 @@ def softmax(logits: Array) -> Array:
     return powers / powers.sum(-1, keepdims=True)
 
 
-# ------------------------------------------------------------------------------------------------ guesses
+# ------------------------------------------------------------------------------------------------ predictions
 
 
 @pytest.mark.parametrize("views", [1, 10])
@@ -154,7 +154,7 @@ def test_what_cannot_be_read_is_told_and_the_rest_goes_on(run: str, photographs:
     words = (photographs / "none.jpg", photographs / "empty", "*.nothing", "away.jpg")
     code, _, err = predict(run, *words, photographs / "cats", "--json", page)
     assert code == 1
-    told = ["none.jpg gives no image: not a image", "empty holds no images", "no file matches", "no image away"]
+    told = ["none.jpg gives no image: not an image", "empty holds no images", "no file matches", "no image away"]
     assert len(err.splitlines()) == 4
     for sentence in told:
         assert sentence in err
@@ -242,13 +242,13 @@ def test_neighbours_in_a_store_by_fc7(photographs: Path, predict: Predict, monke
 # ------------------------------------------------------------------------------------------------ figures
 
 
-def guess(number: int, label: str | None) -> Guess:
+def prediction(number: int, label: str | None) -> Prediction:
     top = list(zip(CLASSES, (0.5, 0.2, 0.1, 0.1, 0.05), strict=False))
-    return Guess(f"{number}.png", torch.full((8, 8, 3), 7 * number, dtype=torch.uint8), top, label, None)
+    return Prediction(f"{number}.png", torch.full((8, 8, 3), 7 * number, dtype=torch.uint8), top, label, None)
 
 
 def test_bars_of_the_right_class_have_a_colour_of_their_own():
-    drawn = plots._bars([guess(1, "dogs"), guess(2, None), guess(3, "hens")])
+    drawn = plots._bars([prediction(1, "dogs"), prediction(2, None), prediction(3, "hens")])
     bars = [axes.patches for axes in drawn.axes if axes.patches]
     assert [[bar.get_width() for bar in each] for each in bars] == [[0.5, 0.2, 0.1, 0.1, 0.05]] * 3
     right = [[bar.get_facecolor() == to_rgba(plots.RIGHT) for bar in each] for each in bars]
@@ -257,11 +257,11 @@ def test_bars_of_the_right_class_have_a_colour_of_their_own():
 
 
 def test_many_images_take_several_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(plots, "PICTURES", 3)
-    written = plots.draw_guesses([guess(i, None) for i in range(4)], tmp_path / "a.png")
+    monkeypatch.setattr(plots, "IMAGES", 3)
+    written = plots.draw_predictions([prediction(i, None) for i in range(4)], tmp_path / "a.png")
     assert [path.name for path in written] == ["a.png", "a-2.png"]
     assert Image.open(written[0]).width > Image.open(written[1]).width
-    (vector,) = plots.draw_guesses([guess(1, "dogs")], tmp_path / "b.svg")
+    (vector,) = plots.draw_predictions([prediction(1, "dogs")], tmp_path / "b.svg")
     assert "hens" not in vector.read_text()
     assert "gnus" in vector.read_text()
 

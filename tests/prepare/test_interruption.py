@@ -15,7 +15,7 @@ import pytest
 
 from alexnet_pl.data import store
 from alexnet_pl.errors import UserError
-from alexnet_pl.prepare.cli import Packing
+from alexnet_pl.prepare.packing import Packing
 from tests.helpers.prepare_command import Commands
 from tests.helpers.processes import wait_until
 from tests.helpers.sources import SIZE, made, put

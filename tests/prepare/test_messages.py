@@ -13,7 +13,8 @@ from rich.console import Console
 
 from alexnet_pl import console
 from alexnet_pl.data import store
-from alexnet_pl.prepare import cli, preview
+from alexnet_pl.prepare import preview
+from alexnet_pl.prepare.prepare import prepare
 from tests.helpers.sources import SIZE
 from tests.helpers.stores import SMALL, packed, stop_before_the_end
 
@@ -54,7 +55,7 @@ def test_the_plan_that_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert "(--form raw: 70.8 kB)" in jpeg
     packed(source, tmp_path / "store", form="jpeg", quality=75)
     really = sum(path.stat().st_size for path in (tmp_path / "store").glob("*.jpegs"))
-    assert preview.size(really) in jpeg, "as all were tried"
+    assert preview.format_bytes(really) in jpeg, "as all were tried"
 
 
 def test_a_hint_for_small_images(tmp_path: Path, source: Path):
@@ -73,7 +74,7 @@ def test_a_hint_for_small_images(tmp_path: Path, source: Path):
     [(0, "0 bytes"), (999, "999 bytes"), (1000, "1 kB"), (196608, "197 kB"), (2.5e11, "250 GB"), (1e16, "1e+04 TB")],
 )
 def test_bytes_as_people_say_them(number: float, said: str):
-    assert preview.size(number) == said
+    assert preview.format_bytes(number) == said
 
 
 def test_long_work_shows_in_a_log_how_long_it_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: Path):
@@ -100,7 +101,7 @@ def test_what_was_packed_before_does_not_count_as_speed(monkeypatch: pytest.Monk
 def test_a_terminal_gets_a_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: Path):
     monkeypatch.setattr(console, "EVERY", 0)
     said = io.StringIO()
-    cli.prepare(source, tmp_path / "store", SMALL, Console(file=said, force_terminal=True, width=120))
+    prepare(source, tmp_path / "store", SMALL, Console(file=said, force_terminal=True, width=120))
     assert "packing" in said.getvalue()
     assert "41/41" in said.getvalue()
     assert "  packing: " not in said.getvalue()

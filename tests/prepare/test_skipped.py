@@ -38,7 +38,7 @@ def test_what_is_skipped_is_listed_and_the_others_stay_aligned(tmp_path: Path):
     assert (tmp_path / "store/skipped.csv").read_text().splitlines() == [
         "split,name,label,reason",
         f"train,{names[0]},0,an empty file",
-        f"train,{names[3]},0,not a image (it begins with b'<html>')",
+        f"train,{names[3]},0,not an image (it begins with b'<html>')",
         f"train,{names[9]},0,image file is truncated",
         f'train,{names[20]},1,"410x10 pixels, more than 40 times as long as wide"',
     ]
@@ -88,6 +88,6 @@ def test_a_split_without_a_image(tmp_path: Path):
     expected = made(train=60, val=3)
     expected["val"] = [file._replace(data=b"none") for file in expected["val"]]
     said = refused(put(tmp_path / "source", expected), tmp_path / "store", max_skipped=0.5)
-    assert said.startswith(f"no file of val gave a image, see {tmp_path / 'store/skipped.csv'}: mend the source")
+    assert said.startswith(f"no file of val gave an image, see {tmp_path / 'store/skipped.csv'}: mend the source")
     assert (tmp_path / "store/skipped.csv").read_text().count("val,") == 3
     assert not (tmp_path / "store/store.json").exists()

@@ -43,7 +43,7 @@ class Split:
         """The files' bytes of images start to stop - 1, one at a time, from any thread.
 
         Raises:
-            ConfigError: the file that holds a image cannot be read, names the file.
+            ConfigError: the file that holds an image cannot be read, names the file.
         """
         return self.fetch(self.places[start:stop])
 
@@ -75,7 +75,7 @@ class Source:
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file's name, without folders, is that of a image: by its suffix, and not hidden."""
+    """Whether a file's name, without folders, is that of an image: by its suffix, and not hidden."""
     return not name.startswith(".") and name.lower().endswith(SUFFIXES)
 
 

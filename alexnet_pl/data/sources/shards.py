@@ -1,7 +1,7 @@
 """Parquet shards as the Hugging Face hub serves them: train-*.parquet, and validation-*.parquet or val-*.parquet.
 
-A image is called by the path in its cell where a split's paths are all there and unique, else by its file and row:
-"train-00000-of-00002.parquet:17". Order is that of the sorted files' rows. A row without a image reads as b"".
+An image is called by the path in its cell where a split's paths are all there and unique, else by its file and row:
+"train-00000-of-00002.parquet:17". Order is that of the sorted files' rows. A row without an image reads as b"".
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Images in an uncompressed tar file, or in tar files within it, read where they are: nothing is unpacked.
 
-Only a image's place is held, its offset and size in the outer file; all threads read through one file descriptor.
+Only an image's place is held, its offset and size in the outer file; all threads read through one file descriptor.
 """
 
 from __future__ import annotations

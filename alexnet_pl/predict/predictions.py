@@ -1,4 +1,4 @@
-"""What a net makes of images: its five likeliest classes for each, and whether the right one is among them."""
+"""Predict the five likeliest classes of images, and find out whether the right one is among them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ TOP = 5
 
 
 @dataclass(frozen=True, eq=False)
-class Guess:
-    """A image as the net sees it."""
+class Prediction:
+    """An image as the net sees it."""
 
     name: str
     square: Tensor
@@ -31,14 +31,17 @@ class Guess:
     """where the right class stands among all, 1 for the likeliest"""
 
 
-def guesses(net: TrainedModel, files: ImageFiles, views: int, labels: dict[str, str] | None = None) -> Iterator[Guess]:
-    """A guess for each image that can be read.
+def predict_images(
+    net: TrainedModel, files: ImageFiles, views: int, labels: dict[str, str] | None = None
+) -> Iterator[Prediction]:
+    """Yield a prediction for each image that can be read.
 
     Args:
         views: 1, the centre, or 10, over which the probabilities are averaged (section 4.1).
-        labels: the right class by a image's name or its file's; None: the name of its folder, where that is a class.
+        labels: the right class by an image's name or its file's; None: the name of its folder, where that is a class.
     """
     for numbers, squares in image_batches(files, max(1, 64 // views)):
+        # A float32 softmax, as on every device: the likely classes are shown. evaluate ranks all, in float64.
         probabilities = net.logits(squares, views).softmax(2).mean(1).cpu()
         orders = probabilities.sort(stable=True, dim=1, descending=True).indices.tolist()
         for number, square, shares, order in zip(numbers, squares, probabilities.tolist(), orders, strict=True):
@@ -46,11 +49,11 @@ def guesses(net: TrainedModel, files: ImageFiles, views: int, labels: dict[str, 
             label = files.labels[number] if labels is None else labels.get(name, labels.get(Path(name).name))
             known = label if label in net.classes else None
             rank = [net.classes[i] for i in order].index(known) + 1 if known else None
-            yield Guess(name, square, [(net.classes[i], shares[i]) for i in order[:TOP]], known, rank)
+            yield Prediction(name, square, [(net.classes[i], shares[i]) for i in order[:TOP]], known, rank)
 
 
 def read_labels(file: Path, classes: list[str]) -> dict[str, str]:
-    """The right classes in a CSV file of lines `image,class`, the class by its name or its number.
+    """Read the right classes from a CSV file of lines `image,class`, the class by its name or its number.
 
     Raises:
         ConfigError: it cannot be read, or a class is none of the net's.

@@ -1,0 +1,95 @@
+"""Evaluate runs together: run the nets over the images, write the files and print the tables."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from alexnet_pl import files
+from alexnet_pl.console import Meter
+from alexnet_pl.errors import ConfigError, first_line
+from alexnet_pl.evaluate.ensemble import EvalImages, load_models, run_models
+from alexnet_pl.evaluate.outputs import write_classes, write_evaluation, write_predictions
+from alexnet_pl.evaluate.plots import draw_calibration, draw_confusion
+from alexnet_pl.evaluate.predictions import Predictions, summary
+from alexnet_pl.evaluate.settings import Settings
+from alexnet_pl.evaluate.tables import describe, show_classes, show_members
+from alexnet_pl.runs.run import Run
+from alexnet_pl.runs.trained import TrainedModel
+from alexnet_pl.training.loggers import attach_results
+
+
+def evaluate(
+    members: list[Run], settings: Settings, out: Path, device: str | None, keep_logits: bool, console: Console
+) -> None:
+    """Evaluate one run, or several as an ensemble; print the figures, write all into a folder.
+
+    A single run's W&B run gets them too.
+
+    Args:
+        device: as torch names it; None: a GPU if there is one.
+        keep_logits: also write logits.npy, float32 (images, views, classes); of an ensemble logits-1.npy and so on.
+    Raises:
+        ConfigError: a checkpoint or the images are missing, or the nets cannot look at the same images.
+        UserError: a net's outputs are not finite.
+    """
+    where = find_device(device)
+    nets = load_models(members, settings, where)
+    images = EvalImages(nets[0], settings)
+    classes = images.classes
+    out.mkdir(parents=True, exist_ok=True)
+    predictions = run(nets, images, settings, out if keep_logits else None, console)
+    ensemble = predictions[-1]
+    about = {
+        "data": {"name": images.name, "root": images.root and str(images.root), "store": images.store},
+        "classes": len(classes),
+        "device": str(where),
+    }
+    write_evaluation(predictions, members, settings, about, out / "evaluation.json")
+    write_predictions(ensemble, images.names(settings.split), classes, out / "predictions.parquet")
+    write_classes(ensemble, classes, out / "classes.csv")
+    title = describe(members, settings, len(images), images.name)
+    draw_confusion(ensemble, classes, title, out / "confusion.png")
+    draw_calibration(ensemble, title, out / "calibration.png")
+    console.print(title)
+    show_members(predictions, members, console)
+    show_classes(ensemble, classes, console)
+    if len(members) == 1 and settings.data is None:
+        results = summary(ensemble).items()
+        attach_results(members[0], {f"evaluate/{settings.name}/{key}": value for key, value in results}, {})
+
+
+def find_device(name: str | None) -> torch.device:
+    """Return the device of that name; without one a GPU if there is one.
+
+    Raises:
+        ConfigError: this machine has no such device.
+    """
+    name = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"--device {name} is not here ({first_line(error)}): use cpu") from error
+
+
+def run(
+    nets: list[TrainedModel], images: EvalImages, settings: Settings, logits: Path | None, console: Console
+) -> list[Predictions]:
+    """Run the nets over the images, with a meter; return the predictions of each net, and last those of the ensemble.
+
+    Args:
+        logits: the folder that gets the nets' outputs; None: they are not kept.
+    """
+    with ExitStack() as stack:
+        arrays = []
+        if logits:
+            names = ["logits.npy"] if len(nets) == 1 else [f"logits-{number}.npy" for number in range(1, len(nets) + 1)]
+            shape = (len(images), settings.views, len(images.classes))
+            parts = [stack.enter_context(files.beside(logits / name)) for name in names]
+            arrays = [np.lib.format.open_memmap(part, "w+", np.float32, shape) for part in parts]
+        meter = stack.enter_context(Meter("evaluating", len(images), console))
+        return run_models(nets, images, settings, meter.advance, arrays)

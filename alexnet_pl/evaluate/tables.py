@@ -1,0 +1,53 @@
+"""What an evaluation prints: a title, the figures of each member, the easiest and the hardest classes."""
+
+from __future__ import annotations
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Column, Table
+
+from alexnet_pl.evaluate.predictions import Predictions, class_counts, summary
+from alexnet_pl.evaluate.settings import Settings, run_labels
+from alexnet_pl.runs.run import Run
+
+FEW = 5
+"""Classes that are named as the easiest, and as the hardest"""
+
+
+def describe(members: list[Run], settings: Settings, images: int, data: str) -> str:
+    """Return one line on what was done: `an ensemble of 3 nets on 2,000 images (shapes, val), 10 views each`."""
+    alone = len(members) == 1
+    nets = members[0].folder.name.replace(",", ", ") if alone else f"an ensemble of {len(members)} nets"
+    views = "by the centre" if settings.views == 1 else f"{settings.views} views each"
+    averaged = f", {settings.average} averaged" if settings.views * len(members) > 1 else ""
+    return f"{nets} on {images:,} images ({data}, {settings.split}), {views}{averaged}"
+
+
+def show_members(predictions: list[Predictions], members: list[Run], console: Console) -> None:
+    """Print the figures of each member, and of several those of the ensemble, which are the last predictions."""
+    table = Table(Column(overflow="fold"), "top-1 error", "top-5 error", "nll", "calibration error", box=SIMPLE)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    names = run_labels(members) + (["ensemble"] if len(members) > 1 else [])
+    for name, own in zip(names, predictions, strict=False):
+        figures = summary(own)
+        shares = [f"{100 * figures[key]:.2f} %" for key in ("error", "top5_error", "calibration_error")]
+        table.add_row(name, *shares[:2], f"{figures['nll']:.4f}", shares[2])
+    console.print(table)
+
+
+def show_classes(predictions: Predictions, classes: list[str], console: Console) -> None:
+    """Print the classes with the highest and the lowest accuracy, of those that have images."""
+    counts = list(zip(*class_counts(predictions, len(classes)), strict=True))
+    present = [label for label, (images, _) in enumerate(counts) if images]
+    order = sorted(present, key=lambda label: -counts[label][1] / counts[label][0])
+    few = min(FEW, len(order) // 2)
+    table = Table("easiest classes", "accuracy", "hardest classes", "accuracy", box=SIMPLE)
+
+    def cells(label: int) -> list[str]:
+        images, correct = counts[label]
+        return [classes[label], f"{100 * correct / images:.1f} % of {images:,}"]
+
+    for easy, hard in zip(order[:few], order[::-1][:few], strict=True):
+        table.add_row(*cells(easy), *cells(hard))
+    console.print(table)

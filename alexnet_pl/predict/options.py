@@ -1,0 +1,47 @@
+"""What to predict, as the command line says it. This file imports no torch, so that a mistake is shown at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from alexnet_pl.errors import ConfigError, UserError
+
+SUFFIXES = (".png", ".svg", ".pdf")
+"""Of figures"""
+
+
+@dataclass
+class Options:
+    """What to predict, and where to write it."""
+
+    run: str | None
+    """a run folder, a folder of one run, or a checkpoint; None: torchvision's net"""
+    torchvision: str | None
+    """the .pth file of torchvision's net; empty: its download"""
+    images: list[str]
+    """files, folders, patterns, or - for standard input"""
+    views: int = 1
+    """of each image: the centre, or ten"""
+    labels: Path | None = None
+    """a CSV file of image,class"""
+    neighbours: str | None = None
+    """a folder, a pattern or a packed store to compare with"""
+    csv: Path | None = None
+    json: Path | None = None
+    figure: Path | None = None
+
+    @property
+    def outputs(self) -> list[Path]:
+        """The files to write."""
+        return [path for path in (self.csv, self.json, self.figure) if path]
+
+    def check(self) -> None:
+        """Raise UserError where a file cannot be written."""
+        if self.figure and self.figure.suffix.lower() not in SUFFIXES:
+            raise ConfigError(
+                f"--figure {self.figure} must end with {', '.join(SUFFIXES)}: its name says what is written"
+            )
+        for path in self.outputs:
+            if not path.parent.is_dir():
+                raise UserError(f"{path} cannot be written: there is no folder {path.parent}")

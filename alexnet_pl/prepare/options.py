@@ -1,0 +1,40 @@
+"""How to pack, as the command line says it. This file imports no torch, so that a mistake is shown at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from alexnet_pl import cpu
+from alexnet_pl.errors import ConfigError
+
+
+@dataclass
+class Options:
+    """How to pack."""
+
+    name: str | None = None
+    """what the dataset is called; None: as its source"""
+    size: int = 256
+    """side of the squares in pixels"""
+    form: str = "auto"
+    """raw, jpeg, or auto: whichever suits this machine"""
+    quality: int = 90
+    """of the JPEGs"""
+    hold_out: float = 0.0
+    """share of each class that becomes val, where the source has none"""
+    max_skipped: float = 0.01
+    """share of the files that may give no image"""
+    workers: int = field(default_factory=cpu.count)
+    """threads"""
+
+    def check(self) -> None:
+        """Raise ConfigError where an option makes no sense."""
+        if not 8 <= self.size <= 4096:
+            raise ConfigError(f"--size {self.size} must lie between 8 and 4096 pixels (2012: 256)")
+        if not 1 <= self.quality <= 100:
+            raise ConfigError(f"--quality {self.quality} must lie between 1 and 100")
+        for flag, share in (("--hold-out", self.hold_out), ("--max-skipped", self.max_skipped)):
+            if not 0 <= share < 1:
+                raise ConfigError(f"{flag} {share} is a share: it must be at least 0 and below 1")
+        if self.workers < 1:
+            raise ConfigError(f"--workers {self.workers} must be at least 1")
