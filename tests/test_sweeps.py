@@ -12,8 +12,10 @@ from omegaconf import OmegaConf
 
 from alexnet_pl import ROOT
 from alexnet_pl.config.schema import as_dict
-from alexnet_pl.report import cli, paper
+from alexnet_pl.report import paper
 from alexnet_pl.report.ablation import judge
+from alexnet_pl.report.compare import collect
+from alexnet_pl.report.report import write_report
 from alexnet_pl.runs.metrics import write_rows
 from alexnet_pl.runs.run import Run
 from tests.helpers.commands import Command
@@ -71,7 +73,7 @@ def test_a_sweep_runs_and_is_told_of(train: Command, tmp_path: Path, name: str):
     if name in AFTER:
         smoke(train, AFTER[name])
     ran = smoke(train, name)
-    told, paths = cli.write(tmp_path / "runs" / f"{name}_smoke")
+    told, paths = write_report(tmp_path / "runs" / f"{name}_smoke")
     assert sorted(len(line.runs) for _, line in told.lines) == sorted(seeds(ran))
     assert not told.incomplete
     assert all(path.stat().st_size > 1000 for path in paths)
@@ -115,7 +117,7 @@ def test_it_can_be_reported_at_full_scale(name: str, tmp_path: Path):
         rows = [{"epoch": e, "images_seen": e, "train/error": 0.9 / e, "val/error": 0.8 / e} for e in (1, 2)]
         write_rows(run.folder / "metrics.csv", [*rows, rows[-1] | {"test/error": 0.4, "test/top5_error": 0.1}])
         run.finish({}, 1)
-    told = cli.collect(tmp_path / name)
+    told = collect(tmp_path / name)
     assert sorted(len(line.runs) for _, line in told.lines) == sorted(seeds(ran))
     for judged in judge(SWEEPS[name], told.panels):
         assert judged.verdict in ("no difference", "no difference, one seed", "same sign, one seed", "not measured")

@@ -7,25 +7,23 @@ from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import track
-
 from alexnet_pl import files
+from alexnet_pl.console import Meter, make_console
 from alexnet_pl.errors import ConfigError
 from alexnet_pl.report import paper
-from alexnet_pl.report.ablation import Judged, fits, judge, measured, what
+from alexnet_pl.report.ablation import ClaimResult, describe_runs, has_settings, judge, seed_errors
 from alexnet_pl.report.compare import Report, collect
-from alexnet_pl.report.curves import spelled
-from alexnet_pl.report.markdown import table
-from alexnet_pl.report.page import VERDICTS, page
-from alexnet_pl.report.tables import finding, points
+from alexnet_pl.report.curves import Line, format_value
+from alexnet_pl.report.html_parts import VERDICTS, make_page
+from alexnet_pl.report.markdown import make_table
+from alexnet_pl.report.tables import VIEWS, finding, format_errors, format_points
 from alexnet_pl.runs.naming import parse_overrides
 from alexnet_pl.runs.run import find_runs
 
 
 @dataclass
-class Folder:
-    """A folder of runs, and what can be said of it."""
+class SweepFolder:
+    """A folder of runs, and its report where it has one."""
 
     path: Path
     jobs: int
@@ -33,116 +31,123 @@ class Folder:
     report: Report | None = None
     problem: str = ""  # why there is no report
 
+    @property
+    def lines(self) -> list[Line]:
+        return [line for _, line in self.report.lines] if self.report else []
+
+    @property
+    def findings(self) -> list[str]:
+        """What the timed panels show that have published numbers."""
+        panels = self.report.panels if self.report else []
+        texts = (finding(panel) for panel in panels if panel.published)
+        return list(dict.fromkeys(filter(None, texts)))
+
 
 @dataclass
-class Tested:
+class ClaimStatus:
     """A claim with the folders of its sweep."""
 
     claim: paper.Claim
-    folders: list[Folder] = field(default_factory=list)
+    folders: list[SweepFolder] = field(default_factory=list)
 
     @property
     def state(self) -> str:
         """`not run`; or for each folder `3 of 4 jobs done`, or `done`, and what came out so far."""
-        return "; ".join(map(self._state, self.folders)) or "not run"
+        return "; ".join(map(self._folder_state, self.folders)) or "not run"
 
-    def _state(self, folder: Folder) -> str:
+    def _folder_state(self, folder: SweepFolder) -> str:
         state = "done" if folder.done == folder.jobs else f"{folder.done} of {folder.jobs} jobs done"
         if not folder.report:
             return f"{state}: {folder.problem}" if folder.problem and folder.done else state
         tops: dict[str, list[str]] = {}
-        for one in self._judged(folder):
-            tops.setdefault(one.verdict, []).append(one.top)
-        said = [f"{verdict} ({', '.join(dict.fromkeys(of))})" for verdict, of in tops.items()]
-        said = (list(tops) if len(tops) == 1 else said) + _findings(folder)
-        return f"{state}{': ' * bool(said)}{', '.join(said)} on {what([line for _, line in folder.report.lines])}"
+        for result in self.results(folder):
+            tops.setdefault(result.verdict, []).append(result.top)
+        verdicts = [f"{verdict} ({', '.join(dict.fromkeys(of))})" for verdict, of in tops.items()]
+        outcomes = (list(tops) if len(tops) == 1 else verdicts) + folder.findings
+        outcome = f": {', '.join(outcomes)}" if outcomes else ""
+        return f"{state}{outcome} on {describe_runs(folder.lines)}"
 
-    def _judged(self, folder: Folder) -> list[Judged]:
-        """Its differences beside the paper's, where the folder has both arms."""
-        return [judged for judged in judge(self.claim, folder.report.panels if folder.report else []) if judged.lines]
+    def results(self, folder: SweepFolder) -> list[ClaimResult]:
+        """Return a folder's differences beside the paper's, where it has both arms."""
+        results = judge(self.claim, folder.report.panels if folder.report else [])
+        return [result for result in results if result.lines]
 
     @property
     def published(self) -> list[str]:
         """The paper's numbers, one difference or arm each."""
         differences = [
-            f"{arm(d.of)} against {arm(d.against)}: {both(d.top1, d.top5, '+g')} points" for d in self.claim.differences
+            f"{format_arm(d.of)} against {format_arm(d.against)}: {format_errors(d.top1, d.top5, '+g')} points"
+            for d in self.claim.differences
         ]
-        errors = [
-            f"{arm(value.arm)}{': ' * bool(value.arm)}{both(value.top1, value.top5, '.2f')} %{VIEWS[value.views]}"
-            for value in self.claim.values
-        ]
+        errors = []
+        for value in self.claim.values:
+            arm = f"{format_arm(value.arm)}: " if value.arm else ""
+            views = f", {VIEWS[value.views]}" if value.views else ""
+            errors.append(f"{arm}{format_errors(value.top1, value.top5)} %{views}")
         return differences + errors
 
     @property
     def ours(self) -> list[str]:
         """Our numbers beside those, and what they were measured on."""
-        said = []
+        texts = []
         for folder in self.folders:
-            judged = self._judged(folder)
-            said += [f"{j.top} {points(j.ours)} points ({j.lines}; {j.used}): {j.verdict}" for j in judged]
-            for _, line in folder.report.lines if folder.report else []:
-                if not any(fits(value.arm, line) for value in self.claim.values):
-                    continue
-                for kind in ("ten views", "validation"):
-                    found = (measured(line, f"{kind} {top}") for top in ("top-1", "top-5"))
-                    top1, top5 = (100 * error.mean if error else None for error in found)
-                    numbers = both(top1, top5, ".2f")
-                    said += [f"{line.name}: {numbers} %, {kind} ({what([line])})"] if numbers else []
-            said += _findings(folder)
-            said += [f"{folder.path.name}: {folder.problem}"] if folder.problem else []
-        return said
+            for r in self.results(folder):
+                texts.append(f"{r.top} {format_points(r.ours)} points ({r.lines}; {r.used}): {r.verdict}")
+            for line in folder.lines:
+                if any(has_settings(line, value.arm) for value in self.claim.values):
+                    texts += _line_errors(line)
+            texts += folder.findings
+            if folder.problem:
+                texts.append(f"{folder.path.name}: {folder.problem}")
+        return texts
 
 
-def _findings(folder: Folder) -> list[str]:
-    """What the timed panels show that have published numbers."""
-    panels = folder.report.panels if folder.report else []
-    said = (finding(panel) for panel in panels if panel.published)
-    return list(dict.fromkeys(filter(None, said)))
+def _line_errors(line: Line) -> list[str]:
+    """Return a line's errors by each kind of views that it has: `model.lrn=[]: 14.15 / 7.00 %, validation (...)`."""
+    texts = []
+    for kind in ("ten views", "validation"):
+        found = (seed_errors(line, f"{kind} {top}") for top in ("top-1", "top-5"))
+        top1, top5 = (100 * error.mean if error else None for error in found)
+        if numbers := format_errors(top1, top5):
+            texts.append(f"{line.name}: {numbers} %, {kind} ({describe_runs([line])})")
+    return texts
 
 
-VIEWS = {10: ", ten views", 1: ", centre", None: ""}
-
-
-def arm(settings: dict[str, object]) -> str:
-    """`model.lrn=[], model.spatial_norm=[]`."""
-    return ", ".join(f"{key}={spelled(value)}" for key, value in settings.items())
-
-
-def both(top1: float | None, top5: float | None, form: str) -> str:
-    """Top-1 and top-5 error, whichever there is."""
-    return " / ".join(f"{error:{form}}" for error in (top1, top5) if error is not None)
+def format_arm(settings: dict[str, object]) -> str:
+    """Return `model.lrn=[], model.spatial_norm=[]`."""
+    return ", ".join(f"{key}={format_value(value)}" for key, value in settings.items())
 
 
 # ------------------------------------------------------------------------------------------------ a folder of sweeps
 
 
-def survey(root: Path) -> list[Tested]:
-    """Every claim with the folders below `root` whose runs are of its sweep."""
+def survey(root: Path) -> list[ClaimStatus]:
+    """Return every claim with the folders below `root` whose runs are of its sweep."""
     if (root / "run.json").is_file():
         raise ConfigError(f"{root} is not a folder with folders of runs in it: give one such as runs")
-    claims = [Tested(claim) for claim in paper.claims()]
+    claims = [ClaimStatus(claim) for claim in paper.claims()]
     begun = {path.parent.parent for path in root.rglob("run.json")} | {path.parent for path in root.rglob("sweep.json")}
-    console = Console(stderr=True)
-    for path in track(sorted(begun), "reading runs", console=console, transient=True, disable=not console.is_terminal):
-        names = _sweeps(path)
-        here = [one for one in claims if one.claim.sweep and one.claim.sweep in names]
-        if here:
-            folder = _folder(path)
-            for one in here:
-                one.folders.append(folder)
+    with Meter("reading runs", len(begun), make_console(stderr=True), transient=True) as meter:
+        for path in sorted(begun):
+            names = _sweep_names(path)
+            if here := [status for status in claims if status.claim.sweep and status.claim.sweep in names]:
+                folder = _read_folder(path)
+                for status in here:
+                    status.folders.append(folder)
+            meter.advance(1)
     return claims
 
 
-def _sweeps(folder: Path) -> set[str]:
-    """The named sweeps that a folder's runs are of."""
+def _sweep_names(folder: Path) -> set[str]:
+    """Return the named sweeps that a folder's runs are of."""
     asked: Iterable[list[str]] = files.read_json(folder / "sweep.json").values()
     begun = [files.read_json(path).get("overrides", []) for path in folder.glob("*/run.json")]
     return {name for overrides in [*asked, *begun] if (name := parse_overrides(overrides).get("sweep"))}
 
 
-def _folder(path: Path) -> Folder:
-    there = find_runs(path)
-    folder = Folder(path, len(there), sum(bool(run.done) for run in there))
+def _read_folder(path: Path) -> SweepFolder:
+    runs = find_runs(path)
+    folder = SweepFolder(path, len(runs), sum(bool(run.done) for run in runs))
     try:
         folder.report = collect(path)
     except ConfigError as error:
@@ -153,8 +158,8 @@ def _folder(path: Path) -> Folder:
 HEADS = ["section", "claim", "the paper's numbers", "command", "state", "our numbers"]
 
 
-def write_claims(root: Path) -> tuple[list[Tested], list[Path]]:
-    """Write claims.html and claims.md into a folder of sweeps; returns the claims and the paths.
+def write_claims(root: Path) -> tuple[list[ClaimStatus], list[Path]]:
+    """Write claims.html and claims.md into a folder of sweeps; return the claims and the paths.
 
     Raises:
         ConfigError: the folder is a run, or a file of a run is not what a run writes.
@@ -166,20 +171,20 @@ def write_claims(root: Path) -> tuple[list[Tested], list[Path]]:
          f"`{one.claim.command}`" if one.claim.command else "-", one.state, "; ".join(one.ours) or "-"]
         for one in claims
     ]  # fmt: skip
-    path, text = root / "claims.html", root / "claims.md"
-    files.write(path, html(claims, root))
-    files.write(text, f"# The paper's claims\n\n{table(HEADS, rows)}\n\n{SAID}\n")
-    return claims, [path, text]
+    page, text = root / "claims.html", root / "claims.md"
+    files.write(page, claims_page(claims, root))
+    files.write(text, f"# The paper's claims\n\n{make_table(HEADS, rows)}\n\n{FOOTNOTE}\n")
+    return claims, [page, text]
 
 
-SAID = (
+FOOTNOTE = (
     "Of the authors' runs: top-1 / top-5 error. Differences are in percentage points of error, ours ± their standard "
     "error. What our runs were is in brackets: only ImageNet at full length is the paper's experiment."
 )
 
 
-def html(claims: list[Tested], root: Path) -> str:
-    """The page: a row for each claim."""
+def claims_page(claims: list[ClaimStatus], root: Path) -> str:
+    """Return the HTML page: a row for each claim."""
     rows = []
     for one in claims:
         claim = one.claim
@@ -188,14 +193,14 @@ def html(claims: list[Tested], root: Path) -> str:
             for folder in one.folders
             if (folder.path / "report.html").is_file()
         ]
-        runs_ = f'<p class="small">{escape(claim.runs)}</p>' if claim.runs else ""
+        runs = f'<p class="small">{escape(claim.runs)}</p>' if claim.runs else ""
         cells = [
             escape(claim.section),
-            f"<b>{escape(claim.topic)}</b><br>{escape(claim.says)}{runs_}",
-            _list(one.published),
+            f"<b>{escape(claim.topic)}</b><br>{escape(claim.says)}{runs}",
+            _paragraphs(one.published),
             f"<code>{escape(claim.command)}</code>" if claim.command else "-",
             f"<b>{escape(one.state)}</b> {' '.join(links)}",
-            _list(one.ours),
+            _paragraphs(one.ours),
         ]
         rows.append(f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
     heads = "".join(f"<th>{head}</th>" for head in HEADS)
@@ -204,8 +209,8 @@ td {{ overflow-wrap: anywhere; min-width: 9rem }} td p {{ margin: 0 0 .4rem }}</
 <p>What the paper claims in numbers, the command that tests each claim, and what came out of it so far.</p>
 <div class="wide"><table><tr>{heads}</tr>{"".join(rows)}</table></div>
 {VERDICTS}"""
-    return page("The paper's claims", body)
+    return make_page("The paper's claims", body)
 
 
-def _list(said: list[str]) -> str:
-    return "".join(f"<p>{escape(one)}</p>" for one in said) or "-"
+def _paragraphs(texts: list[str]) -> str:
+    return "".join(f"<p>{escape(text)}</p>" for text in texts) or "-"

@@ -1,4 +1,4 @@
-"""Which runs are compared with which, and which must not be.
+"""Arrange the runs of a folder for comparison, and refuse those that must not be compared.
 
 A folder's runs form panels (`report.panel`), a panel's runs form lines, and a line holds its seeds. A line is a value
 of `report.compare`; where that is empty, one of what the overrides of the panel's runs differ in, but for the seed.
@@ -14,7 +14,7 @@ from statistics import stdev
 
 from alexnet_pl.errors import ConfigError
 from alexnet_pl.report import paper
-from alexnet_pl.report.curves import Drawn, Line, plus_minus, read
+from alexnet_pl.report.curves import Line, RunCurves, plus_minus, read_curves
 from alexnet_pl.runs.naming import config_differences, flatten_config, is_bookkeeping
 from alexnet_pl.runs.run import Run, find_runs
 
@@ -48,7 +48,7 @@ class Panel:
     lines: list[Line]
 
     def ratio(self, metric: str) -> Ratio | None:
-        """Slower over faster, of the means; its spread from the seeds both lines have. Only for two lines."""
+        """Return slower over faster, of the means; its spread is over the seeds both lines have. Only for two lines."""
         timings = {line.name: timing for line in self.lines if (timing := line.timing(metric))}
         if len(timings) != 2 or len(self.lines) != 2:
             return None
@@ -95,58 +95,58 @@ class Report:
         return [(panel, line) for panel in self.panels for line in panel.lines]
 
     @property
-    def drawn(self) -> list[Drawn]:
+    def runs(self) -> list[RunCurves]:
         return [run for _, line in self.lines for run in line.runs]
 
     @property
     def incomplete(self) -> list[Run]:
         """Every run without a done mark or without metrics."""
-        return [run.run for run in self.drawn if not run.run.done] + self.absent
+        return [run.run for run in self.runs if not run.run.done] + self.absent
 
     @property
-    def differing(self) -> list[str]:
+    def differing_keys(self) -> list[str]:
         """The keys that differ between the lines, but for the seed."""
-        return [key for key in _varying([line.runs[0] for _, line in self.lines]) if key != "seed"]
+        return [key for key in _differing_values([line.runs[0] for _, line in self.lines]) if key != "seed"]
 
 
 def collect(folder: Path, allow: Sequence[str] = ()) -> Report:
-    """Read all runs of a folder and arrange them.
+    """Read all runs of a folder and arrange them in panels and lines.
 
     Args:
         allow: keys that may differ between any runs; `model` is all keys that begin with `model.`.
     Raises:
         ConfigError: no run, no metrics, or runs that must not be compared.
     """
-    found = {run.folder: (run, read(run)) for run in find_runs(folder)}
-    drawn = [curves for _, curves in found.values() if curves]
+    found = {run.folder: (run, read_curves(run)) for run in find_runs(folder)}
+    runs = [curves for _, curves in found.values() if curves]
     absent = [run for run, curves in found.values() if not curves]
-    if not drawn:
+    if not runs:
         states = ", ".join(f"{n} {state}" for state, n in Counter(run.status for run in absent).items())
         raise ConfigError(f"no run in {folder} has metrics to draw ({states}): runs with logger=none keep none")
-    titled: dict[str, list[Drawn]] = {}
-    for run in drawn:
+    titled: dict[str, list[RunCurves]] = {}
+    for run in runs:
         titled.setdefault(str(run.config["report"]["panel"] or folder.name), []).append(run)
     panels = [_panel(title, members, allow) for title, members in titled.items()]
-    sweeps = {run.given.get("sweep") for run in drawn}
+    sweeps = {run.overrides.get("sweep") for run in runs}
     claims = [claim for claim in paper.claims() if claim.sweep and claim.sweep in sweeps]
-    return Report(folder, panels, absent, _notes(drawn), claims)
+    return Report(folder, panels, absent, _notes(runs), claims)
 
 
-def _panel(title: str, drawn: list[Drawn], allow: Sequence[str]) -> Panel:
-    figure = drawn[0].config["report"]
+def _panel(title: str, runs: list[RunCurves], allow: Sequence[str]) -> Panel:
+    figure = runs[0].config["report"]
     declared = figure["compare"]
-    compare = ([declared] if isinstance(declared, str) else declared) or swept(drawn)  # once it was a single key
-    tuned = {key for run in drawn for key in run.config["report"]["tuned"]}
-    _refuse(f"panel {title!r}", drawn, {"seed", *compare, *tuned, *LENGTH, *allow})
-    groups: dict[tuple[str, ...], list[Drawn]] = {}
-    for run in drawn:
+    compare = ([declared] if isinstance(declared, str) else declared) or swept_keys(runs)  # once it was a single key
+    tuned = {key for run in runs for key in run.config["report"]["tuned"]}
+    _refuse_mixture(f"panel {title!r}", runs, {"seed", *compare, *tuned, *LENGTH, *allow})
+    groups: dict[tuple[str, ...], list[RunCurves]] = {}
+    for run in runs:
         groups.setdefault(tuple(run.value(key) for key in compare), []).append(run)
     values = sorted(groups, key=lambda value: _number(value[0]) if len(compare) == 1 else 0.0)
     lines = [
         Line(_name(compare, groups[value][0], bool(declared)), groups[value], figure["target"]) for value in values
     ]
     for line in lines:
-        _refuse(f"line {line.name} of panel {title!r}", line.runs, {"seed", *allow})
+        _refuse_mixture(f"line {line.name} of panel {title!r}", line.runs, {"seed", *allow})
         seed, n = Counter(run.seed for run in line.runs).most_common(1)[0]
         if n > 1:
             same = " and ".join(run.run.folder.name for run in line.runs if run.seed == seed)
@@ -154,21 +154,24 @@ def _panel(title: str, drawn: list[Drawn], allow: Sequence[str]) -> Panel:
     return Panel(title, compare, figure["target"], figure["published"], lines)
 
 
-def swept(drawn: list[Drawn]) -> list[str]:
-    """The keys and groups that overrides set and in which the runs differ, in the order of the overrides."""
-    keys = dict.fromkeys(key for run in drawn for key in _given(run))
-    return [key for key in keys if len({run.value(key) for run in drawn}) > 1]
+def swept_keys(runs: list[RunCurves]) -> list[str]:
+    """Return the keys and groups that overrides set and in which the runs differ, in the order of the overrides."""
+    keys = dict.fromkeys(key for run in runs for key in _override_keys(run))
+    return [key for key in keys if len({run.value(key) for run in runs}) > 1]
 
 
-def _given(run: Drawn) -> list[str]:
-    return [key for key in run.given if key != "seed" and not is_bookkeeping(key)]
+def _override_keys(run: RunCurves) -> list[str]:
+    return [key for key in run.overrides if key != "seed" and not is_bookkeeping(key)]
 
 
-def _name(compare: list[str], run: Drawn, declared: bool) -> str:
-    """`tanh` where one key is declared; else `model.activation=tanh, model.lrn=[]`; a line alone: all it was given."""
+def _name(compare: list[str], run: RunCurves, declared: bool) -> str:
+    """Return a line's name: `tanh` where one key is declared; else `model.activation=tanh, model.lrn=[]`.
+
+    A line alone is named by all overrides it was given.
+    """
     if declared and len(compare) == 1:
         return run.value(compare[0])
-    values = {key: run.value(key) for key in compare or _given(run)}
+    values = {key: run.value(key) for key in compare or _override_keys(run)}
     return ", ".join(f"{key}={value}" for key, value in values.items() if value) or "defaults"
 
 
@@ -179,24 +182,34 @@ def _number(value: str) -> float:
         return 0.0
 
 
-def _refuse(place: str, drawn: list[Drawn], allowed: set[str]) -> None:
+def _refuse_mixture(place: str, runs: list[RunCurves], allowed: set[str]) -> None:
+    """Raise ConfigError where runs differ in a key that is not allowed."""
+
     def may(key: str) -> bool:
         if "experiment" in allowed and key not in ("report.compare", "report.target"):  # it sets what it likes
             return True
         return any(key == other or key.startswith(f"{other}.") for other in allowed)
 
-    mixed = {key: values for key, values in (_varying(drawn) | _varying(drawn, "report")).items() if not may(key)}
+    mixed = {
+        key: values
+        for key, values in (_differing_values(runs) | _differing_values(runs, "report")).items()
+        if not may(key)
+    }
     if mixed:
-        said = ", ".join(f"{key} ({', '.join(values)})" for key, values in mixed.items())
+        keys = ", ".join(f"{key} ({', '.join(values)})" for key, values in mixed.items())
         raise ConfigError(
-            f"{place} mixes runs that differ in {said}: report them from separate folders, name the key to compare "
+            f"{place} mixes runs that differ in {keys}: report them from separate folders, name the key to compare "
             f"by issuing the same command with report.compare=[KEY], or let it differ with --allow KEY"
         )
 
 
-def _varying(drawn: list[Drawn], group: str = "") -> dict[str, list[str]]:
-    """The keys in which runs differ, bookkeeping left out, with their values; or those of how the figure is drawn."""
-    configs = [run.config[group] if group else run.config for run in drawn]
+def _differing_values(runs: list[RunCurves], group: str = "") -> dict[str, list[str]]:
+    """Return the keys in which runs differ, bookkeeping left out, with their values.
+
+    Args:
+        group: `report` for the keys of how the figure is drawn, which count as bookkeeping otherwise.
+    """
+    configs = [run.config[group] if group else run.config for run in runs]
     keys = {key for other in configs[1:] for key in config_differences(configs[0], other)}
     flat = [flatten_config(config) for config in configs]
     name = f"{group}." if group else ""
@@ -208,17 +221,18 @@ def _varying(drawn: list[Drawn], group: str = "") -> dict[str, list[str]]:
 
 
 def commit(run: Run) -> str:
-    """The commit a run was started from, in nine digits, and whether the checkout had changes beyond it."""
+    """Return the commit a run was started from, in nine digits, and whether the checkout had changes beyond it."""
     git = run.identity.get("git", {})
     return (git.get("commit") or "unknown")[:9] + (" + uncommitted changes" if git.get("dirty") else "")
 
 
-def _notes(drawn: list[Drawn]) -> list[str]:
-    facts = [{"git commit": commit(r.run)} | r.run.identity.get("versions", {}) for r in drawn]
+def _notes(runs: list[RunCurves]) -> list[str]:
+    """Return a sentence for each fact, such as a library's version, in which the runs differ."""
+    facts = [{"git commit": commit(r.run)} | r.run.identity.get("versions", {}) for r in runs]
     notes = []
     for fact in dict.fromkeys(key for known in facts for key in known):
         values = Counter(str(known.get(fact, "unknown")) for known in facts)
         if len(values) > 1:
-            said = ", ".join(f"{value} ({n} run{'s' * (n > 1)})" for value, n in values.items())
-            notes.append(f"The runs differ in {fact}: {said}.")
+            counts = ", ".join(f"{value} ({n} {'run' if n == 1 else 'runs'})" for value, n in values.items())
+            notes.append(f"The runs differ in {fact}: {counts}.")
     return notes

@@ -1,6 +1,6 @@
-"""From a run's rows to curves, and from curves to the epochs they need to the target.
+"""Turn a run's rows into curves, and curves into the epochs they need to the target.
 
-Errors are shares of wrong answers between 0 and 1, times are epochs.
+Errors are shares of wrong predictions between 0 and 1, times are epochs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ EVALUATED = {
 }
 """The errors that nothing is timed by; the second is measured where there are more than ten classes."""
 
-MOST = 500
+MOST_POINTS = 500
 """Points a drawn curve has at most."""
 
 
@@ -57,7 +57,7 @@ class Curve:
 
 
 def crossing(x: list[float], y: list[float], target: float) -> float | None:
-    """When y is first at or under the target: interpolated linearly from the point before; None for never."""
+    """Return when y is first at or under the target: interpolated linearly from the point before; None for never."""
     for i, error in enumerate(y):
         if error <= target:
             share = (y[i - 1] - target) / (y[i - 1] - error) if i else 1.0
@@ -66,16 +66,16 @@ def crossing(x: list[float], y: list[float], target: float) -> float | None:
 
 
 def thin(curve: Curve) -> Curve:
-    """A curve of at most `MOST` points to draw: a longer one's are means over stretches of it."""
-    stretch = math.ceil(len(curve.x) / MOST)
+    """Return a curve of at most `MOST_POINTS` points to draw: a longer one's are means over stretches of it."""
+    stretch = math.ceil(len(curve.x) / MOST_POINTS)
     if stretch < 2:
         return curve
     starts = range(0, len(curve.x), stretch)
     return Curve(*([fmean(values[i : i + stretch]) for i in starts] for values in (curve.x, curve.y)))
 
 
-def curves(rows: list[dict[str, float]]) -> dict[str, Curve]:
-    """The curves in the rows of a metrics.csv, by metric; a metric that was not measured has an empty one."""
+def make_curves(rows: list[dict[str, float]]) -> dict[str, Curve]:
+    """Return the curves in the rows of a metrics.csv, by metric; a metric that was not measured has an empty one."""
     after = {name: [(r["epoch"], r[key]) for r in rows if math.isfinite(r.get(key, math.nan))]
              for name, key in KEYS.items()}  # fmt: skip
     ends = [end for end, _ in after["window"]]
@@ -94,7 +94,7 @@ def curves(rows: list[dict[str, float]]) -> dict[str, Curve]:
 
 
 def _averaged(windows: list[tuple[float, float, float]]) -> Curve:
-    """Mean over each stretch of (start, end, error) windows that is one epoch long; windows split epochs evenly."""
+    """Return means over each stretch of (start, end, error) windows that is one epoch long."""
     starts = [start for start, *_ in windows]
     curve = Curve([], [])
     for i, (_, end, _) in enumerate(windows):
@@ -106,8 +106,8 @@ def _averaged(windows: list[tuple[float, float, float]]) -> Curve:
 
 
 @dataclass
-class Drawn:
-    """A run that has metrics."""
+class RunCurves:
+    """A run that has metrics, and its curves."""
 
     run: Run
     config: dict[str, Any]
@@ -129,43 +129,43 @@ class Drawn:
         return flatten_config(self.config)
 
     @cached_property
-    def given(self) -> dict[str, str]:
+    def overrides(self) -> dict[str, str]:
         """The overrides it was started with."""
         return parse_overrides(self.run.identity.get("overrides", []))
 
     def value(self, key: str) -> str:
-        """A key's value as an override spells it; of a group of keys only what was given for it, else nothing."""
-        return spelled(self.flat[key]) if key in self.flat else self.given.get(key, "")
+        """Return a key's value as an override spells it; of a group of keys its override, or nothing."""
+        return format_value(self.flat[key]) if key in self.flat else self.overrides.get(key, "")
 
 
-def spelled(value: Any) -> str:
-    """A value as on the command line.
+def format_value(value: Any) -> str:
+    """Return a value as on the command line.
 
-    >>> spelled(["conv1", "conv2"]), spelled(None), spelled(True), spelled(0.01)
+    >>> format_value(["conv1", "conv2"]), format_value(None), format_value(True), format_value(0.01)
     ('[conv1,conv2]', 'null', 'true', '0.01')
     """
     if isinstance(value, list):
-        return f"[{','.join(map(spelled, value))}]"
+        return f"[{','.join(map(format_value, value))}]"
     if isinstance(value, bool):
         return str(value).lower()
     return "null" if value is None else str(value)
 
 
-def read(run: Run) -> Drawn | None:
-    """A run's curves, or None where it has no metrics.
+def read_curves(run: Run) -> RunCurves | None:
+    """Return a run's curves, or None where it has no metrics.
 
     Raises:
         ConfigError: metrics.csv is not what a run writes.
     """
     try:
         rows = run.metrics
-        found = curves(rows)
+        curves = make_curves(rows)
     except (ValueError, TypeError, KeyError) as error:
         raise ConfigError(f"{run.folder / 'metrics.csv'} is damaged ({error}): remove the run, or repair it") from error
-    if not found["running"].x:
+    if not curves["running"].x:
         return None
     last = {key: value for row in rows for key, value in row.items() if math.isfinite(value)}
-    return Drawn(run, run.config, found, max(row["epoch"] for row in rows), last)
+    return RunCurves(run, run.config, curves, max(row["epoch"] for row in rows), last)
 
 
 # ------------------------------------------------------------------------------------------------ a line of seeds
@@ -179,7 +179,7 @@ class Timing:
     ends: list[float]
 
     @property
-    def crossed(self) -> list[float]:
+    def crossings(self) -> list[float]:
         return [value for value in self.values if value is not None]
 
     @property
@@ -189,12 +189,12 @@ class Timing:
 
     @property
     def mean(self) -> float | None:
-        return self.bound if len(self.crossed) == len(self.values) else None
+        return self.bound if len(self.crossings) == len(self.values) else None
 
     @property
     def spread(self) -> float | None:
         """Standard deviation over the seeds (n - 1)."""
-        return stdev(self.crossed) if self.mean is not None and len(self.values) > 1 else None
+        return stdev(self.crossings) if self.mean is not None and len(self.values) > 1 else None
 
     @property
     def beyond(self) -> float | None:
@@ -202,11 +202,12 @@ class Timing:
         return min((e for v, e in zip(self.values, self.ends, strict=True) if v is None), default=None)
 
     def __str__(self) -> str:
-        some = f" ({len(self.crossed)} of {len(self.values)} seeds crossed)" if len(self.values) > 1 else ""
+        some = f" ({len(self.crossings)} of {len(self.values)} seeds crossed)" if len(self.values) > 1 else ""
         return plus_minus(self.mean, self.spread) if self.mean is not None else f"> {self.beyond:.2f}{some}"
 
 
 def plus_minus(mean: float, spread: float | None) -> str:
+    """Return `2.15 ± 0.07`."""
     return f"{mean:.2f}" if spread is None else f"{mean:.2f} ± {spread:.2f}"
 
 
@@ -215,18 +216,18 @@ class Line:
     """The runs of one configuration: its seeds."""
 
     name: str
-    runs: list[Drawn]
+    runs: list[RunCurves]
     target: float | None  # None: nothing is timed
 
     def timing(self, metric: str) -> Timing | None:
-        """None where no run has a point of this metric."""
+        """Return the epochs to the target; None where no run has a point of this metric."""
         found, target = [run.curves[metric] for run in self.runs], self.target
         if target is None or not any(curve.x for curve in found):
             return None
         return Timing([crossing(c.x, c.y, target) for c in found], [c.x[-1] if c.x else 0.0 for c in found])
 
     def mean(self, metric: str) -> tuple[Curve, Curve, Curve]:
-        """Mean, lowest and highest error over the seeds, at the epochs where all seeds have a point."""
+        """Return mean, lowest and highest error over the seeds, at the epochs where all seeds have a point."""
         found = [run.curves[metric] for run in self.runs]
         points = [{round(x, 6): y for x, y in zip(c.x, c.y, strict=True)} for c in found]
         x = sorted(set(points[0]).intersection(*points[1:]))
@@ -235,7 +236,7 @@ class Line:
         return mean, low, high
 
     def lowest(self, metric: str) -> float | None:
-        """The lowest error of any seed."""
+        """Return the lowest error of any seed."""
         return min((y for run in self.runs for y in run.curves[metric].y), default=None)
 
     @property

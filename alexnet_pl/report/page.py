@@ -1,97 +1,89 @@
-"""The page: one self-contained HTML file with zoomable curves, the table, what differs, and what failed."""
+"""Make the report's page: one self-contained HTML file with a plot to zoom into, tables, what differs, what failed.
+
+The plot is plotly's; plotly.js is in the page, which loads nothing.
+"""
 
 from __future__ import annotations
 
 from html import escape
+from math import ceil
+from typing import Any
 
-from alexnet_pl.report.compare import Report, commit
-from alexnet_pl.report.curves import EVALUATED, METRICS, MOST, Line
-from alexnet_pl.report.plotly_figure import plot
+from alexnet_pl.report.compare import Panel, Report, commit
+from alexnet_pl.report.curves import EVALUATED, METRICS, MOST_POINTS, Line, thin
+from alexnet_pl.report.html_parts import VERDICTS, make_page, make_row, make_table
+from alexnet_pl.report.style import GREY, line_style
 from alexnet_pl.report.tables import (
+    PRIMARY,
+    PUBLISHED,
     VERDICT_HEADS,
     Section,
+    axis_limits,
+    axis_top,
+    claim_results,
     errors,
     finding,
-    judged,
+    format_percent,
     label,
-    percent,
     small_print,
     timings,
-    verdicts,
+    verdict_rows,
 )
 
-STYLE = """
-body { margin: 0; background: #fff; color: #1b1b1b; font: 16px/1.5 system-ui, sans-serif }
-main { max-width: 1000px; margin: 2rem auto; padding: 0 1rem }
-h1 { font-size: 1.7rem } h2 { font-size: 1.2rem; margin-top: 2.2rem }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: .92rem }
-th, td { text-align: left; vertical-align: top; padding: .35rem .6rem; border-bottom: 1px solid #ddd }
-tr.panel th { background: #f2f5f8; padding-top: .6rem }
-table.numbers td + td { white-space: nowrap }
-table.plain { font-size: .8rem } td:first-child { overflow-wrap: anywhere; min-width: 11rem }
-small { display: block; color: #555; white-space: nowrap } .small { color: #555; font-size: .88rem }
-.wide { overflow-x: auto } dt { font-weight: 600 } dd { margin: 0 0 .5rem 1.2rem }
-.box { background: #fff3e0; border-left: 5px solid #d55e00; padding: .7rem 1rem; overflow-wrap: anywhere }
-"""
 
-
-def html(report: Report) -> str:
-    """The whole HTML page; every word that comes from a run is escaped."""
+def report_page(report: Report) -> str:
+    """Return the whole HTML page; every word that comes from a run is escaped."""
     findings = "".join(
-        f"<li>{escape(p.title)}: <b>{escape(said)}</b></li>" for p in report.panels if (said := finding(p))
+        f"<li>{escape(p.title)}: <b>{escape(text)}</b></li>" for p in report.panels if (text := finding(p))
     )
     lines = [
-        [label(panel, line), panel.title, *(line.runs[0].value(key) for key in report.differing)]
+        make_row([label(panel, line), panel.title, *(line.runs[0].value(key) for key in report.differing_keys)])
         for panel, line in report.lines
     ]
     timed = [panel.target for panel in report.panels if panel.target is not None]
-    words = METRICS | {
-        word: said for word, said in EVALUATED.items() if any(run.curves[word].x for run in report.drawn)
-    }
-    return page(
+    measured = [metric for metric in EVALUATED if any(run.curves[metric].x for run in report.runs)]
+    words = METRICS | {metric: EVALUATED[metric] for metric in measured}
+    longest = max(len(curve.x) for run in report.runs for curve in run.curves.values())
+    thinned = f" A curve of more than {MOST_POINTS} points is drawn as means over stretches of it."
+    return make_page(
         f"Learning curves: {report.folder.name}",
         f"""{_box(report)}
 {_intro(timed[0] if timed else None, both=len(timed) < len(report.panels))}
 <ul>{findings}</ul>
 {plot(report)}
 <p class="small">{escape(small_print(report))} The menu chooses another error. Drag to zoom, double-click to see all,
-click a name in the legend to hide its line.{THINNED * _thinned(report)}</p>
+click a name in the legend to hide its line.{thinned if longest > MOST_POINTS else ""}</p>
 {_timings(report) if timed else ""}{_errors(report) if len(timed) < len(report.panels) else ""}{_verdicts(report)}
-<dl>{"".join(f"<dt>{word}</dt><dd>{escape(said)}.</dd>" for word, said in words.items())}</dl>
+<dl>{"".join(f"<dt>{word}</dt><dd>{escape(text)}.</dd>" for word, text in words.items())}</dl>
 <h2>What differs between the runs</h2>
-{plain(["line", "panel", *report.differing], lines)}
+{make_table(["line", "panel", *report.differing_keys], lines, "plain")}
 {"".join(f"<p>{escape(note)}</p>" for note in report.notes)}
 <h2>Runs</h2>
 {_runs(report)}""",
     )
 
 
-def page(title: str, body: str) -> str:
-    """One HTML file around a body."""
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{escape(title)}</title><style>{STYLE}</style></head><body><main>
-<h1>{escape(title)}</h1>
-{body}
-</main></body></html>
-"""
+def _box(report: Report) -> str:
+    """Return the runs that failed, are missing or not finished, with the reason where one is known."""
+    if not report.incomplete:
+        return ""
+    items = ""
+    for run in report.incomplete:
+        reason = f": {run.failure}" if run.failure else ""
+        items += f"<li><b>{run.status}</b> {escape(run.folder.name + reason)}</li>"
+    total = len(report.runs) + len(report.absent)
+    head = f"Not complete: {len(report.incomplete)} of {total} runs, drawn as far as they went"
+    return f'<div class="box">{head}:<ul>{items}</ul></div>'
 
 
 def _intro(target: float | None, both: bool) -> str:
-    said = "How fast nets learn: the share of training images that a net still gets wrong"
+    text = "How fast nets learn: the share of training images that a net still gets wrong"
     if both:
-        said = "The share of images that a net gets wrong, of those it trains on (left) and of others (right)"
-    said += ", against epochs (passes over the training set)."
+        text = "The share of images that a net gets wrong, of those it trains on (left) and of others (right)"
+    text += ", against epochs (passes over the training set)."
     if target is not None:
-        said += f" What is timed is when it first falls to {100 * target:g} %, the dashed line."
-    return f"<p>{said}</p>"
-
-
-THINNED = f" A curve of more than {MOST} points is drawn as means over stretches of it."
-
-
-def _thinned(report: Report) -> bool:
-    return any(len(curve.x) > MOST for run in report.drawn for curve in run.curves.values())
+        text += f" What is timed is when it first falls to {100 * target:g} %, the dashed line."
+    return f"<p>{text}</p>"
 
 
 def _timings(report: Report) -> str:
@@ -106,57 +98,41 @@ CIFAR-10; epochs are read off its plot. <b>error over the last epoch</b>: the ru
 
 def _errors(report: Report) -> str:
     heads, sections = errors(report)
-    said = "<b>validation</b>: after the last epoch, on the centre crop of each image. "
+    legend = "<b>validation</b>: after the last epoch, on the centre crop of each image. "
     if any("ten views" in head for head in heads):
-        said += "<b>ten views</b>: the same net, its answers averaged over four corners, the centre, their mirrors. "
-    said += """<b>training</b>: the running error over the last epoch. Over several seeds: mean ± standard deviation.
+        legend += "<b>ten views</b>: the same net, averaged over four corners, the centre, and their mirror images. "
+    legend += """<b>training</b>: the running error over the last epoch. Over several seeds: mean ± standard deviation.
 Differences in percentage points ± their standard error, the seeds of both lines taken as independent. Of a line with
 runs that are done, only those count."""
-    if any("paper" in head for head in heads):
-        said += " <b>paper</b>: top-1 / top-5 error of the authors' own run."
+    if PUBLISHED in heads:
+        legend += " <b>published</b>: top-1 / top-5 error of the authors' own runs."
     return f"""<h2>Errors at the end</h2>
 {_sections(heads, sections)}
-<p class="small">{said}</p>
+<p class="small">{legend}</p>
 """
 
 
 def _verdicts(report: Report) -> str:
-    found = judged(report)
-    return (
-        f"""<h2>Beside the paper</h2>
-<ul>{"".join(f"<li>{escape(claim.says)} (section {escape(claim.section)})</li>" for claim in report.claims)}</ul>
-<div class="wide"><table>{_row(VERDICT_HEADS, "th")}{"".join(map(_row, verdicts(found)))}</table></div>
+    results = claim_results(report)
+    if not results:
+        return ""
+    claims = [f"<li>{escape(claim.says)} (section {escape(claim.section)})</li>" for claim in report.claims]
+    return f"""<h2>Beside the paper</h2>
+<ul>{"".join(claims)}</ul>
+{make_table(VERDICT_HEADS, [make_row(row) for row in verdict_rows(results)])}
 {VERDICTS}"""
-        if found
-        else ""
-    )
-
-
-VERDICTS = """<p class="small">Differences of error in percentage points, ours ± their standard error. <b>within
-spread</b>: seeds alone may put ours there (Student's t, 95 %). <b>one seed</b>: nothing is known of the spread. The
-last column says what our runs were: only ImageNet at full length is the paper's experiment.</p>
-"""
 
 
 def _sections(heads: list[str], sections: list[Section]) -> str:
-    rows = [_row(heads, "th")]
+    rows = []
     for title, members in sections:
-        rows += [f'<tr class="panel"><th colspan="{len(heads)}">{escape(title)}</th></tr>', *map(_row, members)]
-    return f'<div class="wide"><table class="numbers">{"".join(rows)}</table></div>'
-
-
-def _row(cells: list[str], tag: str = "td") -> str:
-    parts = [escape(cell).partition("\n") for cell in cells]
-    return "<tr>" + "".join(f"<{tag}>{text}<small>{small}</small></{tag}>" for text, _, small in parts) + "</tr>"
-
-
-def plain(heads: list[str], rows: list[list[str]]) -> str:
-    """A table in small letters."""
-    return f'<div class="wide"><table class="plain">{_row(heads, "th")}{"".join(map(_row, rows))}</table></div>'
+        rows.append(f'<tr class="panel"><th colspan="{len(heads)}">{escape(title)}</th></tr>')
+        rows += map(make_row, members)
+    return make_table(heads, rows, "numbers")
 
 
 def _runs(report: Report) -> str:
-    """A row for each run; how soon it reached the target, where there is one."""
+    """Return a table with a row for each run; how soon it reached the target, where there is one."""
     metrics = METRICS if any(panel.target is not None for panel in report.panels) else ()
     heads = ["folder", "seed", "status", "epochs", *metrics]
     heads += ["lowest validation error", "commit", "CPU", "why it ended early"]
@@ -166,15 +142,120 @@ def _runs(report: Report) -> str:
             alone = Line(line.name, [run], panel.target)
             crossings = [str(alone.timing(metric) or "-") for metric in metrics]
             machine = str(run.run.identity.get("machine", {}).get("CPU", "unknown"))
-            facts = [percent(alone.lowest("validation")), commit(run.run), machine, run.run.failure]
+            facts = [format_percent(alone.lowest("validation")), commit(run.run), machine, run.run.failure]
             rows.append([run.run.folder.name, str(run.seed), run.run.status, f"{run.epochs:.4g}", *crossings, *facts])
     blank = [""] * (len(heads) - 5)
-    return plain(heads, rows + [[r.folder.name, "", r.status, "no metrics", *blank, r.failure] for r in report.absent])
+    rows += [[run.folder.name, "", run.status, "no metrics", *blank, run.failure] for run in report.absent]
+    return make_table(heads, [make_row(row) for row in rows], "plain")
 
 
-def _box(report: Report) -> str:
-    """The runs that failed, are missing or not finished, with the reason where one is known."""
-    runs_ = [f"{run.folder.name}{': ' * bool(run.failure)}{run.failure}" for run in report.incomplete]
-    said = [f"<li><b>{run.status}</b> {escape(text)}</li>" for run, text in zip(report.incomplete, runs_, strict=True)]
-    head = f"Not complete: {len(said)} of {len(report.drawn) + len(report.absent)} runs, drawn as far as they went"
-    return f'<div class="box">{head}:<ul>{"".join(said)}</ul></div>' if said else ""
+# ------------------------------------------------------------------------------------------------ the plot
+
+
+def plot(report: Report) -> str:
+    """Return the plot as a piece of HTML. A menu chooses the metric; where nothing is timed, one for each side."""
+    import plotly.graph_objects as go
+    from plotly.subplots import make_subplots
+
+    lines = [line for _, line in report.lines]
+    known = [m for m in (*METRICS, *EVALUATED) if any(run.curves[m].x for line in lines for run in line.runs)]
+    training, evaluated = [m for m in known if m in METRICS], [m for m in known if m in EVALUATED]
+    timed = all(panel.target is not None for panel in report.panels)
+    menus = [known] if timed or not evaluated else [training, evaluated]
+    cells = [(panel, menu) for panel in report.panels for menu in menus]
+    columns = min(2, len(cells)) if timed else len(menus)
+    rows = ceil(len(cells) / columns)
+    names = 0 if timed else 40 + 20 * max(len(panel.lines) for panel in report.panels)  # pixels below a row's axes
+    area = 400 * rows - 60 if timed else 400 * rows + (100 + names) * (rows - 1)
+    gap = 0.3 / rows if timed else (100 + names) / area
+    titles = [escape(panel.title) if menu is menus[0] else "" for panel, menu in cells]
+    figure = make_subplots(rows, columns, subplot_titles=titles, vertical_spacing=gap, horizontal_spacing=0.09)
+    drawn: list[tuple[str, str]] = []  # of each trace its menu and its metric
+    for i, (panel, menu) in enumerate(cells):
+        place = {"row": i // columns + 1, "col": i % columns + 1}
+        number = i // len(menus) + 1  # a legend for each panel
+        legend = f"legend{number}" if number > 1 else "legend"
+        for metric, trace in _cell_traces(panel, menu, legend, first=menu is menus[0]):
+            figure.add_trace(go.Scatter(trace), **place)
+            drawn.append((menu[0], metric))
+        if panel.target is not None and menu is menus[0]:
+            figure.add_hline(panel.target, line={"dash": "dash", "color": GREY, "width": 1}, **place)
+        across, up = (next(select(**place)) for select in (figure.select_xaxes, figure.select_yaxes))
+        if timed:
+            corner = {"x": across.domain[1], "y": up.domain[1], "xanchor": "right", "bgcolor": "rgba(255,255,255,.7)"}
+        else:
+            corner = {"x": 0, "y": up.domain[0] - 50 / area}
+            side = "training" if menu[0] in METRICS else "validation"
+            up.update(range=axis_limits(panel, (PRIMARY, "validation")), title=f"{side} error rate")
+        figure.update_layout({legend: {**corner, "yanchor": "top"}})
+    figure.update_xaxes(title="epochs", rangemode="tozero", matches="x", showticklabels=True)
+    figure.update_yaxes(tickformat=".0%", showticklabels=True)
+    if timed:
+        figure.update_yaxes(range=[0, axis_top(report)], matches="y")
+        figure.update_yaxes(title="error rate", col=1)
+    figure.update_layout(
+        updatemenus=[_menu(menu, drawn, 0.545 * k) for k, menu in enumerate(menus) if len(menu) > 1],
+        template="plotly_white",
+        height=area + 160 + names,
+        margin={"t": 110, "l": 60, "r": 10, "b": 50 + names},
+    )
+    return str(figure.to_html(full_html=False, include_plotlyjs=True, config={"displaylogo": False}))
+
+
+def _cell_traces(panel: Panel, menu: list[str], legend: str, first: bool) -> list[tuple[str, dict[str, Any]]]:
+    """Return the metric and the trace of all that one cell of the plot can show; its menu's first metric is visible.
+
+    Args:
+        first: whether this is the panel's first cell, which has the names: one name hides a line in all of them.
+    """
+    traces = []
+    for line in panel.lines:
+        for metric in menu:
+            for trace in _traces(panel, line, metric):
+                trace |= {"visible": metric == menu[0], "legendgroup": f"{panel.title}: {line.name}", "legend": legend}
+                if not first:
+                    trace["showlegend"] = False
+                traces.append((metric, trace))
+    return traces
+
+
+def _menu(menu: list[str], drawn: list[tuple[str, str]], x: float) -> dict[str, Any]:
+    """Return a button for each metric; it changes what is visible of the menu's own traces."""
+    own = [i for i, (of, _) in enumerate(drawn) if of == menu[0]]
+    buttons = [
+        {
+            "label": f"{metric} error",
+            "method": "update",
+            "args": [{"visible": [metric == drawn[i][1] for i in own]}, {}, own],
+        }
+        for metric in menu
+    ]
+    return {"buttons": buttons, "x": x, "xanchor": "left", "y": 1, "yanchor": "bottom", "pad": {"b": 40}}
+
+
+def _traces(panel: Panel, line: Line, metric: str) -> list[dict[str, Any]]:
+    """Return mean, crossing, band and seeds of a line, as plotly's traces."""
+    dash, colour = line_style(panel, line)
+    name, hover = escape(label(panel, line)), "epoch %{x:.2f}: %{y:.1%}"
+    mean, low, high = map(thin, line.mean(metric))
+    ink = {"dash": dash, "color": colour}
+    main = {"x": mean.x, "y": mean.y, "name": name, "hovertemplate": hover, "line": ink, "mode": "lines"}
+    traces: list[dict[str, Any]] = [main]
+    quiet = {"showlegend": False, "mode": "lines"}
+    if len(line.runs) > 1:
+        fill = f"rgba{(*bytes.fromhex(colour[1:]), 0.15)}"
+        band = {"line": {"width": 0}, "hoverinfo": "skip", **quiet}
+        traces.append({"x": low.x, "y": low.y, **band})
+        traces.append({"x": high.x, "y": high.y, "fill": "tonexty", "fillcolor": fill, **band})
+        for run in line.runs if panel.target is not None else []:
+            own, fine = thin(run.curves[metric]), {**ink, "width": 1}
+            seed = f"{name}, seed {run.seed}"
+            traces.append({"x": own.x, "y": own.y, "name": seed, "hovertemplate": hover, "line": fine, **quiet})
+    timing = line.timing(metric) if metric in METRICS else None
+    if timing and timing.mean is not None:
+        side = "bottom left" if line is panel.lines[0] else "top right"
+        point = {"x": [timing.mean], "y": [panel.target], "text": [f"{timing.mean:.1f}"], "textposition": side}
+        reached = f"{format_percent(panel.target)} after {timing} epochs"
+        look = {"marker": {"color": colour, "size": 9}, "mode": "markers+text", "showlegend": False}
+        traces.append(point | look | {"name": name, "hovertemplate": reached})
+    return traces

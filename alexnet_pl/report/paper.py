@@ -1,4 +1,4 @@
-"""What the paper claims in numbers, what tests it, and what its authors' own runs gave: the entries of paper.yaml."""
+"""Read what the paper claims in numbers, what tests it, and what its authors' runs gave: the entries of paper.yaml."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Claim:
 
 @cache
 def claims(file: Path = FILE) -> tuple[Claim, ...]:
-    """The claims, in the order of the paper.
+    """Return the claims, in the order of the paper.
 
     Raises:
         ConfigError: an entry has an unknown key, a wrong type, or numbers that cannot be.
@@ -96,7 +96,7 @@ def claims(file: Path = FILE) -> tuple[Claim, ...]:
 
 
 def _rules(claim: Claim) -> Iterator[str]:
-    """A sentence for each rule that is broken."""
+    """Yield a sentence for each rule that is broken."""
     if not re.fullmatch(r"[a-z0-9_]+", claim.id):
         yield "an id is of small letters, digits and underscores"
     if claim.sweep and f"sweep={claim.sweep}" not in claim.command.split():

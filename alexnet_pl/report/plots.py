@@ -1,18 +1,34 @@
-"""The figure: what is timed as in the paper's Figure 1 (solid ReLU, dashed tanh), all else as learning curves."""
+"""Draw the report's figures, with matplotlib.
+
+What is timed is drawn as in the paper's Figure 1 (solid ReLU, dashed tanh), all else as learning curves; and the first
+kernels of a net as in Figure 3.
+"""
 
 from __future__ import annotations
 
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from alexnet_pl.errors import ConfigError
 from alexnet_pl.files import beside
 from alexnet_pl.report.compare import Panel, Report
 from alexnet_pl.report.curves import thin
-from alexnet_pl.report.tables import PRIMARY, finding, label, limits, percent, small_print, style, top
+from alexnet_pl.report.kernels import GAP, sheet, specialisation, verdict
+from alexnet_pl.report.style import DARK_GREY, GREY, line_style
+from alexnet_pl.report.tables import PRIMARY, axis_limits, axis_top, finding, format_percent, label, small_print
 
-DASHES = {"dash": "dashed", "dot": "dotted"}
+if TYPE_CHECKING:
+    from alexnet_pl.runs.trained import TrainedModel
+
+DASHES = {"solid": "solid", "dash": "dashed", "dot": "dotted", "dashdot": "dashdot"}
 """matplotlib's words for plotly's."""
+EPOCHS = "epochs (passes over the training set)"
+
+Crossing = tuple[float, float, str, str]
+"""Where a curve crosses the target or ends, the text there, and its colour"""
 
 
 def draw(report: Report, *paths: Path) -> None:
@@ -36,7 +52,7 @@ def draw(report: Report, *paths: Path) -> None:
                 draw_panel(axes, panel)
             for axes in grid[n:]:
                 axes.remove()
-            grid[0].set(xlim=(0, None), ylim=(0, top(report)), yticks=[0, 0.25, 0.5, 0.75])
+            grid[0].set(xlim=(0, None), ylim=(0, axis_top(report)), yticks=[0, 0.25, 0.5, 0.75])
         else:
             strips = figure.subfigures(
                 n, 1, squeeze=False, height_ratios=[4.6 + 0.21 * len(p.lines) for p in report.panels]
@@ -47,8 +63,8 @@ def draw(report: Report, *paths: Path) -> None:
                 else:
                     axes = strip.subplots()
                     draw_panel(axes, panel)
-                    axes.set(xlim=(0, None), ylim=(0, top(report)))
-        figure.supxlabel(small_print(report), fontsize=8, color="#444444", wrap=True)
+                    axes.set(xlim=(0, None), ylim=(0, axis_top(report)))
+        figure.supxlabel(small_print(report), fontsize=8, color=DARK_GREY, wrap=True)
         for path in paths:
             with beside(path) as part:
                 kind = path.suffix[1:]
@@ -56,29 +72,28 @@ def draw(report: Report, *paths: Path) -> None:
 
 
 def draw_curves(strip: Any, panel: Panel) -> None:
-    """Learning curves: training error on the left, validation error on the right, on one scale; the names below."""
+    """Draw learning curves: training error on the left, validation error on the right, on one scale; names below."""
     left, right = strip.subplots(1, 2, sharex=True, sharey=True)
-    for axes, metric, said in ((left, PRIMARY, "training error rate"), (right, "validation", "validation error rate")):
+    for axes, metric, title in ((left, PRIMARY, "training error rate"), (right, "validation", "validation error rate")):
         for line in panel.lines:
-            dash, colour = style(panel, line)
+            dash, colour = line_style(panel, line)
             mean, low, high = map(thin, line.mean(metric))
-            axes.plot(
-                mean.x, mean.y, linestyle=DASHES.get(dash, dash), color=colour, linewidth=1.8, label=label(panel, line)
-            )
+            look: dict[str, Any] = {"linestyle": DASHES[dash], "color": colour, "linewidth": 1.8}
+            axes.plot(mean.x, mean.y, **look, label=label(panel, line))
             axes.fill_between(mean.x, low.y, high.y, color=colour, alpha=0.15, linewidth=0)
             for run in line.runs:
                 if not run.run.done:
                     end = run.curves[metric]
                     axes.plot(end.x[-1:], end.y[-1:], marker="x", color=colour, markersize=9, markeredgewidth=2)
         if not any(line.mean(metric)[0].x for line in panel.lines):
-            axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color="#555555")
-        axes.set(xlabel="epochs (passes over the training set)", ylabel=said)
+            axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color=GREY)
+        axes.set(xlabel=EPOCHS, ylabel=title)
         axes.tick_params(labelleft=True)
         axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="#e4e4e4", linewidth=0.8)
         axes.set_axisbelow(True)
-    left.set(xlim=(0, None), ylim=limits(panel, (PRIMARY, "validation")))
+    left.set(xlim=(0, None), ylim=axis_limits(panel, (PRIMARY, "validation")))
     strip.suptitle(panel.title, fontsize=12)
     handles, names = left.get_legend_handles_labels()
     columns = max(1, min(len(names), 150 // (max(map(len, names)) + 6)))
@@ -86,15 +101,39 @@ def draw_curves(strip: Any, panel: Panel) -> None:
 
 
 def draw_panel(axes: Any, panel: Panel) -> None:
+    """Draw training errors against epochs, where each falls to the target, and what the panel shows."""
     search, target = panel.compare == ["optim.lr"], panel.target
     assert target is not None
+    _annotate(axes, _draw_lines(axes, panel, target, search), target)
+    axes.axhline(target, color=GREY, linewidth=1, linestyle=(0, (6, 4)), zorder=0)
+    place = {"transform": axes.get_yaxis_transform(), "va": "top"}
+    text = f"{100 * target:g} % error"
+    axes.text(0.02 if search else 0.45, target - 0.01, text, color=GREY, fontsize=9, **place)
+    axes.text(
+        0.99, 0.03, finding(panel), transform=axes.transAxes, ha="right", weight="bold", fontsize=9 if search else 10
+    )
+    axes.set_title(panel.title, fontsize=12)
+    axes.set(xlabel=EPOCHS, ylabel="training error rate")
+    axes.tick_params(labelbottom=True, labelleft=True)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+    axes.spines[["top", "right"]].set_visible(False)
+    if search:  # the curves of bad rates stay high: the room is below
+        title = "learning rate: error over the last epoch"
+        place = {"loc": "lower right", "bbox_to_anchor": (1, 0.07), "ncols": 4}
+        axes.legend(frameon=False, fontsize=8, title=title, title_fontsize=9, **place)
+    else:
+        axes.legend(frameon=False, loc="upper right", fontsize=9)
+
+
+def _draw_lines(axes: Any, panel: Panel, target: float, search: bool) -> list[Crossing]:
+    """Draw a panel's lines: mean, band and seeds; return where they cross the target, or end above it."""
     crossings = []
     for line in panel.lines:
-        dash, colour = style(panel, line)
-        look: dict[str, Any] = {"linestyle": DASHES.get(dash, dash), "color": colour}
+        dash, colour = line_style(panel, line)
+        look: dict[str, Any] = {"linestyle": DASHES[dash], "color": colour}
         mean, low, high = map(thin, line.mean(PRIMARY))
-        name = f"{line.runs[0].value('optim.lr')}: {percent(line.last_error)}" if search else label(panel, line)
-        axes.plot(mean.x, mean.y, **look, linewidth=2, label=name)
+        rate = f"{line.runs[0].value('optim.lr')}: {format_percent(line.last_error)}"
+        axes.plot(mean.x, mean.y, **look, linewidth=2, label=rate if search else label(panel, line))
         axes.fill_between(mean.x, low.y, high.y, color=colour, alpha=0.2, linewidth=0)
         for run in line.runs:
             curve = thin(run.curves[PRIMARY])
@@ -108,34 +147,55 @@ def draw_panel(axes: Any, panel: Panel) -> None:
             axes.plot([timing.mean], [target], marker="o", color=colour, markersize=7, zorder=5)
         elif timing and mean.x and not search:
             crossings.append((mean.x[-1], mean.y[-1], f"> {timing.beyond:.1f} epochs", colour))
-    # The first label stands below its curve, the others above theirs: there they have room.
-    for i, (x, y, said, colour) in enumerate(sorted(crossings)):
+    return crossings
+
+
+def _annotate(axes: Any, crossings: list[Crossing], target: float) -> None:
+    """Write the epochs beside the crossings: the first below its curve, the others above, where there is room."""
+    for i, (x, y, text, colour) in enumerate(sorted(crossings)):
         offset, side = ((-10, -26), "left") if i == 0 else ((4, 8), "left") if y == target else ((0, 18), "right")
         box = {"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 1}
         look = {"ha": side, "color": colour, "weight": "bold", "bbox": box, "zorder": 6}
-        axes.annotate(said, (x, y), offset, textcoords="offset points", **look)
-    axes.axhline(target, color="#555555", linewidth=1, linestyle=(0, (6, 4)), zorder=0)
-    place = {"transform": axes.get_yaxis_transform(), "va": "top"}
-    said = f"{100 * target:g} % error"
-    axes.text(0.02 if search else 0.45, target - 0.01, said, color="#555555", fontsize=9, **place)
-    axes.text(
-        0.99, 0.03, finding(panel), transform=axes.transAxes, ha="right", weight="bold", fontsize=9 if search else 10
-    )
-    axes.set_title(panel.title, fontsize=12)
-    axes.set(xlabel="epochs (passes over the training set)", ylabel="training error rate")
-    axes.tick_params(labelbottom=True, labelleft=True)
-    axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
-    axes.spines[["top", "right"]].set_visible(False)
-    if search:  # the curves of bad rates stay high: the room is below
-        title = "learning rate: error over the last epoch"
-        axes.legend(
-            frameon=False,
-            loc="lower right",
-            bbox_to_anchor=(1, 0.07),
-            ncols=4,
-            fontsize=8,
-            title=title,
-            title_fontsize=9,
-        )
-    else:
-        axes.legend(frameon=False, loc="upper right", fontsize=9)
+        axes.annotate(text, (x, y), offset, textcoords="offset points", **look)
+
+
+def draw_kernels(net: TrainedModel, path: Path | None = None) -> dict[str, float]:
+    """Draw a net's first kernels, and measure how colourful each tower's are.
+
+    Args:
+        path: a .png or .svg file. None: kernels.png in the folder of the net's run.
+    Returns:
+        As `specialisation`, which is printed under the figure as well.
+    Raises:
+        ConfigError: no file is given, and the net is of no run; or the net has no conv1.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    if path is None:
+        if net.run is None:
+            raise ConfigError(f"{net.name} is not the net of a run: say where its kernels are to be drawn")
+        path = net.run.folder / "kernels.png"
+    if not hasattr(net.net, "conv1"):
+        raise ConfigError(f"{net.name} has no conv1 (model.drop_layers), and so no first kernels to draw")
+    weights = net.net.get_parameter("conv1.weight").detach().float().cpu().numpy()
+    towers = np.split(weights, net.cfg.model.towers)
+    found = specialisation(towers)
+    sheets = [sheet(tower) for tower in towers]
+    width = max(4.0, 0.5 * sheets[0].shape[1] / (weights.shape[3] + GAP))
+    height = sum(width * len(each) / each.shape[1] + 0.6 for each in sheets) + 0.6
+    with matplotlib.rc_context({"text.parse_math": False, "font.size": 10}):
+        figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+        grid = figure.subplots(len(towers), 1, squeeze=False, height_ratios=[len(each) for each in sheets])[:, 0]
+        for number, (axes, pixels) in enumerate(zip(grid, sheets, strict=True), 1):
+            axes.imshow(pixels, interpolation="nearest")
+            axes.set_axis_off()
+            axes.set_title(f"tower {number}" if len(towers) > 1 else "conv1", fontsize=11)
+            text = f"colourfulness {found[f'tower{number}']:.2f} ± {found[f'tower{number}_spread']:.2f}"
+            axes.text(0.5, -0.02, text, transform=axes.transAxes, ha="center", va="top", fontsize=9)
+        figure.suptitle(f"{net.cfg.name}: the first {len(weights)} kernels", fontsize=12)
+        if text := verdict(found):
+            figure.supxlabel(text, fontsize=9, color=DARK_GREY)
+        with beside(path) as part:
+            figure.savefig(part, format=path.suffix.lstrip(".").lower() or "png")
+    return found

@@ -1,4 +1,4 @@
-"""The runs of a folder as a saved workspace of W&B: curves, bars and tables that are there to be opened and changed.
+"""Save the runs of a folder as a workspace of W&B: curves, bars and tables to open and change there.
 
 The address of the workspace is kept in the folder, in wandb_workspace.json, so that the next call updates it; sections
 that were added in the browser stay.
@@ -16,7 +16,7 @@ from alexnet_pl.report.compare import Report
 from alexnet_pl.runs.naming import flatten_config, run_group
 
 MEDIA = {"kernels": "first-layer kernels", "predictions": "predictions"}
-"""Keys under which `logger.attach` logs images, and their panels' titles"""
+"""Keys under which `loggers.attach_results` logs images, and their panels' titles"""
 
 
 def publish(report: Report, project: str, send: bool = True) -> str:
@@ -37,8 +37,8 @@ def publish(report: Report, project: str, send: bool = True) -> str:
         raise ConfigError(f"--wandb {project} is not ENTITY/PROJECT, such as ada/alexnet_pl")
     path = report.folder / "wandb_workspace.json"
     workspace = build(report, entity, name)
-    kept = files.read_json(path)
-    address = kept.get("address", "") if (kept.get("entity"), kept.get("project")) == (entity, name) else ""
+    before = files.read_json(path)
+    address = before.get("address", "") if (before.get("entity"), before.get("project")) == (entity, name) else ""
     if send:
         checks.needs_wandb_key("--wandb")
         try:
@@ -74,7 +74,7 @@ def _save(workspace: Any, address: str) -> str:
 
 
 def build(report: Report, entity: str, project: str) -> Any:
-    """The workspace (wandb_workspaces' Workspace) of a report's runs; asks no one.
+    """Return the workspace (wandb_workspaces' Workspace) of a report's runs; ask no server.
 
     Its lines are those of the report: means over the runs that differ in their seeds only, with bands from the lowest
     to the highest. A plot can be grouped by one key only; where it takes more to tell the lines apart, the table of
@@ -83,8 +83,8 @@ def build(report: Report, entity: str, project: str) -> Any:
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
 
-    keys = telling(report)
-    logged = {key for run in report.drawn for row in run.run.metrics for key in row}
+    keys = grouping_keys(report)
+    logged = {key for run in report.runs for row in run.run.metrics for key in row}
     grouping: dict[str, Any] = {"groupby_aggfunc": "mean", "groupby_rangefunc": "minmax", "aggregate": len(keys) > 1}
     if len(keys) == 1:
         grouping["groupby"] = wr.Config(keys[0])
@@ -95,17 +95,17 @@ def build(report: Report, entity: str, project: str) -> Any:
 
     targets = dict.fromkeys(panel.target for panel in report.panels if panel.target is not None)
     timed = f" (to cross: {', '.join(f'{100 * target:g} %' for target in targets)})" if targets else ""
-    curves: list[Any] = [line("train/error", "training error" + timed, *["target/error"] * bool(targets))]
+    curves: list[Any] = [line("train/error", "training error" + timed, *(["target/error"] if targets else []))]
     for key, title in {"val/error": "validation error", "val/top5_error": "validation top-5 error"}.items():
         if key in logged:
             curves.append(line(key, title))
     bars = wr.BarPlot(title="validation error at the end", metrics=["val/error"], range_x=(0, None), **grouping)
     column = wr.ParallelCoordinatesPlotColumn
-    axes = [column(metric=wr.Config(key)) for key in varied(report) if key != "optim.lr"]
+    axes = [column(metric=wr.Config(key)) for key in varying_keys(report) if key != "optim.lr"]
     axes += [column(metric=wr.Config("optim.lr"), log=True), column(metric=wr.SummaryMetric("val/error"))]
     across = wr.ParallelCoordinatesPlot(title="what was varied, and the validation error", columns=axes)
     media: list[Any] = [wr.MediaBrowser(title=title, media_keys=[key]) for key, title in MEDIA.items()]
-    groups = sorted({run_group(run.config["name"], run.config["scale"]) for run in report.drawn})
+    groups = sorted({run_group(run.config["name"], run.config["scale"]) for run in report.runs})
     differences, wide = wr.RunComparer(diff_only="split"), ws.SectionLayoutSettings(columns=1, rows=2)
     return ws.Workspace(
         entity=entity,
@@ -117,7 +117,7 @@ def build(report: Report, entity: str, project: str) -> Any:
             ws.Section(name="Images", panels=media, is_open=True),
             ws.Section(name="Differences", panels=[differences], is_open=True, layout_settings=wide),
         ],
-        settings=ws.WorkspaceSettings(x_axis="epoch", max_runs=max(10, len(report.drawn))),
+        settings=ws.WorkspaceSettings(x_axis="epoch", max_runs=max(10, len(report.runs))),
         runset_settings=ws.RunsetSettings(
             filters=ws.Or(*(ws.Metric("Group") == group for group in groups)),
             groupby=[ws.Config(key) for key in keys],
@@ -125,23 +125,25 @@ def build(report: Report, entity: str, project: str) -> Any:
     )
 
 
-def telling(report: Report) -> list[str]:
-    """The keys of the configuration that tell the report's lines apart, as few as that takes: the panel, if there are
-    several, then those that are compared, then any in which the lines differ."""
+def grouping_keys(report: Report) -> list[str]:
+    """Return the keys of the configuration that tell the report's lines apart, as few as that takes.
+
+    They are the panel, if there are several, then what is compared, then any in which the lines differ.
+    """
     lines = [flatten_config(line.runs[0].config) for _, line in report.lines]
     compared = [key for panel in report.panels for name in panel.compare for key in (name, f"{name}.name")]
     keys: list[str] = []
 
-    def apart(by: list[str]) -> int:
+    def groups(by: list[str]) -> int:
         return len({tuple(str(line.get(key)) for key in by) for line in lines})
 
-    for key in dict.fromkeys(("report.panel", *compared, *report.differing)):
-        if apart([*keys, key]) > max(1, apart(keys)):
+    for key in dict.fromkeys(("report.panel", *compared, *report.differing_keys)):
+        if groups([*keys, key]) > max(1, groups(keys)):
             keys.append(key)
     return keys or [key for key in compared if key in lines[0]][:1]
 
 
-def varied(report: Report) -> list[str]:
-    """The keys with single values in which the lines differ."""
+def varying_keys(report: Report) -> list[str]:
+    """Return the keys with single values in which the lines differ."""
     flat = [line.runs[0].flat for _, line in report.lines]
-    return [key for key in report.differing if all(isinstance(one.get(key), int | float | str) for one in flat)]
+    return [key for key in report.differing_keys if all(isinstance(one.get(key), int | float | str) for one in flat)]

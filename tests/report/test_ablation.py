@@ -15,10 +15,11 @@ import pytest
 from scipy import stats
 
 from alexnet_pl.errors import ConfigError
-from alexnet_pl.report import ablation, cli, curves, paper, tables
-from alexnet_pl.report.ablation import Change
+from alexnet_pl.report import ablation, cli, curves, paper, style, tables
+from alexnet_pl.report.ablation import ErrorDifference, SeedErrors
 from alexnet_pl.report.claims import survey, write_claims
 from alexnet_pl.report.compare import collect
+from alexnet_pl.report.report import write_report
 from alexnet_pl.runs.naming import job_folder_name
 from alexnet_pl.runs.run import record_sweep
 from tests.helpers.reports import LRN, NASTY, make, one, rows, settings
@@ -95,7 +96,7 @@ def test_eight_lines_look_apart(tmp_path: Path) -> None:
     for i in range(16):
         plain_run(tmp_path, f"data.batch_size={i}", data__batch_size=i)
     (panel,) = collect(tmp_path).panels
-    styles = [tables.style(panel, line) for line in panel.lines]
+    styles = [style.line_style(panel, line) for line in panel.lines]
     assert len(set(styles)) == 16
     assert len({colour for _, colour in styles[:8]}) == 8
 
@@ -113,11 +114,11 @@ def test_errors_and_their_difference_are_numpys(tmp_path: Path, monkeypatch: pyt
             one(tmp_path, name, seed, value)
     one(tmp_path, "on", 9, 0.9, done=False)  # does not count beside those that are done
     (panel,) = collect(tmp_path).panels
-    off, on = (ablation.measured(line, "validation top-1") for line in panel.lines)
+    off, on = (ablation.seed_errors(line, "validation top-1") for line in panel.lines)
     assert off is not None
     assert on is not None
     assert (off.mean, off.spread) == pytest.approx((np.mean(OFF), np.std(OFF, ddof=1)))
-    by = ablation.change(on, off)
+    by = ablation.unpaired_difference(on, off)
     assert by.mean == pytest.approx(np.mean(ON) - np.mean(OFF))
     assert by.error == pytest.approx(np.sqrt(np.var(OFF, ddof=1) / 3 + np.var(ON, ddof=1) / 2))
     _, ((_, cells),) = tables.errors(collect(tmp_path))
@@ -142,7 +143,7 @@ def test_errors_and_their_difference_are_numpys(tmp_path: Path, monkeypatch: pyt
     ],
 )
 def test_verdicts(points: float, mean: float, error: float | None, said: str) -> None:
-    assert ablation.verdict(points, Change(mean, error, freedom=8)) == said
+    assert ablation.verdict(points, ErrorDifference(mean, error, freedom=8)) == said
 
 
 def test_ten_views_count_where_all_have_them(tmp_path: Path) -> None:
@@ -207,7 +208,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make(folder / "n", plain, rows(9, 3), False, ["sweep=lrn"]).fail("<i>no</i>")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(paper, "claims", lambda: (CLAIM,))
-        cli.write(folder)
+        write_report(folder)
     return folder
 
 
@@ -225,6 +226,8 @@ def test_the_page_has_errors_and_verdicts(written: Path) -> None:
     for text in ("14.15 ± 0.07", "+2.00 ± 0.07", "42.03 / 19.36", "ten views", "same sign", "+1.4",
                  "validation top-5", "Response normalization lowers", "shapes (10 classes), 4 epochs"):  # fmt: skip
         assert text in page, text
+    assert "published (%)" in page
+    assert "<b>published</b>: top-1 / top-5 error of the authors' own runs" in page
     assert "Epochs to the target" not in page
     assert "<i>no</i>" not in page
     assert "alert(1)</script>" not in page
@@ -257,11 +260,12 @@ def test_the_json_has_the_verdicts(written: Path) -> None:
 def test_a_mixed_report_has_both_kinds_of_panels(tmp_path: Path) -> None:
     make(tmp_path / "a", settings(), rows(3, 5))
     plain_run(tmp_path, "model.lrn=[conv1]", model__lrn=["conv1"], report__panel="other")
-    collected, _ = cli.write(tmp_path)
+    collected, _ = write_report(tmp_path)
     assert [panel.target for panel in collected.panels] == [0.25, None]
     page = (tmp_path / "report.html").read_text()
     assert "Epochs to the target" in page
     assert "Errors at the end" in page
+    assert "<b>published</b>" not in page, "no claim is about these runs"
 
 
 # ------------------------------------------------------------------------------------------------ claims
@@ -368,8 +372,8 @@ def test_the_command_lets_keys_differ(tmp_path: Path, monkeypatch: pytest.Monkey
     for seed, window in ((1, 250), (2, 500)):
         plain_run(tmp_path, seed=seed, train_error_window=window)
     drawn: list[Any] = []
-    write: Callable[..., Any] = cli.write
-    monkeypatch.setattr(cli, "write", lambda *args: drawn.append(args) or write(*args))
+    write: Callable[..., Any] = cli.write_report
+    monkeypatch.setattr(cli, "write_report", lambda *args: drawn.append(args) or write(*args))
     monkeypatch.setattr(sys, "argv", ["report", str(tmp_path), "--allow", "train_error_window", "--allow", "data.size"])
     cli.main()
     assert drawn == [(tmp_path, ["train_error_window", "data.size"])]
@@ -378,11 +382,12 @@ def test_the_command_lets_keys_differ(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_differences_equal_welchs_test() -> None:
     """Standard error, degrees of freedom and the bound for 95 %, against SciPy's; the same runs are paired."""
     a, b = [0.41, 0.43, 0.40], [0.39, 0.395, 0.401, 0.37]
-    ours, theirs = ablation.change(ablation.Mean(a), ablation.Mean(b)), stats.ttest_ind(a, b, equal_var=False)
+    ours = ablation.unpaired_difference(SeedErrors(a), SeedErrors(b))
+    theirs = stats.ttest_ind(a, b, equal_var=False)
     assert ours.error == pytest.approx(ours.mean / theirs.statistic)
     assert ours.freedom == pytest.approx(theirs.df)
     assert (abs(ours.mean) > ours.margin) == (theirs.pvalue < 0.05)
     low, high = theirs.confidence_interval(0.95)
     assert ours.margin == pytest.approx((high - low) / 2)
-    pairs, theirs = ablation.paired(ablation.Mean(a), ablation.Mean(b[:3])), stats.ttest_rel(a, b[:3])
+    pairs, theirs = ablation.paired_difference(SeedErrors(a), SeedErrors(b[:3])), stats.ttest_rel(a, b[:3])
     assert (pairs.mean / pairs.error, pairs.freedom) == pytest.approx((theirs.statistic, theirs.df))

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from alexnet_pl.report import cli
 from alexnet_pl.report.claims import write_claims
+from alexnet_pl.report.report import write_report
 from tests.helpers.reports import make, one, rows, settings
 
 PROGRAM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -121,8 +121,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         make(root / "figure1" / f"t{seed}", settings("tanh", seed), rows(9 + seed, 14), overrides=["sweep=figure1"])
         for lrn, val in (("off", 0.14), ("on", 0.12)):
             one(root / "lrn", lrn, seed, val + seed / 1000, {"val/top5_error": val / 2})
-    cli.write(root / "figure1")
-    cli.write(root / "lrn")
+    write_report(root / "figure1")
+    write_report(root / "lrn")
     write_claims(root)
     return root
 

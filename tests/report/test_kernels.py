@@ -11,7 +11,8 @@ from PIL import Image
 from scipy import stats
 
 from alexnet_pl.errors import ConfigError
-from alexnet_pl.report.kernels import colourfulness, kernels, sheet, specialisation, verdict
+from alexnet_pl.report.kernels import colourfulness, sheet, specialisation, verdict
+from alexnet_pl.report.plots import draw_kernels
 from alexnet_pl.runs.run import Run
 from tests.helpers.nets import untrained
 
@@ -62,22 +63,22 @@ def test_the_figure(tmp_path: Path):
     net = untrained("alexnet")
     weights = net.net.get_parameter("conv1.weight").data
     weights[4:] = weights[4:].mean(1, keepdim=True)  # the second tower sees grey only
-    found = kernels(net, tmp_path / "kernels.png")
+    found = draw_kernels(net, tmp_path / "kernels.png")
     assert found["tower2"] == pytest.approx(0, abs=1e-6)
     assert found["tower1"] == pytest.approx(2 / 3, abs=0.05)
     drawn = np.asarray(Image.open(tmp_path / "kernels.png").convert("RGB")).astype(int)
     colour = (drawn.max(2) - drawn.min(2) > 30).any(1)
     assert colour[: len(colour) // 2].any()
     assert not colour[len(colour) // 2 :].any()
-    kernels(net, tmp_path / "kernels.svg")
+    draw_kernels(net, tmp_path / "kernels.svg")
     assert "tower 2" in (tmp_path / "kernels.svg").read_text()
     with pytest.raises(ConfigError, match="is not the net of a run"):
-        kernels(net)
+        draw_kernels(net)
     (tmp_path / "run").mkdir()
-    kernels(replace(net, run=Run(tmp_path / "run")))
+    draw_kernels(replace(net, run=Run(tmp_path / "run")))
     assert (tmp_path / "run" / "kernels.png").is_file()
 
 
 def test_one_tower_is_one_block(tmp_path: Path):
-    found = kernels(untrained("convnet"), tmp_path / "kernels.png")
+    found = draw_kernels(untrained("convnet"), tmp_path / "kernels.png")
     assert set(found) == {"tower1", "tower1_spread"}

@@ -59,7 +59,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 def command(*args: str | Path) -> int | str | None:
-    """Exit code, or last words, of the command in this process."""
+    """Exit code of the command in this process."""
     with mock.patch.object(sys, "argv", ["alexnet-report", *map(str, args)]):
         try:
             cli.main()
@@ -162,6 +162,9 @@ def test_panels_of_the_report_are_told_apart(tmp_path: Path):
         (["ada/alexnet_pl"], "error: --wandb needs a W&B key and none was found: run `wandb login`"),
     ],
 )
-def test_what_cannot_be_is_one_sentence(folder: Path, tmp_path: Path, args: list[str], says: str):
+def test_what_cannot_be_is_one_sentence(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], args: list[str], says: str
+):
     with mock.patch.dict(os.environ, environment(tmp_path), clear=True):
-        assert str(command(folder, "--wandb", *args)).startswith(says)
+        assert command(folder, "--wandb", *args) == 1
+    assert capsys.readouterr().err.startswith(says)
