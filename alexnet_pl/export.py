@@ -1,14 +1,14 @@
-"""Export: a trained net for other programs, as ONNX or as plain weights, with all that is done to an image before.
+"""Export: write a trained net for other programs, as ONNX or as plain weights.
 
-    python -m alexnet_pl.export runs/alexnet                      net.onnx, preprocessing.json, mean.npy
-    python -m alexnet_pl.export runs/alexnet --format torch       net.pt instead
-    python -m alexnet_pl.export --torchvision --out folder        torchvision's published weights
+    python -m alexnet_pl.export runs/alexnet                  net.onnx, preprocessing.json, mean.npy
+    python -m alexnet_pl.export runs/alexnet --format torch   net.pt instead of net.onnx
+    python -m alexnet_pl.export --torchvision --out folder    torchvision's published weights
 
-The ONNX net takes pixels as they are, float32 (images, 3, H, W), RGB of 0..255, any number of images: the mean
-image and the scale are a part of it. What is left to do is to resize and to crop. It gives logits. net.pt is a state
-dict, and pixels must be centred and scaled first. Either way preprocessing.json says what is to be done, and how to
-build the net with this package (`model`); the ONNX file carries the same text as its metadata. Before the files take
-their places, the export is read back and its logits are compared with the net's.
+The ONNX net takes pixels as they are: float32 (images, 3, H, W), RGB of 0..255, any number of
+images. It subtracts the mean image, applies the scale, and gives logits; resize and crop first.
+net.pt is a state dict; its pixels must be centred and scaled, too. preprocessing.json says what
+to do to an image, and how to build the net with this package (`model`); the ONNX file carries the
+same text as metadata. Before the files take their places, the export is read back and compared.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import argparse
 import copy
 import json
 import logging
-import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -31,6 +30,7 @@ from torch import Tensor, nn
 
 from alexnet_pl import files
 from alexnet_pl.config.schema import as_dict
+from alexnet_pl.console import exit_on_error
 from alexnet_pl.data import augment
 from alexnet_pl.data.image_files import ImageFiles, find_images
 from alexnet_pl.errors import ConfigError, UserError
@@ -38,7 +38,7 @@ from alexnet_pl.model.build import build_net
 from alexnet_pl.runs.trained import TrainedModel, load, torchvision_net
 
 OPSET = 20
-"""Of ONNX; from 19 on, pools that round up divide by the pixels that are there, as in torch"""
+"""Of ONNX; from 19 on, pools that round up divide by the pixels that exist, as in torch"""
 TOLERANCE = 1e-4
 """Difference of logits that is accepted, as a share of the largest"""
 FORMATS = ("onnx", "torch")
@@ -60,7 +60,7 @@ class Centred(nn.Module):
 
 
 def export(net: TrainedModel, folder: Path, form: str = "onnx", images: Sequence[Tensor] = ()) -> float:
-    """Write a net and its preprocessing into a folder, once it is certain that both give the same logits.
+    """Write a net and its preprocessing into a folder, once the export has given the same logits.
 
     Args:
         form: onnx or torch.
@@ -77,36 +77,36 @@ def export(net: TrainedModel, folder: Path, form: str = "onnx", images: Sequence
     random = torch.randint(0, 256, (3, size, size, 3), dtype=torch.uint8, generator=augment.stream(1))
     squares = torch.stack([*random, *images])
     name = "net.onnx" if form == "onnx" else "net.pt"
-    told = json.dumps(preprocessing(net), indent=1)
+    description = json.dumps(preprocessing(net), indent=1)
     with ExitStack() as stack:
         folder.mkdir(parents=True, exist_ok=True)
         part, mean = (stack.enter_context(files.beside(folder / file)) for file in (name, "mean.npy"))
         if form == "onnx":
-            _write_onnx(plain, part, told)
-            logits = run_onnx(part, centre(net, squares))
+            _write_onnx(plain, part, description)
+            logits = run_onnx(part, centre_pixels(net, squares))
         else:
             torch.save(plain.net.state_dict(), part)
             logits = _run_torch(plain, part, squares)
         expected = plain.logits(squares)[:, 0].numpy()
-        apart = float(np.abs(logits - expected).max() / max(np.abs(expected).max(), np.finfo(np.float32).tiny))
-        if not apart <= TOLERANCE:
+        difference = float(np.abs(logits - expected).max() / max(np.abs(expected).max(), np.finfo(np.float32).tiny))
+        if not difference <= TOLERANCE:
             raise UserError(
-                f"the export's logits differ from the net's by {apart:.1e} of the largest, more than {TOLERANCE:g}: "
-                "nothing is written; try other releases of torch, onnxscript and onnxruntime"
+                f"the export's logits differ from the net's by {difference:.1e} of the largest, more than "
+                f"{TOLERANCE:g}: nothing is written; try other releases of torch, onnxscript and onnxruntime"
             )
         with mean.open("wb") as file:
             np.save(file, net.mean.cpu().numpy())
-        files.write(folder / "preprocessing.json", told)
-    return apart
+        files.write(folder / "preprocessing.json", description)
+    return difference
 
 
-def centre(net: TrainedModel, squares: Tensor) -> np.ndarray:
-    """Squares, uint8 (n, S, S, 3), as the ONNX net takes them: their centres, float32 (n, 3, H, W) of 0..255."""
+def centre_pixels(net: TrainedModel, squares: Tensor) -> np.ndarray:
+    """Return the centres of squares as the ONNX net takes them: uint8 (n, S, S, 3) -> float32 (n, 3, H, W), 0..255."""
     return augment.centre_crop(squares, net.cfg.data.input_size).permute(0, 3, 1, 2).float().contiguous().numpy()
 
 
 def run_onnx(file: Path, pixels: np.ndarray) -> np.ndarray:
-    """The logits that onnxruntime computes from an exported net, float32 (n, classes)."""
+    """Return the logits that onnxruntime computes from an exported net, float32 (n, classes)."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
@@ -115,16 +115,16 @@ def run_onnx(file: Path, pixels: np.ndarray) -> np.ndarray:
 
 
 def preprocessing(net: TrainedModel) -> dict[str, Any]:
-    """What preprocessing.json says: how an image becomes the input of either file, and what comes out."""
+    """Return what preprocessing.json says: how an image becomes the input of either file, and what comes out."""
     d = net.cfg.data
-    said = "net.onnx does it; net.pt expects (pixels - mean) / scale"
+    applied = "net.onnx does it; net.pt expects (pixels - mean) / scale"
     return {
         "net": net.cfg.model.name,
         "input": {"shape": ["images", 3, d.input_size, d.input_size], "dtype": "float32", "colours": "RGB"},
         "resize": {"shorter_side": d.resized_size, "how": "bilinear, antialiased; the longer side is rounded down"},
         "crop": {"size": d.input_size, "where": "centre; of an odd margin one pixel more is left below and right"},
-        "mean": {"file": "mean.npy", "shape": list(net.mean.shape), "unit": "RGB of 0..255", "applied": said},
-        "scale": {"value": d.pixel_scale, "applied": said},
+        "mean": {"file": "mean.npy", "shape": list(net.mean.shape), "unit": "RGB of 0..255", "applied": applied},
+        "scale": {"value": d.pixel_scale, "applied": applied},
         "views": "one, the centre; for ten, average the softmax over the four corners of the resized image's central "
         "square, its centre, and their mirror images",
         "output": {"what": "logits, one for each class; softmax makes them probabilities"},
@@ -134,7 +134,7 @@ def preprocessing(net: TrainedModel) -> dict[str, Any]:
 
 
 def _plain(net: TrainedModel) -> TrainedModel:
-    """A copy on the CPU, of float32, its numbers in memory as they are numbered."""
+    """Return a copy on the CPU, in float32 and in contiguous memory format."""
     layers = copy.deepcopy(net.net).cpu().float().to(memory_format=torch.contiguous_format)
     return replace(net, net=layers.eval(), mean=net.mean.cpu())
 
@@ -144,10 +144,10 @@ def _need_onnx() -> None:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise UserError(f"{error.name} is not installed, which ONNX needs: pip install 'alexnet_pl[export]'") from error
+        raise UserError(f"{error.name} is not installed, which ONNX needs: pip install -e '.[export]'") from error
 
 
-def _write_onnx(net: TrainedModel, file: Path, told: str) -> None:
+def _write_onnx(net: TrainedModel, file: Path, description: str) -> None:
     example = torch.zeros(2, 3, net.cfg.data.input_size, net.cfg.data.input_size)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), torch.no_grad():
@@ -157,19 +157,18 @@ def _write_onnx(net: TrainedModel, file: Path, told: str) -> None:
             input_names=["pixels"], output_names=["logits"], dynamic_shapes=({0: torch.export.Dim("images")},),
         )  # fmt: skip
     assert program is not None
-    program.model.metadata_props["preprocessing"] = told
+    program.model.metadata_props["preprocessing"] = description
     program.save(file, external_data=False)
 
 
 def _run_torch(net: TrainedModel, file: Path, squares: Tensor) -> np.ndarray:
-    """The logits of a net that is built anew with the weights of a file."""
+    """Return the logits of a net that is built anew with the weights of a file."""
     fresh = build_net(net.cfg.model, net.cfg.data.input_size, seed=0).eval()
     fresh.load_state_dict(torch.load(file, weights_only=True))
     return replace(net, net=fresh).logits(squares)[:, 0].numpy()
 
 
-def main() -> None:
-    """The command. Exit code 0: written and compared; 1: a mistake, or another result, told in one sentence."""
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m alexnet_pl.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -179,27 +178,39 @@ def main() -> None:
     add("--torchvision", metavar="FILE", nargs="?", const="", help=published)
     add("--format", choices=FORMATS, default="onnx", help="what to write (%(default)s)")
     add("--out", metavar="FOLDER", type=Path, help="where to (export/ in the run folder)")
-    add("--images", metavar="PICTURE", nargs="+", default=[], help="files or folders to compare on, too")
+    add("--images", metavar="IMAGE", nargs="+", default=[], help="files or folders to compare on, too")
+    return parser
+
+
+def main() -> None:
+    """Run the command. Exit code 0: written and compared; 1: a mistake, or other logits, in one sentence."""
+    parser = make_parser()
     arguments = parser.parse_args()
     if (arguments.run is None) == (arguments.torchvision is None):
         parser.error("give a run, or --torchvision")
-    said: list[str] = []
-    try:
+    with exit_on_error(arguments.out or f"{arguments.run}/export"):
         net = load(arguments.run) if arguments.torchvision is None else torchvision_net(arguments.torchvision or None)
         folder = arguments.out or (net.run.folder / "export" if net.run else None)
         if folder is None:
             raise ConfigError(f"{net.name} is not the net of a run: say with --out where to write it")
-        names = find_images(arguments.images, said.append)[:64]
-        squares = [square for _, square in ImageFiles(names, net.resized_size, said.append).read(range(len(names)))]
-        if said:
-            raise ConfigError(said[0])
-        apart = export(net, folder, arguments.format, squares)
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    except OSError as error:
-        sys.exit(f"error: {error.filename or 'output'}: {error.strerror or error}")
-    print(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
-    print(f"logits as the net's, to {apart:.1e} of the largest, on {3 + len(squares)} images")
+        squares = read_squares(arguments.images, net.resized_size)
+        difference = export(net, folder, arguments.format, squares)
+        print(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+        print(f"logits as the net's, to {difference:.1e} of the largest, on {3 + len(squares)} images")
+
+
+def read_squares(words: list[str], size: int) -> list[Tensor]:
+    """Read the first 64 images that the words of the command name: uint8 (size, size, 3) each.
+
+    Raises:
+        ConfigError: one of them cannot be read.
+    """
+    problems: list[str] = []
+    names = find_images(words, problems.append)[:64]
+    squares = [square for _, square in ImageFiles(names, size, problems.append).read(range(len(names)))]
+    if problems:
+        raise ConfigError(problems[0])
+    return squares
 
 
 if __name__ == "__main__":

@@ -1,13 +1,15 @@
-"""Sync: send the offline W&B runs of folders of runs to the server.
+"""Sync: send the offline W&B runs of folders of runs to the server, each run once.
 
-    wandb login
-    python -m alexnet_pl.sync runs/figure1
+    python -m alexnet_pl.sync runs/figure1      after `wandb login`
 
-W&B's own client sends, in a process for each run and a few of them at a time: in one process for all, a file that
-cannot be read would keep the others from being sent. A run that was stopped and continued has left a folder of W&B's
-for each start; they are sent in their order, as one run. What is sent, the client marks: the command can be repeated
-at any time.
+What was sent before is skipped. Repeat the command at any time: what a continued run has added
+since goes to the same run on the server.
 """
+
+# W&B's own client, `wandb sync`, does the sending, in a process for each run and a few at a time. What it does not do
+# alone: leave out a run that is still being trained, which would then count as sent; give up where the server does not
+# answer; go on past a file that cannot be read; and send the folders that a stopped and continued run has left, one for
+# each start, in their order and as one run.
 
 from __future__ import annotations
 
@@ -24,10 +26,8 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import NamedTuple
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from alexnet_pl import files
+from alexnet_pl.console import Meter, exit_on_error, make_console
 from alexnet_pl.errors import ConfigError, UserError
 from alexnet_pl.jobs import checks
 from alexnet_pl.runs.run import Run, find_runs
@@ -41,32 +41,32 @@ class Outcome(NamedTuple):
     """What became of a run: one of the words above, and its address or the reason."""
 
     word: str
-    said: str
+    text: str
 
 
-def parts(run: Run) -> list[Path]:
-    """The files of a run's offline W&B run, one for each start, the oldest first."""
+def wandb_files(run: Run) -> list[Path]:
+    """Return the files of a run's offline W&B run, one for each start, the oldest first."""
     return sorted(file for file in run.folder.glob("wandb/offline-run-*/*.wandb") if file.stat().st_size)
 
 
-def mark(part: Path) -> Path:
-    """What the client leaves beside a file that is sent whole, and looks for before it sends one."""
-    return part.with_name(f"{part.name}.synced")
+def sent_mark(file: Path) -> Path:
+    """Return what the client leaves beside a file that is sent whole, and looks for before it sends one."""
+    return file.with_name(f"{file.name}.synced")
 
 
-def synced(part: Path) -> bool:
-    return mark(part).exists()
+def is_sent(file: Path) -> bool:
+    return sent_mark(file).exists()
 
 
-def outcome(run: Run) -> Outcome | None:
-    """What can be said of a run without sending anything; None where there is something to send."""
-    known = parts(run)
+def outcome_without_sending(run: Run) -> Outcome | None:
+    """Return the outcome of a run from which there is nothing to send now; None where there is something."""
+    known = wandb_files(run)
     if not run.identity:
         return Outcome(LATER, "not begun")
     if not known:
         online = any(run.folder.glob("wandb/run-*"))
         return Outcome(BEFORE, "as it went") if online else Outcome(NONE, f"logger={run.config['logger']['name']}")
-    if all(map(synced, known)):
+    if all(map(is_sent, known)):
         return Outcome(BEFORE, "")
     try:
         if own := files.lock(run.folder):
@@ -79,27 +79,27 @@ def outcome(run: Run) -> Outcome | None:
 def send(run: Run) -> Outcome:
     """Send what is not sent of a run, one start after the other, and stop where one cannot be sent."""
     cut, address = "", ""
-    for part in parts(run):
-        if synced(part):
+    for file in wandb_files(run):
+        if is_sent(file):
             continue
-        said = _client(part, run.folder)
-        if CUT in said:  # as far as it goes it is sent, and a second time it would be there twice
-            mark(part).touch()
+        output = _run_client(file, run.folder)
+        if CUT in output:  # as far as it goes it is sent, and a second time it would be there twice
+            sent_mark(file).touch()
             cut = " (a file of its ends in the middle of a record: the machine stopped while it was written)"
-        elif not synced(part):
-            reasons = re.findall(r"(?:ERROR|Error:) (.*)", said)
-            return Outcome(FAILED, "; ".join(dict.fromkeys(reasons)) or f"W&B's client gave no reason for {part}")
-        found = re.search(r"View run .* at (\S+)", said)
+        elif not is_sent(file):
+            reasons = re.findall(r"(?:ERROR|Error:) (.*)", output)
+            return Outcome(FAILED, "; ".join(dict.fromkeys(reasons)) or f"W&B's client gave no reason for {file}")
+        found = re.search(r"View run .* at (\S+)", output)
         address = found[1] if found else address
     return Outcome(SENT, address + cut)
 
 
-def _client(part: Path, folder: Path) -> str:
-    """Have W&B's client send a file; returns what it printed. Its exit code says nothing, its mark does."""
+def _run_client(file: Path, folder: Path) -> str:
+    """Have W&B's client send a file; return what it printed. Its exit code says nothing, its mark does."""
     quiet = ("WANDB_MODE", "WANDB_SILENT", "WANDB_QUIET")  # they would keep it from sending, or from saying why not
     env = {key: value for key, value in os.environ.items() if key not in quiet}
     return subprocess.run(
-        [sys.executable, "-m", "wandb", "sync", str(part.absolute())],
+        [sys.executable, "-m", "wandb", "sync", str(file.absolute())],
         env=env | {"WANDB_DIR": str(folder.absolute())},  # where it keeps a log of its own
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -115,28 +115,28 @@ def sync(folders: list[Path], jobs: int) -> Iterator[tuple[Run, Outcome]]:
         UserError: no run, none with a W&B run, no key, or no answer from the server; nothing is sent then.
     """
     found = {run.folder.resolve(): run for folder in folders for run in find_runs(folder)}
-    known = [(run, outcome(run)) for run in found.values()]
-    if all(said and said.word == NONE for _, said in known):
+    known = [(run, outcome_without_sending(run)) for run in found.values()]
+    if all(outcome and outcome.word == NONE for _, outcome in known):
         raise ConfigError(
             f"no run in {', '.join(map(str, folders))} has a W&B run to send: they were trained with "
-            + " and ".join(dict.fromkeys(said.said for _, said in known if said))
+            + " and ".join(dict.fromkeys(outcome.text for _, outcome in known if outcome))
         )
-    ready = [run for run, said in known if said is None]
+    ready = [run for run, outcome in known if outcome is None]
     if ready:
         checks.needs_wandb_key("sync")
-        _reach()
-    yield from ((run, said) for run, said in known if said)
+        _refuse_silent_server()
+    yield from ((run, outcome) for run, outcome in known if outcome)
     with ThreadPoolExecutor(jobs) as pool:
         sending = {pool.submit(send, run): run for run in ready}
         try:
-            for sent in as_completed(sending):
-                yield sending[sent], sent.result()
+            for future in as_completed(sending):
+                yield sending[future], future.result()
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
 
 
-def _reach() -> None:
+def _refuse_silent_server() -> None:
     """Raise UserError if the server does not answer: the client would try again for ever."""
     address = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
     try:
@@ -149,37 +149,37 @@ def _reach() -> None:
         ) from error
 
 
-def main() -> None:
-    """The command. Exit code 0: all is sent that can be; 1: a mistake, or runs that were not sent, with the reasons."""
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m alexnet_pl.sync",
-        description="Send the offline W&B runs of folders to the server, each run once: what is sent already is "
-        "skipped, and what a continued run has added since goes to the same run there.",
+        prog="python -m alexnet_pl.sync", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folders", type=Path, nargs="+", help="runs, or folders of runs such as runs/figure1")
-    parser.add_argument("--jobs", type=int, default=4, metavar="N", help="runs to send at a time (default: 4)")
+    parser.add_argument(
+        "folders", type=Path, nargs="+", metavar="FOLDER", help="runs, or folders of runs such as runs/figure1"
+    )
+    parser.add_argument("--jobs", type=int, default=4, metavar="N", help="runs to send at a time (%(default)s)")
+    return parser
+
+
+def main() -> None:
+    """Run the command. Exit code 0: all is sent that can be; 1: a mistake, or runs not sent, with the reasons."""
+    parser = make_parser()
     args = parser.parse_args()
     if args.jobs < 1:
         parser.error("--jobs must be at least 1")
-    console = Console(highlight=False, soft_wrap=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = make_console()
     counts: Counter[str] = Counter()
-    try:
-        with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
-            total = sum(len(find_runs(folder)) for folder in args.folders)
-            task = bar.add_task("sync", total=total)
-            for run, (word, said) in sync(args.folders, args.jobs):
-                counts[word] += 1
-                bar.advance(task)
-                console.print(f"{word:11}  {run.folder.name}" + f": {said}" * bool(said), markup=False)
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
-    of = ", ".join(f"{n} {word}" for word, n in counts.items() if word != SENT)
-    print(f"{counts[SENT]} of {counts.total()} runs sent" + f" ({of})" * bool(of))
-    if counts[FAILED]:
-        sys.exit("some runs were not sent: the same command tries those again and skips the others")
+    with exit_on_error(", ".join(map(str, args.folders))):
+        total = sum(len(find_runs(folder)) for folder in args.folders)
+        with Meter("sync", total, console, transient=True) as meter:
+            for run, outcome in sync(args.folders, args.jobs):
+                counts[outcome.word] += 1
+                meter.advance(1)
+                text = f": {outcome.text}" if outcome.text else ""
+                console.print(f"{outcome.word:11}  {run.folder.name}{text}")
+        others = ", ".join(f"{n} {word}" for word, n in counts.items() if word != SENT)
+        print(f"{counts[SENT]} of {counts.total()} runs sent" + (f" ({others})" if others else ""))
+        if counts[FAILED]:
+            raise UserError("some runs were not sent: the same command tries those again and skips the others")
 
 
 if __name__ == "__main__":

@@ -43,15 +43,16 @@ def session(run: Run, epochs: range, *overrides: str) -> None:
     run.lock = None
 
 
-def command(capsys: pytest.CaptureFixture[str], *args: str | Path) -> tuple[int | str | None, list[str]]:
-    """Exit code, or last words, of the command in this process, and the lines it printed."""
-    code: int | str | None = 0
+def command(capsys: pytest.CaptureFixture[str], *args: str | Path) -> tuple[int, list[str], str]:
+    """Exit code of the command in this process, the lines it printed but for those on its progress, and its error."""
+    code = 0
     with mock.patch.object(sys, "argv", ["alexnet-sync", *map(str, args)]):
         try:
             sync.main()
         except SystemExit as end:
             code = end.code
-    return code, capsys.readouterr().out.splitlines()
+    out, err = capsys.readouterr()
+    return code, [line for line in out.splitlines() if not line.startswith("  sync: ")], err
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +71,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             session(Run(out / "some" / name), range(4))
         session(Run(out / "some" / "csv"), range(4), "logger=csv")
         wandb.teardown()  # what it has still to write is written
-        (cut,) = sync.parts(Run(out / "some" / "cut"))
+        (cut,) = sync.wandb_files(Run(out / "some" / "cut"))
         cut.write_bytes(cut.read_bytes()[:-20])
-        (spoiled,) = sync.parts(Run(out / "some" / "spoiled"))
+        (spoiled,) = sync.wandb_files(Run(out / "some" / "spoiled"))
         spoiled.write_bytes(b"this is something else")
         yield out / "some"
         wandb.teardown()
@@ -85,8 +86,9 @@ def server(folder: Path) -> Iterator[Server]:
 
 
 def test_every_run_that_can_be_is_sent_and_none_twice(folder: Path, server: Server, capsys: pytest.CaptureFixture[str]):
-    code, lines = command(capsys, folder, folder / "continued", "--jobs", "2")  # a run named twice is one run
-    assert code == "some runs were not sent: the same command tries those again and skips the others"
+    code, lines, err = command(capsys, folder, folder / "continued", "--jobs", "2")  # a run named twice is one run
+    assert code == 1
+    assert err == "error: some runs were not sent: the same command tries those again and skips the others\n"
     said = dict(re.fullmatch(r"(.{11})  (.*)", line).groups()[::-1] for line in lines[:-1])  # type: ignore[union-attr]
     told = {name.partition(":")[0]: (word.strip(), name.partition(": ")[2]) for name, word in said.items()}
     assert {name: word for name, (word, _) in told.items()} == {
@@ -108,9 +110,9 @@ def test_every_run_that_can_be_is_sent_and_none_twice(folder: Path, server: Serv
     assert server.unknown == set()
 
     before = {name: len(run.history) for name, run in server.runs.items()}
-    (spoiled,) = sync.parts(Run(folder / "spoiled"))
+    (spoiled,) = sync.wandb_files(Run(folder / "spoiled"))
     spoiled.unlink()
-    code, lines = command(capsys, folder)
+    code, lines, _ = command(capsys, folder)
     assert code == 0
     assert lines[-1].startswith("0 of 4 runs sent (2 sent before")
     assert {name: len(run.history) for name, run in server.runs.items()} == before
@@ -121,8 +123,8 @@ def test_what_is_added_later_goes_to_the_same_run(folder: Path, server: Server, 
     Image.new("RGB", (4, 4), (200, 30, 30)).save(image)
     time.sleep(1.1)
     assert loggers.attach_results(run, {"evaluate/top1_error": 0.125}, {"kernels": image})
-    assert len(sync.parts(run)) == 3
-    code, lines = command(capsys, folder)
+    assert len(sync.wandb_files(run)) == 3
+    code, lines, _ = command(capsys, folder)
     assert code == 0
     assert lines[-1].startswith("1 of 4 runs sent")
     received = server.runs[run.identity["id"]]
@@ -185,9 +187,10 @@ def test_what_cannot_be_is_one_sentence(
     if logs:
         begun(tmp_path, logs)
     with mock.patch.dict(os.environ, environment(tmp_path) | server, clear=True):
-        code, lines = command(capsys, tmp_path / "some")
-    assert str(code).startswith("error: ")
-    assert says.format(tmp_path / "some") in str(code)
+        code, lines, err = command(capsys, tmp_path / "some")
+    assert code == 1
+    assert err.startswith("error: ")
+    assert says.format(tmp_path / "some") in err
     assert lines == []
 
 
@@ -195,6 +198,6 @@ def test_a_run_that_is_trained_now_is_left_for_later(tmp_path: Path, capsys: pyt
     lock = files.lock(begun(tmp_path).folder)
     assert lock
     with lock:
-        code, lines = command(capsys, tmp_path / "some")
+        code, lines, _ = command(capsys, tmp_path / "some")
     assert code == 0
     assert lines[0].startswith("later        run: it is being trained")

@@ -1,4 +1,4 @@
-"""CIFAR-10 from disk: the hub's Parquet files, the pickles of the original release, or torchvision's download."""
+"""Read CIFAR-10 from disk: Parquet files of the Hugging Face hub, the original pickles, or torchvision's download."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alexnet_pl.errors import ConfigError
+from alexnet_pl.errors import ConfigError, first_line
 
 
 def load(root: Path, split: str, download: bool = False) -> tuple[Tensor, Tensor]:
-    """One split as tensors.
+    """Read one split as tensors.
 
     Args:
         root: folder with `train-*.parquet` and `test-*.parquet` (directly or one folder down), or with
@@ -23,14 +23,14 @@ def load(root: Path, split: str, download: bool = False) -> tuple[Tensor, Tensor
     Returns:
         uint8 (N, 32, 32, 3) and int64 (N,).
     Raises:
-        ConfigError: nothing to read in root, or a file that is damaged, names the file.
+        ConfigError: root holds nothing to read, or a damaged file, which is named.
     """
     files = sorted(root.glob(f"{split}-*.parquet")) or sorted(root.glob(f"*/{split}-*.parquet"))
     if files:
-        parts = [_parquet(file) for file in files]
+        parts = [_read_parquet(file) for file in files]
         return torch.cat([images for images, _ in parts]), torch.cat([labels for _, labels in parts])
     if (root / "cifar-10-batches-py").is_dir() or download:
-        return _pickles(root, split, download)
+        return _read_pickles(root, split, download)
     found = ", ".join(sorted(p.name for p in root.iterdir())[:5]) or "nothing"
     raise ConfigError(
         f"data.root={root} holds no CIFAR-10 {split} set: looked for {split}-*.parquet and cifar-10-batches-py/, "
@@ -38,7 +38,7 @@ def load(root: Path, split: str, download: bool = False) -> tuple[Tensor, Tensor
     )
 
 
-def _parquet(file: Path) -> tuple[Tensor, Tensor]:
+def _read_parquet(file: Path) -> tuple[Tensor, Tensor]:
     import pyarrow
     import pyarrow.parquet
     from PIL import Image
@@ -46,7 +46,7 @@ def _parquet(file: Path) -> tuple[Tensor, Tensor]:
     try:
         table = pyarrow.parquet.read_table(file)
     except (pyarrow.ArrowException, OSError) as error:
-        raise ConfigError(f"{file} cannot be read as Parquet ({_first_line(error)}): copy it again") from error
+        raise ConfigError(f"{file} cannot be read as Parquet ({first_line(error)[:160]}): copy it again") from error
     missing = {"img", "label"} - set(table.column_names)
     if missing:
         raise ConfigError(f"{file} has columns {table.column_names}, but CIFAR-10 needs img and label")
@@ -57,24 +57,20 @@ def _parquet(file: Path) -> tuple[Tensor, Tensor]:
         try:
             image = np.asarray(Image.open(io.BytesIO(cell.as_py() or b"")).convert("RGB"))
         except OSError as error:
-            raise ConfigError(f"{file}, row {row}: the image does not decode ({_first_line(error)})") from error
+            raise ConfigError(f"{file}, row {row}: the image does not decode ({first_line(error)[:160]})") from error
         if image.shape != (32, 32, 3):
             raise ConfigError(f"{file}, row {row}: an image of {image.shape}, expected (32, 32, 3)")
         images[row] = image
     return torch.from_numpy(images), torch.from_numpy(table["label"].to_numpy().astype(np.int64))
 
 
-def _pickles(root: Path, split: str, download: bool) -> tuple[Tensor, Tensor]:
+def _read_pickles(root: Path, split: str, download: bool) -> tuple[Tensor, Tensor]:
     from torchvision.datasets import CIFAR10
 
     try:
         data = CIFAR10(root, train=split == "train", download=download)
     except (RuntimeError, EOFError, OSError) as error:
         raise ConfigError(
-            f"CIFAR-10's pickles in {root} cannot be read or downloaded ({_first_line(error)})"
+            f"CIFAR-10's pickles in {root} cannot be read or downloaded ({first_line(error)[:160]})"
         ) from error
     return torch.from_numpy(data.data), torch.tensor(data.targets)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0][:160] or type(error).__name__

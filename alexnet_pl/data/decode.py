@@ -1,8 +1,8 @@
-"""An image file becomes a square: decoded, its shorter side scaled, its centre cut out (section 2 of the paper).
+"""Turn an image file into a square: decode it, scale its shorter side, cut out its centre (section 2 of the paper).
 
-JPEG is decoded by simplejpeg, which is the fastest that keeps every pixel and tells of a file that ends before its
-image (others fill the rest with grey); all else, and what that decoder cannot read, by Pillow. Smaller DCTs are not
-used: they move edges by parts of a pixel, and save no time at these sizes.
+simplejpeg decodes JPEG: it is the fastest decoder that keeps every pixel and refuses a file that ends before its image
+(others fill the rest with grey). Pillow decodes all else, and what simplejpeg cannot read. Smaller DCTs are not used:
+they move edges by parts of a pixel, and save no time at these sizes.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ Image.init()  # Pillow would load its rarer formats when it first meets one, whi
 
 
 class Unreadable(Exception):
-    """Why a file gives no image, in a few words."""
+    """A file gives no image; the text says why in a few words."""
 
 
 def decode_image(data: bytes) -> Tensor:
-    """The bytes of an image file as uint8 (3, height, width), upright.
+    """Decode the bytes of an image file into uint8 (3, height, width), upright.
 
     Greyscale becomes three equal colours, CMYK and palettes RGB; transparency is dropped; of several images the first
     counts; a camera's note of how it was held (EXIF) is obeyed if it can be read. What a file is named does not matter.
@@ -67,14 +67,14 @@ def decode_image(data: bytes) -> Tensor:
 
 
 def _orientation(image: Image.Image) -> int:
-    """How the camera was held, by its note: 1 is upright, and what a note that cannot be read is taken for."""
+    """Return how the camera was held, by its note: 1 is upright, and what a note that cannot be read is taken for."""
     with suppress(Exception):
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     return 1
 
 
 def centre_square(image: Tensor, size: int) -> Tensor:
-    """The centre of an image, uint8 (3, height, width), as uint8 (size, size, 3).
+    """Scale an image and cut out its centre: uint8 (3, height, width) -> uint8 (size, size, 3).
 
     The shorter side is scaled to `size` and the longer to the whole number below its share, bilinear and smoothed; then
     the centre is cut out at a whole pixel, where the margin is odd one pixel nearer the top and left.
@@ -93,12 +93,12 @@ def centre_square(image: Tensor, size: int) -> Tensor:
 
 
 def encode_jpeg(image: Tensor, quality: int) -> bytes:
-    """uint8 (H, W, 3) as a JPEG that keeps colours at full resolution (4:4:4)."""
+    """Encode uint8 (H, W, 3) as a JPEG that keeps colours at full resolution (4:4:4)."""
     return simplejpeg.encode_jpeg(image.numpy(), quality, "RGB", "444")
 
 
 def decode_stored(cell: bytearray, size: int, form: str) -> Tensor:
-    """An image of a packed store, from its bytes there: uint8 (size, size, 3).
+    """Decode an image of a packed store from its bytes there: uint8 (size, size, 3).
 
     Raises:
         ValueError: the bytes are not those of an image.

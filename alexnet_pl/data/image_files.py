@@ -1,4 +1,4 @@
-"""Which images are meant, and their squares: files, folders, patterns, standard input, or a packed store.
+"""Find the images that a command names, and read their squares: from files, standard input, or a packed store.
 
 A gallery has `names`, `labels` and `read(numbers)`, which yields the images that can be read, each with its number.
 """
@@ -22,11 +22,11 @@ from alexnet_pl.errors import ConfigError
 
 STDIN = "-"
 Warn = Callable[[str], None]
-"""Takes a sentence about an image that is left out"""
+"""Called with a sentence about an image that is left out"""
 
 
-def find_images(words: Sequence[str], tell: Warn) -> list[str]:
-    """The image files that the words of a command name, in their order, each once.
+def find_images(words: Sequence[str], warn: Warn) -> list[str]:
+    """Return the image files that the words of a command name, in their order, each once.
 
     A word is a file, whatever it is called; a folder, which stands for the images in and below it; a pattern such as
     "photographs/*/0*.png" (`**` goes into folders); or "-", one image's bytes from standard input.
@@ -37,48 +37,48 @@ def find_images(words: Sequence[str], tell: Warn) -> list[str]:
         if word == STDIN or path.is_file():
             found.append(word if word == STDIN else str(path))
         elif path.is_dir():
-            found += _inside(path, tell)
+            found += _inside(path, warn)
         elif glob.has_magic(word):
             matches = sorted(glob.glob(str(path), recursive=True))
             if not matches:
-                tell(f"no file matches {word}")
+                warn(f"no file matches {word}")
             for match in matches:
-                found += _inside(Path(match), tell) if Path(match).is_dir() else [match]
+                found += _inside(Path(match), warn) if Path(match).is_dir() else [match]
         else:
-            tell(f"there is no image {word}")
+            warn(f"there is no image {word}")
     return list(dict.fromkeys(found))
 
 
-def _inside(folder: Path, tell: Warn) -> list[str]:
+def _inside(folder: Path, warn: Warn) -> list[str]:
     try:
         names = folders.image_names(folder)
     except ConfigError as error:
-        tell(str(error))
+        warn(str(error))
         return []
     if not names:
-        tell(f"{folder} holds no images (files named {', '.join(base.SUFFIXES)})")
+        warn(f"{folder} holds no images (files named {', '.join(base.SUFFIXES)})")
     return [str(folder / name) for name in names]
 
 
 class ImageFiles:
-    """Image files; of a folder that is named as a class, an image's label is that class.
+    """Image files; an image's label is the name of its folder.
 
     Args:
-        names: as `find` gives them.
+        names: as `find_images` returns them.
         size: side of the squares in pixels.
-        tell: hears of each file that gives no image.
+        warn: called for each file that gives no image.
     """
 
-    def __init__(self, names: Sequence[str], size: int, tell: Warn) -> None:
-        self.names, self.size, self.tell = names, size, tell
+    def __init__(self, names: Sequence[str], size: int, warn: Warn) -> None:
+        self.names, self.size, self.warn = names, size, warn
         self.labels = [Path(name).absolute().parent.name for name in names]
 
     def read(self, numbers: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
-        """Number and uint8 (size, size, 3) of each of these images that can be read."""
+        """Yield number and uint8 (size, size, 3) of each of these images that can be read."""
         with ThreadPoolExecutor(min(16, cpu.count())) as pool:
             for number, square in zip(numbers, pool.map(self._square, numbers), strict=True):
                 if isinstance(square, str):
-                    self.tell(square)
+                    self.warn(square)
                 else:
                     yield number, square
 
@@ -107,12 +107,12 @@ class StoreImages:
         self.labels = [found.classes[label] for label in self.images.labels.tolist()]
 
     def read(self, numbers: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
-        """Number and uint8 (S, S, 3) of each of these images, S as they were packed."""
+        """Yield number and uint8 (S, S, 3) of each of these images, S as they were packed."""
         yield from zip(numbers, self.images.read(torch.tensor(numbers)), strict=True)
 
 
 def image_batches(gallery: ImageFiles | StoreImages, size: int = 64) -> Iterator[tuple[list[int], Tensor]]:
-    """All images of a gallery that can be read: their numbers, and uint8 (n, S, S, 3) with n up to `size`."""
+    """Yield all images of a gallery that can be read: their numbers, and uint8 (n, S, S, 3) with n up to `size`."""
     for start in range(0, len(gallery.names), size):
         read = list(gallery.read(range(start, min(start + size, len(gallery.names)))))
         if read:

@@ -1,4 +1,4 @@
-"""A packed store: images decoded, scaled and cropped once, in a few large files.
+"""A store, which is a packed dataset: images decoded, scaled and cropped once, in a few large files.
 
     STORE/
         plan.json          what is packed, from which source, and how; written first
@@ -64,7 +64,7 @@ class Plan:
         return f"{self.fingerprint}-{self.size}-{self.form}{self.quality or ''}"
 
     def file(self, split: str, number: int) -> str:
-        """The name of a part."""
+        """Return the name of a part."""
         return f"{split}-{number:05d}.{'raw' if self.form == 'raw' else 'jpegs'}"
 
 
@@ -94,25 +94,24 @@ class Store:
     others: list[Shard]
     """mean.npy and the indices"""
     colors: dict[str, list[Any]]
-    """vectors (3, 3), a row each, and std (3), of train, as statistics.Colors has them"""
+    """vectors (3, 3), a row each, and std (3), of train, as pixel_stats.ColorPCA has them"""
 
     def summary(self) -> str:
-        """What it holds, in one line."""
-        counts = [f"{count:,} {split}" for split, count in self.images.items()]
-        skipped = sum(self.skipped.values())
-        said = [f"{skipped:,} skipped (skipped.csv)"] if skipped else []
-        return ", ".join(
-            [f"{self.plan.size}x{self.plan.size} {self.plan.form}", f"{len(self.classes)} classes", *counts, *said]
-        )
+        """Return what it holds, in one line."""
+        parts = [f"{self.plan.size}x{self.plan.size} {self.plan.form}", f"{len(self.classes)} classes"]
+        parts += [f"{count:,} {split}" for split, count in self.images.items()]
+        if skipped := sum(self.skipped.values()):
+            parts.append(f"{skipped:,} skipped (skipped.csv)")
+        return ", ".join(parts)
 
     def index(self, split: str) -> pa.Table:
-        """Per image its name, label, part, offset and bytes."""
+        """Return for each image its name, label, part, offset and bytes."""
         import pyarrow.parquet
 
         return pyarrow.parquet.read_table(self.root / f"{split}.parquet")
 
     def mean(self) -> np.ndarray:
-        """float64 (size, size, 3)."""
+        """Return the mean image, float64 (size, size, 3)."""
         import numpy as np
 
         return np.load(self.root / "mean.npy")
@@ -124,8 +123,9 @@ class Store:
         files.write(self.root / "store.json", json.dumps(plain, indent=1))
 
     def check_files(self, split: str) -> None:
-        """Raise ConfigError where a part is missing or cut short, or an index or the mean image is damaged; what the
-        parts hold is for `prepare --verify` to check.
+        """Raise ConfigError where a part is missing or cut short, or an index or the mean image is damaged.
+
+        What the parts hold is for `prepare --verify` to check.
         """
         for part in self.parts[split]:
             self.check_size(part)
@@ -149,18 +149,18 @@ class Store:
 
 
 def read_plan(root: Path) -> Plan | None:
-    """The plan of a store that is being packed or is done; None where there is none.
+    """Return the plan of a store that is being packed or is done; None where there is none.
 
     Raises:
         ConfigError: plan.json is damaged, or of another version of this package.
     """
     plain = files.read_json(root / "plan.json")
-    with _known(root / "plan.json"):
+    with _known_keys(root / "plan.json"):
         return Plan(**plain) if plain else None
 
 
 def read(root: Path) -> Store | None:
-    """The finished store in a folder; None where there is none.
+    """Return the finished store in a folder; None where there is none.
 
     Raises:
         ConfigError: store.json is damaged, or of another version of this package.
@@ -168,7 +168,7 @@ def read(root: Path) -> Store | None:
     plain = files.read_json(root / "store.json")
     if not plain:
         return None
-    with _known(root / "store.json"):
+    with _known_keys(root / "store.json"):
         if (version := plain["plan"]["version"]) != VERSION:
             raise ConfigError(f"{root} is a store of version {version}, not {VERSION}: prepare it anew")
         plain["plan"] = Plan(**plain["plan"])
@@ -178,7 +178,7 @@ def read(root: Path) -> Store | None:
 
 
 @contextmanager
-def _known(path: Path) -> Iterator[None]:
+def _known_keys(path: Path) -> Iterator[None]:
     """Raise ConfigError where a file has other keys than this package writes."""
     try:
         yield
@@ -189,7 +189,7 @@ def _known(path: Path) -> Iterator[None]:
 
 
 def require(root: Path) -> Store:
-    """As `read`, where there must be one.
+    """Return the finished store in a folder, where there must be one.
 
     Raises:
         ConfigError: there is none, or only one that is not finished.
@@ -206,7 +206,7 @@ def require(root: Path) -> Store:
 
 
 def measure_shard(path: Path) -> Shard:
-    """A finished file with its size and checksum."""
+    """Return a finished file with its size and checksum."""
     with path.open("rb") as file:
         return Shard(path.name, path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
 

@@ -1,9 +1,9 @@
 """Evaluate: how good a trained net is, or several together, on the images of its validation set.
 
-    python -m alexnet_pl.evaluate runs/train/defaults              a run, by the centre of each image
+    python -m alexnet_pl.evaluate runs/train/defaults              by the centre of each image
     python -m alexnet_pl.evaluate runs/train/defaults --views 10   by ten views, as in 2012
-    python -m alexnet_pl.evaluate runs/seeds                       an ensemble: all finished runs of a folder
-    python -m alexnet_pl.evaluate runs/a runs/b --weights best     an ensemble of the runs that are named
+    python -m alexnet_pl.evaluate runs/seeds                       all finished runs, as an ensemble
+    python -m alexnet_pl.evaluate runs/a runs/b --weights best     the runs that are named
 
 The probabilities of several views and nets are averaged, as in 2012. The command prints errors,
 calibration and the easiest and hardest classes. It writes evaluation.json, predictions.parquet,

@@ -1,14 +1,15 @@
 """Predict: what a trained net sees in images, and which images it finds alike.
 
-    python -m alexnet_pl.predict runs/alexnet cat.jpg photographs/ "more/*.png"    files, folders, patterns
-    python -m alexnet_pl.predict runs/alexnet - < cat.jpg                          one image's bytes
-    python -m alexnet_pl.predict photographs/ --torchvision                        torchvision's weights
-    python -m alexnet_pl.predict runs/alexnet photographs/ --figure figure4.png    Figure 4, left
+    python -m alexnet_pl.predict runs/alexnet cat.jpg photographs/ "more/*.png"
+    python -m alexnet_pl.predict runs/alexnet - < cat.jpg                        standard input
+    python -m alexnet_pl.predict photographs/ --torchvision                      published weights
+    python -m alexnet_pl.predict runs/alexnet cat.jpg --figure figure4.png       Figure 4, left
     python -m alexnet_pl.predict runs/alexnet cat.jpg --neighbours data/packed --figure figure4.png
 
-The last line draws Figure 4, right. RUN is a run folder, a folder of one run, or a checkpoint.
-A sentence names each image that cannot be read; the command goes on, and ends with exit code 1.
-Names in a file: xargs -d '\\n' python -m alexnet_pl.predict runs/alexnet < names.txt
+The last line draws Figure 4, right. A sentence names each image that cannot be read; the command
+goes on, and ends with exit code 1. Names in a file are for xargs:
+
+    xargs -d '\\n' python -m alexnet_pl.predict runs/alexnet < names.txt
 """
 
 from __future__ import annotations

@@ -1,12 +1,14 @@
-"""Prepare: pack a dataset of images once, so that training need not decode photographs again and again.
+"""Prepare: pack a dataset of images once, so that training need not decode photographs each time.
 
-    python -m alexnet_pl.prepare SOURCE STORE              ImageNet as it was downloaded, or any folder of images
-    python -m alexnet_pl.prepare SOURCE STORE --size 64    Tiny ImageNet at its own size
-    python -m alexnet_pl.prepare --verify STORE            read a store again and compare its checksums
+    python -m alexnet_pl.prepare data/photographs data/packed    from SOURCE to STORE
+    python -m alexnet_pl.prepare SOURCE STORE --size 64          Tiny ImageNet at its own size
+    python -m alexnet_pl.prepare --verify STORE                  compare a store with its checksums
 
-A store is a packed dataset: a folder with all images in a few large files. As in 2012 (section 2 of the paper), each
-image is scaled so that its shorter side has 256 pixels, and its central square is kept. Stop the command at any
-moment, also by force: the same command continues, and the store is then the same to the byte.
+SOURCE is ImageNet as it was downloaded, or any folder of images with a folder for each class.
+STORE is the packed dataset: a folder with all images in a few large files. As in 2012 (section 2),
+each image is scaled so that its shorter side has 256 pixels, and its central square is kept.
+Stop the command at any moment, also by force: the same command continues from there, and the
+store is then the same to the byte.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     python -m alexnet_pl.report runs/figure1              the runs of a folder, compared
     python -m alexnet_pl.report runs/figure1 --kernels    Figure 3: the first kernels of each run
-    python -m alexnet_pl.report --claims                  the paper's claims, as far as runs/ tests them
+    python -m alexnet_pl.report --claims                  the paper's claims and what runs/ tests
 
 The command writes <folder's name>.png and .svg, report.html (one file, opens without a network),
 report.md and report.json into the folder, and prints the tables. It reads run folders only.

@@ -492,8 +492,8 @@ MISTAKES: list[tuple[Callable[[Path], Path], Callable[[Path], object], float, st
     (image_folder, lambda r: None, 1.0, "hold_out=1.0 must be a share"),
     (lambda r: put(r, TRAIN), lambda r: None, 0.05, "hold_out=0.05 is less than one image of every class"),
     # Kaggle
-    (kaggle, lambda r: without(r, SOLUTION), 0, "does not tell the classes of its images"),
-    (kaggle, lambda r: put(r, {"ILSVRC/Data/CLS-LOC/val/x.JPEG": b""}), 0, "tell the class of image x: both"),
+    (kaggle, lambda r: without(r, SOLUTION), 0, "does not give the classes of its images"),
+    (kaggle, lambda r: put(r, {"ILSVRC/Data/CLS-LOC/val/x.JPEG": b""}), 0, "give the class of image x: both"),
     (kaggle, lambda r: without(r, f"ILSVRC/Data/CLS-LOC/val/{min(VAL)}"), 0, "missing image ILSVRC2012_val_00000001"),
     (kaggle, lambda r: cut(r, SOLUTION, 145), 0, "and 4 more"),
     (kaggle, lambda r: cut(r, SOLUTION, 40), 0, "LOC_val_solution.csv is damaged or cut short"),

@@ -1,4 +1,4 @@
-"""Where images come from: recognise, by looking, the layouts in which ImageNet and its like come.
+"""Where images come from: recognise the layouts in which ImageNet and its like come.
 
     official tars     ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar, ILSVRC2012_devkit_t12.tar.gz
     image folder      train/<class>/* and val/<class>/*, or <class>/*
@@ -33,7 +33,7 @@ LOOKED_FOR = (
 
 
 def find(root: Path, hold_out: float = 0.0) -> Source:
-    """The source in a folder (or in Tiny ImageNet's zip file), or in one of PLACES or the only folder below it.
+    """Return the source in a folder (or in Tiny ImageNet's zip file), or in one of PLACES or the only folder below it.
 
     Args:
         root: the folder.
@@ -63,7 +63,7 @@ def find(root: Path, hold_out: float = 0.0) -> Source:
             f"{root} has a val split of {len(source.splits['val']):,} images: leave out hold_out={hold_out}, "
             f"it is for sources without one"
         )
-    held = _held_out(train, hold_out)
+    held = _hold_out(train, hold_out)
     if not held.any():
         raise ConfigError(f"hold_out={hold_out} is less than one image of every class: give a larger share")
     splits = {"train": train.part(np.flatnonzero(~held)), "val": train.part(np.flatnonzero(held))}
@@ -99,8 +99,8 @@ def _recognise(root: Path) -> Source:
     )
 
 
-def _held_out(train: Split, share: float) -> np.ndarray:
-    """bool (N,): the images that become val, by the rule that `find` tells."""
+def _hold_out(train: Split, share: float) -> np.ndarray:
+    """Return which images become val, bool (N,), by the rule of `find`."""
     held = np.zeros(len(train), dtype=bool)
     by_name = np.array(sorted(range(len(train)), key=train.names.__getitem__))
     by_class = by_name[np.argsort(train.labels[by_name], kind="stable")]

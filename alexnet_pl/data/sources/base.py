@@ -1,4 +1,4 @@
-"""What a source is: splits of images that are read by number, and the classes their labels count."""
+"""What a source is: splits of images that are read by number, and the classes of their labels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet_pl.errors import ConfigError
+from alexnet_pl.errors import ConfigError, first_line
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm")
 DAMAGE: tuple[type[Exception], ...] = (OSError, ValueError, LookupError, EOFError)
@@ -40,15 +40,15 @@ class Split:
         return len(self.names)
 
     def read(self, start: int, stop: int) -> Iterator[bytes]:
-        """The files' bytes of images start to stop - 1, one at a time, from any thread.
+        """Yield the files' bytes of images start to stop - 1, one at a time, from any thread.
 
         Raises:
-            ConfigError: the file that holds an image cannot be read, names the file.
+            ConfigError: the file that holds an image cannot be read; it is named.
         """
         return self.fetch(self.places[start:stop])
 
     def part(self, chosen: np.ndarray) -> Split:
-        """The split of some of its images, by their numbers."""
+        """Return the split of some of its images, by their numbers."""
         return Split([self.names[i] for i in chosen], self.labels[chosen], self.places[chosen], self.fetch)
 
 
@@ -67,7 +67,7 @@ class Source:
     splits: dict[str, Split]
 
     def describe(self) -> str:
-        """One line: what was found."""
+        """Return what was found, in one line."""
         counts = [f"{len(split):,} {name}" for name, split in self.splits.items()]
         if "val" not in self.splits:
             counts.append("no val")
@@ -75,17 +75,17 @@ class Source:
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file's name, without folders, is that of an image: by its suffix, and not hidden."""
+    """Return whether a file's name, without folders, is that of an image: by its suffix, and not hidden."""
     return not name.startswith(".") and name.lower().endswith(SUFFIXES)
 
 
-def objects(items: Sequence[str]) -> np.ndarray:
-    """Strings as an array that can be indexed by numbers: object (N,)."""
+def object_array(items: Sequence[str]) -> np.ndarray:
+    """Return strings as an array that can be indexed by numbers: object (N,)."""
     return np.array(items, dtype=object)
 
 
 def labels_of(words: Iterable[str], classes: list[str], where: Path) -> np.ndarray:
-    """int64 (N,): the label of each class name; ConfigError for a name that is no class."""
+    """Return the label of each class name, int64 (N,); raise ConfigError for a name that is no class."""
     index = {name: label for label, name in enumerate(classes)}
     try:
         return np.array([index[word] for word in words], dtype=np.int64)
@@ -97,31 +97,40 @@ def labels_of(words: Iterable[str], classes: list[str], where: Path) -> np.ndarr
 
 
 def match_classes(names: Sequence[str], truth: dict[str, str], where: Path) -> list[str]:
-    """The class name of each image, by a table that must tell of these images and of no other."""
+    """Return the class name of each image, by a table that must hold these images and no others.
+
+    Raises:
+        ConfigError: it lacks one of them, or holds another.
+    """
     if odd := sorted(set(names) ^ truth.keys()):
-        lack = f"{where} does not tell the class of" if odd[0] in names else f"{where} tells the class of a missing"
+        lack = f"{where} does not give the class of" if odd[0] in names else f"{where} gives the class of a missing"
         more = f" (and {len(odd) - 1} more)" if len(odd) > 1 else ""
         raise ConfigError(f"{lack} image {odd[0]}{more}: both must be whole, and of the same set")
     return [truth[name] for name in names]
 
 
 def first_names(folder: Path) -> str:
-    """The first visible names in a folder, for an error."""
+    """Return the first visible names in a folder, for an error."""
     with reading(folder):
         return _few(sorted(name for name in os.listdir(folder) if not name.startswith(".")))
 
 
 def _few(names: list[str]) -> str:
-    return ", ".join(names[:5] + ["…"] * (len(names) > 5)) or "nothing"
+    more = ["…"] if len(names) > 5 else []
+    return ", ".join(names[:5] + more) or "nothing"
 
 
 @contextmanager
 def reading(path: Path, *more: type[Exception]) -> Iterator[None]:
-    """What cannot be opened, is damaged or cut short is a ConfigError that names it; `more` are a reader's errors."""
+    """Raise a ConfigError that names a file which cannot be opened, is damaged or cut short.
+
+    Args:
+        more: errors of a reader, besides DAMAGE.
+    """
     try:
         yield
     except (*DAMAGE, *more) as error:
         if isinstance(error, OSError) and error.strerror:
             raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-        said = str(error).strip().split("\n")[0][:160] or type(error).__name__
-        raise ConfigError(f"{path} is damaged or cut short ({said}): copy or download it again") from error
+        reason = first_line(error)[:160]
+        raise ConfigError(f"{path} is damaged or cut short ({reason}): copy or download it again") from error

@@ -1,4 +1,4 @@
-"""Images as files: folders are listed without a look at each file, and a class is a folder.
+"""Read images from files: folders are listed without a look at each file, and a class is a folder.
 
 Every image in a class folder or below it counts; hidden files and folders, and images beside the class folders, do
 not. Links are followed. Names are relative to the split's folder, with "/", in plain string order.
@@ -12,14 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet_pl.data.sources.base import Source, Split, is_image_name, labels_of, objects, reading
+from alexnet_pl.data.sources.base import Source, Split, is_image_name, labels_of, object_array, reading
 from alexnet_pl.errors import ConfigError
 
 SPLITS = {"train", "val", "validation", "test"}
 
 
 def class_folders(root: Path) -> Source | None:
-    """`<class>/*` for at least two classes; there is no val."""
+    """Return the source of `<class>/*` with at least two classes and without val; None where there is none."""
     classes = subfolders(root)
     if len(classes) < 2:
         return None  # one class is nothing to learn, and a folder above a data set looks like that
@@ -28,13 +28,13 @@ def class_folders(root: Path) -> Source | None:
             raise ConfigError(f"{root} holds {name}/ but no train/: the training images are missing")
         if (root / name / "train").is_dir():
             raise ConfigError(f"{root} is a folder of data sets: give one of them, as {root / name}")
-    names = classed(image_names(root))
+    names = names_in_classes(image_names(root))
     train = in_classes(root, names, classes)
     return Source("image folder", classes, {"train": train}) if len(np.unique(train.labels)) > 1 else None
 
 
 def subfolders(folder: Path) -> list[str]:
-    """The names of the visible folders in a folder, sorted; none where there is no such folder."""
+    """Return the names of the visible folders in a folder, sorted; none where there is no such folder."""
     if not folder.is_dir():
         return []
     with reading(folder), os.scandir(folder) as entries:
@@ -42,7 +42,7 @@ def subfolders(folder: Path) -> list[str]:
 
 
 def image_names(folder: Path) -> list[str]:
-    """The names of all images in and below a folder, sorted."""
+    """Return the names of all images in and below a folder, sorted."""
     names, waiting = [], [""]
     while waiting:
         above = waiting.pop()
@@ -56,22 +56,22 @@ def image_names(folder: Path) -> list[str]:
     return sorted(names)
 
 
-def classed(names: list[str]) -> list[str]:
-    """Those that lie in a class folder."""
+def names_in_classes(names: list[str]) -> list[str]:
+    """Return the names that lie in a class folder."""
     return [name for name in names if "/" in name]
 
 
 def in_classes(folder: Path, names: list[str], classes: list[str]) -> Split:
-    """The images of a folder whose subfolders are classes."""
+    """Return the images of a folder whose subfolders are classes."""
     return in_files(folder, names, labels_of((name.partition("/")[0] for name in names), classes, folder))
 
 
 def in_files(folder: Path, names: list[str], labels: np.ndarray) -> Split:
-    """The images of a folder, a file each."""
-    return Split(names, labels, objects(names), partial(map, partial(read, folder)))
+    """Return the images of a folder, a file each."""
+    return Split(names, labels, object_array(names), partial(map, partial(read, folder)))
 
 
 def read(folder: Path, name: str) -> bytes:
-    """The bytes of a file; ConfigError where they cannot be had."""
+    """Return the bytes of a file; raise ConfigError where they cannot be read."""
     with reading(folder / name):
         return (folder / name).read_bytes()

@@ -1,4 +1,4 @@
-"""ImageNet as it is kept: each split as the official tar or unpacked, and val's classes as folders or as a table.
+"""Read ImageNet as it is stored: each split as the official tar or unpacked, val's classes as folders or as a table.
 
     training images    train/<class>/*, else ILSVRC2012_img_train.tar
     val images         val/ or validation/, else ILSVRC2012_img_val.tar, else test/ if it has train's class folders
@@ -16,7 +16,7 @@ import tarfile
 from pathlib import Path
 
 from alexnet_pl.data.sources.base import Source, Split, first_names, labels_of, match_classes, reading
-from alexnet_pl.data.sources.folders import classed, image_names, in_classes, in_files, read, subfolders
+from alexnet_pl.data.sources.folders import image_names, in_classes, in_files, names_in_classes, read, subfolders
 from alexnet_pl.data.sources.tars import in_tar, tar_contents
 from alexnet_pl.data.sources.tiny import is_unpacked
 from alexnet_pl.errors import ConfigError
@@ -29,18 +29,18 @@ SOLUTION = "LOC_val_solution.csv"
 
 
 def ilsvrc(root: Path) -> Source | None:
-    """Training images in folders or in the official tar, and val's where they are there."""
+    """Return the source of training images in folders or in the official tar, with val's; None where there are none."""
     if is_unpacked(root):
         return None  # Tiny ImageNet's train/ and val/
     kind, folder, tar = "image folder", root / "train", root / TRAIN_TAR
     if classes := subfolders(folder):
-        train = in_classes(folder, classed(image_names(folder)), classes)
+        train = in_classes(folder, names_in_classes(image_names(folder)), classes)
     elif tar.is_file():
         kind = "ILSVRC2012 tar files"
         classes, places = tar_contents(tar)
         if not classes:
             raise ConfigError(f"{tar} holds no tar per class: it is not the official file, download it again")
-        places = {name: places[name] for name in classed(list(places))}
+        places = {name: places[name] for name in names_in_classes(list(places))}
         train = in_tar(tar, places, labels_of((name.partition("/")[0] for name in places), classes, tar))
     elif folder.is_dir():
         raise ConfigError(f"{folder} holds no class folders with images, found {first_names(folder)}")
@@ -55,7 +55,7 @@ def ilsvrc(root: Path) -> Source | None:
 
 
 def _val(root: Path, classes: list[str]) -> tuple[Split | None, Path | None]:
-    """The val split if there is one, and the file that told its classes where it is flat."""
+    """Return the val split if there is one, and the file with its classes where it is flat."""
     folder = next((root / name for name in ("val", "validation") if (root / name).is_dir()), None)
     names = image_names(folder) if folder else []
     tar = root / VAL_TAR
@@ -65,10 +65,10 @@ def _val(root: Path, classes: list[str]) -> tuple[Split | None, Path | None]:
         return in_tar(tar, places, labels_of(words, classes, truth)), truth
     if not folder and set(classes) & set(subfolders(root / "test")):
         folder = root / "test"
-        names = classed(image_names(folder))
+        names = names_in_classes(image_names(folder))
     if not folder:
         return None, None
-    nested = classed(names)
+    nested = names_in_classes(names)
     if len(nested) == len(names):
         return in_classes(folder, names, classes), None
     if nested:
@@ -79,7 +79,7 @@ def _val(root: Path, classes: list[str]) -> tuple[Split | None, Path | None]:
 
 
 def _truth(root: Path, val: Path, names: list[str]) -> tuple[Path, list[str]]:
-    """The file that tells the classes of flat val images, and the class name of each."""
+    """Return the file with the classes of flat val images, and the class name of each."""
     root = root.absolute()
     homes = [root, *(root.parents[:3] if root.name == "CLS-LOC" else [])]  # Kaggle's is beside ILSVRC/Data/CLS-LOC
     for home in homes:
@@ -91,13 +91,13 @@ def _truth(root: Path, val: Path, names: list[str]) -> tuple[Path, list[str]]:
         if (home / f"{DEVKIT}.tar.gz").is_file():
             return home / f"{DEVKIT}.tar.gz", _devkit(home / f"{DEVKIT}.tar.gz", names)
     raise ConfigError(
-        f"{val} does not tell the classes of its images: put {DEVKIT}.tar.gz (official) or {SOLUTION} (Kaggle) "
+        f"{val} does not give the classes of its images: put {DEVKIT}.tar.gz (official) or {SOLUTION} (Kaggle) "
         f"into {root}, or sort the images into val/<class>/"
     )
 
 
 def _solution(file: Path, names: list[str]) -> list[str]:
-    """Kaggle's table: ImageId,PredictionString, which opens with the WordNet id."""
+    """Read Kaggle's table: ImageId,PredictionString, which opens with the WordNet id."""
     with reading(file):
         _, *rows = csv.reader(io.StringIO(file.read_text()))
         truth = {image: prediction.partition(" ")[0] for image, prediction in rows}
@@ -105,7 +105,7 @@ def _solution(file: Path, names: list[str]) -> list[str]:
 
 
 def _devkit(devkit: Path, names: list[str]) -> list[str]:
-    """The official ground truth: a number per image, in name order; meta.mat tells which class has which number."""
+    """Read the official ground truth: a number per image, in name order; meta.mat has the class of each number."""
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
 
@@ -120,5 +120,5 @@ def _devkit(devkit: Path, names: list[str]) -> list[str]:
         wnids = {row["ILSVRC2012_ID"]: str(row["WNID"]) for row in synsets if row["num_children"] == 0}
         words = [wnids.get(int(number), f"number {int(number)}") for number in truth.split()]
     if len(words) != len(names):
-        raise ConfigError(f"{devkit} tells the classes of {len(words):,} val images, but there are {len(names):,}")
+        raise ConfigError(f"{devkit} gives the classes of {len(words):,} val images, but there are {len(names):,}")
     return words

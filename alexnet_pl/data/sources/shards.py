@@ -1,4 +1,4 @@
-"""Parquet shards as the Hugging Face hub serves them: train-*.parquet, and validation-*.parquet or val-*.parquet.
+"""Read Parquet shards as the Hugging Face hub serves them: train-*.parquet, and validation-*.parquet or val-*.parquet.
 
 An image is called by the path in its cell where a split's paths are all there and unique, else by its file and row:
 "train-00000-of-00002.parquet:17". Order is that of the sorted files' rows. A row without an image reads as b"".
@@ -34,7 +34,7 @@ class Group(NamedTuple):
 
 
 def parquet_shards(root: Path) -> Source | None:
-    """All of a split's shards, directly in root."""
+    """Return the source of all shards that lie directly in root; None where there are none."""
     train = _files(root, "train")
     val = _files(root, "validation") or _files(root, "val")
     if not train and not val:
@@ -50,7 +50,11 @@ def parquet_shards(root: Path) -> Source | None:
 
 
 def _files(root: Path, split: str) -> list[Path]:
-    """The files of a split, sorted: by the numbers in their names each is there, and there once."""
+    """Return the files of a split, sorted; by the numbers in their names each is there, and there once.
+
+    Raises:
+        ConfigError: one is missing, or they are of several downloads.
+    """
     files = sorted(root.glob(f"{split}-*.parquet"))
     numbers = [match.groups() for file in files if (match := re.search(r"-(\d+)-of-(\d+)", file.name))]
     totals = {total for _, total in numbers}
@@ -66,7 +70,7 @@ def _files(root: Path, split: str) -> list[Path]:
 
 
 def _class_names(file: Path) -> list[str]:
-    """The label's names in the hub's metadata; none where there is no such thing."""
+    """Return the label's names in the hub's metadata; none where there is no such thing."""
     from pyarrow.parquet import read_schema
 
     with reading(file):
@@ -75,7 +79,7 @@ def _class_names(file: Path) -> list[str]:
 
 
 def _split(files: list[Path]) -> Split:
-    """Labels and paths of all rows; of the images only where they are."""
+    """Return the split of all rows: labels and paths, and of the images only where they are."""
     from pyarrow.parquet import ParquetFile
 
     groups: list[Group] = []
@@ -100,7 +104,11 @@ def _split(files: list[Path]) -> Split:
 
 
 def _image_column(file: Path, schema: pyarrow.Schema) -> str:
-    """image or img, a struct of bytes and path, beside an integer label."""
+    """Return the column of images, image or img: a struct of bytes and path, beside an integer label.
+
+    Raises:
+        ConfigError: there is none.
+    """
     from pyarrow import types
 
     for name in [name for name in ("image", "img") if name in schema.names]:
@@ -113,7 +121,7 @@ def _image_column(file: Path, schema: pyarrow.Schema) -> str:
 
 
 def _fetch(groups: list[Group], rows: np.ndarray) -> Iterator[bytes]:
-    """The images of ascending rows, from the row groups they are in; each call opens the files for itself."""
+    """Yield the images of ascending rows, from the row groups they are in; each call opens the files for itself."""
     from pyarrow.parquet import ParquetFile
 
     starts = [group.start for group in groups]

@@ -1,4 +1,4 @@
-"""Images in an uncompressed tar file, or in tar files within it, read where they are: nothing is unpacked.
+"""Read images in an uncompressed tar file, or in tar files within it, where they are: nothing is unpacked.
 
 Only an image's place is held, its offset and size in the outer file; all threads read through one file descriptor.
 """
@@ -19,7 +19,7 @@ Place = tuple[int, int]
 
 
 def tar_contents(path: Path) -> tuple[list[str], dict[str, Place]]:
-    """What a tar holds.
+    """List what a tar holds.
 
     Returns:
         the names of the tars in it without `.tar`, sorted; and the place of each image by its name, sorted: the name
@@ -40,7 +40,7 @@ def tar_contents(path: Path) -> tuple[list[str], dict[str, Place]]:
 
 
 def _files(file: BinaryIO, start: int) -> list[tuple[str, Place]]:
-    """The visible files of the tar that starts here, without their folders; offsets are those in the file."""
+    """List the visible files of the tar that starts here, without their folders; offsets are those in the file."""
     file.seek(start)
     with tarfile.open(fileobj=file, mode="r:") as tar:
         names = [(os.path.basename(member.name), (member.offset_data, member.size)) for member in tar if member.isreg()]
@@ -51,7 +51,7 @@ def _files(file: BinaryIO, start: int) -> list[tuple[str, Place]]:
 
 
 def in_tar(path: Path, places: dict[str, Place], labels: np.ndarray) -> Split:
-    """The images of a tar at their places."""
+    """Return the images of a tar at their places."""
     with reading(path):
         file = open(path, "rb", buffering=0)  # noqa: SIM115  open for as long as the split is
     spans = np.array(list(places.values()), dtype=np.int64).reshape(-1, 2)

@@ -1,4 +1,6 @@
-"""Tiny ImageNet: wnids.txt, train/<wnid>/images/*.JPEG, val/images/*.JPEG and val/val_annotations.txt, zipped or not.
+"""Read Tiny ImageNet, zipped or not.
+
+It is wnids.txt, train/<wnid>/images/*.JPEG, val/images/*.JPEG and val/val_annotations.txt.
 
 Names are relative to train/ and val/: "n01443537/images/n01443537_0.JPEG", "images/val_0.JPEG".
 """
@@ -11,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from alexnet_pl.data.sources.base import Source, Split, is_image_name, labels_of, match_classes, objects, reading
+from alexnet_pl.data.sources.base import Source, Split, is_image_name, labels_of, match_classes, object_array, reading
 from alexnet_pl.data.sources.folders import image_names, read
 from alexnet_pl.errors import ConfigError
 
@@ -19,7 +21,7 @@ ZIP = "tiny-imagenet-200.zip"
 
 
 def tiny_imagenet(root: Path) -> Source | None:
-    """The zip file itself, a folder that holds it, or what was unpacked from it."""
+    """Return the source in the zip file, in a folder that holds it, or in what was unpacked; None where it is none."""
     if is_unpacked(root):
         return _source(root, image_names(root), partial(read, root))
     file = root if root.suffix == ".zip" else root / ZIP
@@ -27,7 +29,7 @@ def tiny_imagenet(root: Path) -> Source | None:
 
 
 def is_unpacked(root: Path) -> bool:
-    """Whether this is what the zip file holds; with val sorted into classes, as many do, it is an image folder."""
+    """Return whether this is what the zip file holds; with val sorted into classes it is an image folder."""
     return (root / "wnids.txt").is_file() and (root / "val/images").is_dir()
 
 
@@ -48,7 +50,7 @@ def _zipped(file: Path) -> Source:
 
 
 def _source(where: Path, names: list[str], read: Callable[[str], bytes]) -> Source:
-    """From the names of all images, and what reads a file by its name."""
+    """Return the source, from the names of all images and a function that reads a file by its name."""
     with reading(where / "wnids.txt"):
         classes = sorted(read("wnids.txt").decode().split())
     table = where / "val/val_annotations.txt"
@@ -59,7 +61,7 @@ def _source(where: Path, names: list[str], read: Callable[[str], bytes]) -> Sour
     def split(folder: str, words: Callable[[list[str]], list[str]]) -> Split:
         there = [name for name in names if name.startswith(folder)]
         short = [name.removeprefix(folder) for name in there]
-        return Split(short, labels_of(words(short), classes, where / folder), objects(there), partial(map, read))
+        return Split(short, labels_of(words(short), classes, where / folder), object_array(there), partial(map, read))
 
     train = split("train/", lambda short: [name.partition("/")[0] for name in short])
     val = split("val/", lambda short: match_classes(short, truth, table))
