@@ -85,15 +85,17 @@ def exit_on_error(writing: Path | str = "the output", kept: str = "") -> Iterato
         with _stops_as_interrupts():
             yield
     except KeyboardInterrupt as stop:
-        _exit(Interrupted(stop.args[0] if stop.args else signal.SIGINT, kept))
+        exit_with(Interrupted(stop.args[0] if stop.args else signal.SIGINT, kept))
     except UserError as error:
-        _exit(error)
+        exit_with(error)
     except OSError as error:
-        _exit(UserError(f"{error.filename or writing}: {error.strerror or error}"))
+        exit_with(UserError(f"{error.filename or writing}: {error.strerror or error}"))
 
 
-def _exit(error: UserError) -> NoReturn:
-    print(f"error: {error}", file=sys.stderr)
+def exit_with(error: UserError) -> NoReturn:
+    """Print a mistake or a failure to stderr, a line for each sentence, and exit with its code."""
+    for sentence in error.sentences:
+        print(f"error: {sentence}", file=sys.stderr)
     sys.exit(error.exit_code)
 
 

@@ -7,7 +7,6 @@ python -m alexnet_pl.describe experiment=alexnet trainer=towers     and what eac
 from __future__ import annotations
 
 import argparse
-import sys
 
 from rich import box
 from rich.console import Console
@@ -16,8 +15,8 @@ from rich.table import Table
 
 from alexnet_pl.config.choices import Dropout, Init, LrnAlphaConvention
 from alexnet_pl.config.schema import Config, Model
+from alexnet_pl.console import exit_on_error
 from alexnet_pl.data.length import length_summary, training_images
-from alexnet_pl.errors import UserError
 from alexnet_pl.jobs.checks import check
 from alexnet_pl.jobs.compose import compose
 from alexnet_pl.model.specs import LayerSpec, activation_bytes, layer_specs
@@ -118,12 +117,10 @@ def main() -> None:
     )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as python -m alexnet_pl.train takes them")
     arguments = parser.parse_args()
-    try:
+    with exit_on_error():
         cfg = compose(arguments.overrides)
         check(cfg, to_run=False)
         show(cfg)
-    except UserError as error:
-        sys.exit("\n".join(f"error: {sentence}" for sentence in error.sentences))
 
 
 if __name__ == "__main__":

@@ -59,3 +59,14 @@ class Interrupted(UserError):
         reason = f"stopped by {signal.Signals(signum).name}"
         super().__init__(f"{reason}; {kept}: the same command continues from it" if kept else reason)
         self.exit_code = 128 + signum
+
+
+def find_user_error(error: BaseException | None) -> UserError | None:
+    """Return the sentence for the user behind an error and its causes; None for a bug."""
+    while error is not None:
+        if isinstance(error, UserError):
+            return error
+        if isinstance(error, OSError):
+            return UserError(f"{error.filename or 'the file system'}: {error.strerror or error}")
+        error = error.__cause__
+    return None

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import time
 from collections.abc import Iterator
 from copy import deepcopy
@@ -38,12 +37,12 @@ from rich.table import Table
 
 from alexnet_pl import cpu
 from alexnet_pl.config.schema import Config
+from alexnet_pl.console import exit_on_error
 from alexnet_pl.data import augment, store
 from alexnet_pl.data.datamodule import ImageDataModule
 from alexnet_pl.data.length import images_in_run
 from alexnet_pl.data.loader import BatchLoader, PackedDataset
 from alexnet_pl.data.pixel_stats import ColorPCA
-from alexnet_pl.errors import UserError
 from alexnet_pl.jobs.checks import check
 from alexnet_pl.jobs.compose import compose
 from alexnet_pl.model.build import build_net
@@ -269,12 +268,10 @@ def main() -> None:
     arguments = parser.parse_intermixed_args()
     if arguments.link is not None and not 0 < arguments.link < float("inf"):
         parser.error("--link must be a rate above 0, in gigabytes per second")
-    try:
+    with exit_on_error():
         cfg = compose(arguments.overrides)
         check(cfg, to_run=False)
         show(cfg, arguments.link)
-    except UserError as error:
-        sys.exit("\n".join(f"error: {sentence}" for sentence in error.sentences))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -23,6 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from alexnet_pl.config.schema import Config, as_dict
+from alexnet_pl.console import exit_with
 from alexnet_pl.errors import ConfigError, UserError
 from alexnet_pl.files import ROOT
 from alexnet_pl.jobs import checks, compose, launch, sweep
@@ -78,13 +78,6 @@ def train(cfg: Config, run: Run, overrides: list[str]) -> None:
         sys.exit(128 + ending.stopped)
     print(f"error: {sweep.failure_reason(ending, run, before)}", file=sys.stderr)
     sys.exit(ending.code if ending.code > 0 else 128 - ending.code)
-
-
-def exit_with(reason: UserError) -> NoReturn:
-    """Print a mistake or a failure, and exit."""
-    for sentence in reason.sentences:
-        print(f"error: {sentence}", file=sys.stderr)
-    sys.exit(reason.exit_code)
 
 
 def quote_path(word: str) -> str:

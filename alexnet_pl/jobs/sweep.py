@@ -25,6 +25,7 @@ from omegaconf import DictConfig, read_write
 
 from alexnet_pl import cpu
 from alexnet_pl.config.schema import Config, Trainer, as_dict
+from alexnet_pl.console import exit_with
 from alexnet_pl.errors import ConfigError, InUse, UserError
 from alexnet_pl.jobs import checks, gpu_locks, launch
 from alexnet_pl.jobs.compose import to_config, user_error
@@ -46,8 +47,9 @@ class HydraCallback(Callback):
             _check(cfg, Run(Path(config.hydra.run.dir)))
             launch.refuse_other_group(layouts.layout(cfg.trainer))
         except Exception as error:
-            reason = user_error(error)
-            sys.exit("\n".join(f"error: {line}" for line in reason.sentences) if reason else traceback.format_exc())
+            if reason := user_error(error):
+                exit_with(reason)
+            sys.exit(traceback.format_exc())
 
 
 def run_sweep(

@@ -19,7 +19,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from alexnet_pl.config.schema import Config, from_dict
 from alexnet_pl.data.datamodule import ImageDataModule
-from alexnet_pl.errors import ConfigError, Interrupted, TrainingError, UserError
+from alexnet_pl.errors import ConfigError, Interrupted, TrainingError, UserError, find_user_error
 from alexnet_pl.jobs import launch
 from alexnet_pl.parallel import layouts, strategies
 from alexnet_pl.runs import trained
@@ -50,7 +50,7 @@ def fit(cfg: Config, run: Run) -> None:
     stop = checkpoints.StopOnSignal(run)
     try:
         trainer = build_trainer(cfg, run_loggers, [stop, *build_callbacks(cfg, run, lines)])
-        with refused(MisconfigurationException), stop.listening():
+        with translated_refusals(MisconfigurationException), stop.listening():
             trainer.fit(classifier, datamodule, ckpt_path=resume)
             if cfg.test_views:
                 trainer.test(classifier, datamodule, verbose=False)
@@ -112,12 +112,12 @@ def build_trainer(cfg: Config, run_loggers: list[pl.loggers.Logger], callbacks: 
     if options.pop("max_steps", -1) > 0:  # `StopAfter` does it
         options.setdefault("max_epochs", -1)
     options["plugins"].append(checkpoints.AtomicCheckpointIO())
-    with refused(ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException):
+    with translated_refusals(ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException):
         return pl.Trainer(**options, logger=run_loggers, callbacks=callbacks, enable_model_summary=False)
 
 
 @contextmanager
-def refused(*kinds: type[Exception]) -> Iterator[None]:
+def translated_refusals(*kinds: type[Exception]) -> Iterator[None]:
     """Raise what Lightning refuses of the trainer group as one sentence."""
     try:
         yield
@@ -145,7 +145,7 @@ def work(cfg: Config, run: Run) -> None:
         fit(cfg, run)
         strategies.shutdown_process_group()
     except BaseException as error:
-        reason = _reason(error)
+        reason = find_user_error(error)
         if isinstance(reason, Interrupted):
             strategies.shutdown_process_group()
         if not run.failure:
@@ -155,17 +155,6 @@ def work(cfg: Config, run: Run) -> None:
         raise reason from error
     if launch.rank() == 0:
         print(f"done: {run.folder}", flush=True)
-
-
-def _reason(error: BaseException | None) -> UserError | None:
-    """Return the sentence for the user behind an error; None for a bug."""
-    while error is not None:
-        if isinstance(error, UserError):
-            return error
-        if isinstance(error, OSError):
-            return UserError(f"{error.filename or 'the file system'}: {error.strerror or error}")
-        error = error.__cause__
-    return None
 
 
 def main() -> None:

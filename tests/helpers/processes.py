@@ -29,9 +29,9 @@ from tests.helpers.commands import environment
 
 PRELOAD = [
     "torch", "torch._dynamo", "torch.distributed.tensor", "pytorch_lightning", "alexnet_pl.train",
-    "alexnet_pl.training.module", "alexnet_pl.training.checkpoints", "alexnet_pl.report.cli", "alexnet_pl.prepare.prepare",
-    "pyarrow.parquet", "plotly.graph_objects", "plotly.subplots", "wandb", "matplotlib.figure",
-    "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "tests.helpers.ranks", "tests.helpers.warm",
+    "alexnet_pl.training.fit", "alexnet_pl.report.cli", "alexnet_pl.prepare.prepare", "pyarrow.parquet",
+    "plotly.graph_objects", "plotly.subplots", "wandb", "matplotlib.figure", "matplotlib.backends.backend_agg",
+    "matplotlib.backends.backend_svg", "tests.helpers.ranks", "tests.helpers.warm",
 ]  # fmt: skip
 
 
