@@ -15,7 +15,7 @@ from alexnet_pl.config.schema import as_dict
 from alexnet_pl.report import paper
 from alexnet_pl.report.ablation import judge
 from alexnet_pl.report.compare import collect
-from alexnet_pl.report.report import write_report
+from alexnet_pl.report.outputs import write_report
 from alexnet_pl.runs.metrics import write_rows
 from alexnet_pl.runs.run import Run
 from tests.helpers.commands import Command

@@ -15,7 +15,7 @@ from alexnet_pl.report.ablation import ClaimResult, describe_runs, has_settings,
 from alexnet_pl.report.compare import Report, collect
 from alexnet_pl.report.curves import Line, format_value
 from alexnet_pl.report.html_parts import VERDICTS, make_page
-from alexnet_pl.report.markdown import make_table
+from alexnet_pl.report.outputs import markdown_table
 from alexnet_pl.report.tables import VIEWS, finding, format_errors, format_points
 from alexnet_pl.runs.naming import parse_overrides
 from alexnet_pl.runs.run import find_runs
@@ -173,7 +173,7 @@ def write_claims(root: Path) -> tuple[list[ClaimStatus], list[Path]]:
     ]  # fmt: skip
     page, text = root / "claims.html", root / "claims.md"
     files.write(page, claims_page(claims, root))
-    files.write(text, f"# The paper's claims\n\n{make_table(HEADS, rows)}\n\n{FOOTNOTE}\n")
+    files.write(text, f"# The paper's claims\n\n{markdown_table(HEADS, rows)}\n\n{FOOTNOTE}\n")
     return claims, [page, text]
 
 

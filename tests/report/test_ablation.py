@@ -19,7 +19,7 @@ from alexnet_pl.report import ablation, cli, curves, paper, style, tables
 from alexnet_pl.report.ablation import ErrorDifference, SeedErrors
 from alexnet_pl.report.claims import survey, write_claims
 from alexnet_pl.report.compare import collect
-from alexnet_pl.report.report import write_report
+from alexnet_pl.report.outputs import write_report
 from alexnet_pl.runs.naming import job_folder_name
 from alexnet_pl.runs.run import record_sweep
 from tests.helpers.reports import LRN, NASTY, make, one, rows, settings

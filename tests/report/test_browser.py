@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from alexnet_pl.report.claims import write_claims
-from alexnet_pl.report.report import write_report
+from alexnet_pl.report.outputs import write_report
 from tests.helpers.reports import make, one, rows, settings
 
 PROGRAM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -15,8 +15,8 @@ from matplotlib import image
 from alexnet_pl.errors import ConfigError
 from alexnet_pl.report import cli, curves
 from alexnet_pl.report.compare import collect
+from alexnet_pl.report.outputs import write_report
 from alexnet_pl.report.page import report_page
-from alexnet_pl.report.report import write_report
 from alexnet_pl.runs.run import record_sweep
 from tests.helpers.reports import NASTY, make, rows, settings
 
