@@ -80,7 +80,7 @@ def export(net: TrainedModel, folder: Path, form: str = "onnx", images: Sequence
     description = json.dumps(preprocessing(net), indent=1)
     with ExitStack() as stack:
         folder.mkdir(parents=True, exist_ok=True)
-        part, mean = (stack.enter_context(files.beside(folder / file)) for file in (name, "mean.npy"))
+        part, mean = (stack.enter_context(files.atomic_path(folder / file)) for file in (name, "mean.npy"))
         if form == "onnx":
             _write_onnx(plain, part, description)
             logits = run_onnx(part, centre_pixels(net, squares))

@@ -23,7 +23,7 @@ ROOT = _HERE if (_HERE / "conf").is_dir() else _HERE.parent
 
 
 @contextmanager
-def beside(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to; it takes its place at the end. On an error (a full disk, say) nothing stays."""
     part = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
@@ -35,7 +35,7 @@ def beside(path: Path) -> Iterator[Path]:
 
 def write(path: Path, text: str) -> None:
     """Write a whole text file."""
-    with beside(path) as part:
+    with atomic_path(path) as part:
         part.write_text(text, encoding="utf-8")
 
 

@@ -89,7 +89,7 @@ def run(
         if logits:
             names = ["logits.npy"] if len(nets) == 1 else [f"logits-{number}.npy" for number in range(1, len(nets) + 1)]
             shape = (len(images), settings.views, len(images.classes))
-            parts = [stack.enter_context(files.beside(logits / name)) for name in names]
+            parts = [stack.enter_context(files.atomic_path(logits / name)) for name in names]
             arrays = [np.lib.format.open_memmap(part, "w+", np.float32, shape) for part in parts]
         meter = stack.enter_context(Meter("evaluating", len(images), console))
         return run_models(nets, images, settings, meter.advance, arrays)

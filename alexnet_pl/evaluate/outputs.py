@@ -52,7 +52,7 @@ def write_predictions(predictions: Predictions, names: list[str], classes: list[
             "top5_probabilities": lists(predictions.probability.ravel()),
         }
     )
-    with files.beside(path) as part:
+    with files.atomic_path(path) as part:
         pyarrow.parquet.write_table(table, part)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from alexnet_pl.evaluate.predictions import BINS, Predictions, calibration, class_counts, confused_pairs, confusion
-from alexnet_pl.files import beside
+from alexnet_pl.files import atomic_path
 
 MATRIX = 40
 """Up to so many classes the confusions are a matrix, above it the most frequent pairs"""
@@ -118,5 +118,5 @@ def _percent(value: float, _: int | None = None) -> str:
 def _save(figure: Any, title: str, path: Path) -> None:
     wide = int(12 * figure.get_figwidth())
     figure.suptitle("\n".join(textwrap.wrap(title, wide)), fontsize=10)
-    with beside(path) as part:
+    with atomic_path(path) as part:
         figure.savefig(part, format="png")

@@ -44,7 +44,7 @@ def _save(draw: Any, items: Sequence[Any], path: Path) -> Path:
 
     with matplotlib.rc_context({"text.parse_math": False, "svg.fonttype": "none"}):  # a $ in a name is a $
         figure = draw(items)
-        with files.beside(path) as part:
+        with files.atomic_path(path) as part:
             figure.savefig(part, format=path.suffix[1:].lower())
     return path
 

@@ -114,7 +114,7 @@ class Packing:
         split = self.source.splits[job.split]
         rows: list[tuple[str, int, int, int, str | None]] = []
         digest, offset = hashlib.sha256(), 0
-        with files.beside(self.path(job)) as beside, beside.open("wb") as part:
+        with files.atomic_path(self.path(job)) as path, path.open("wb") as part:
             for i, data in enumerate(split.read(job.start, job.stop), job.start):
                 if stopped.is_set():
                     raise InterruptedError
@@ -132,8 +132,8 @@ class Packing:
             os.fsync(part.fileno())  # its page must not be on the disk before it
         head = {"bytes": str(offset), "sha256": digest.hexdigest()}
         page = pa.table(list(zip(*rows, strict=True)), PAGE.with_metadata(head))
-        with files.beside(self.page_path(job)) as beside:
-            pa.parquet.write_table(page, beside)
+        with files.atomic_path(self.page_path(job)) as part:
+            pa.parquet.write_table(page, part)
         return len(rows) - page["skipped"].null_count
 
     def check_part(self, job: Job, advance: Advance, stopped: threading.Event) -> tuple[Job, pa.Table, PixelStats]:
@@ -206,7 +206,7 @@ class Packing:
                     f"{self.root}"
                 )
         colors = sums.colors()
-        with files.beside(self.root / "mean.npy") as beside, beside.open("wb") as file:
+        with files.atomic_path(self.root / "mean.npy") as part, part.open("wb") as file:
             np.save(file, sums.mean_image().numpy())
         counts = {split: self.write_index(split, pages) for split in self.source.splits}
         tables = ["mean.npy", *(f"{split}.parquet" for split in counts)]
@@ -232,14 +232,17 @@ class Packing:
                 rows = pages[job].filter(pa.compute.is_null(pages[job]["skipped"])).drop_columns("skipped")
                 tables.append(rows.add_column(2, "part", pa.array([job.number] * len(rows), pa.int64())))
         index = pa.concat_tables(tables).replace_schema_metadata()
-        with files.beside(self.root / f"{split}.parquet") as beside:
-            pa.parquet.write_table(index, beside)
+        with files.atomic_path(self.root / f"{split}.parquet") as part:
+            pa.parquet.write_table(index, part)
         return len(index)
 
     def write_skipped(self, pages: dict[Job, pa.Table]) -> dict[str, int]:
         """Write skipped.csv; returns how many files of each split stand there."""
         counts = dict.fromkeys(self.source.splits, 0)
-        with files.beside(self.root / "skipped.csv") as beside, beside.open("w", newline="", encoding="utf-8") as file:
+        with (
+            files.atomic_path(self.root / "skipped.csv") as beside,
+            beside.open("w", newline="", encoding="utf-8") as file,
+        ):
             table = csv.writer(file, lineterminator="\n")
             table.writerow(["split", "name", "label", "reason"])
             for job in self.jobs:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from alexnet_pl.errors import ConfigError
-from alexnet_pl.files import beside
+from alexnet_pl.files import atomic_path
 from alexnet_pl.report.compare import Panel, Report
 from alexnet_pl.report.curves import thin
 from alexnet_pl.report.kernels import GAP, sheet, specialisation, verdict
@@ -66,7 +66,7 @@ def draw(report: Report, *paths: Path) -> None:
                     axes.set(xlim=(0, None), ylim=(0, axis_top(report)))
         figure.supxlabel(small_print(report), fontsize=8, color=DARK_GREY, wrap=True)
         for path in paths:
-            with beside(path) as part:
+            with atomic_path(path) as part:
                 kind = path.suffix[1:]
                 figure.savefig(part, format=kind, metadata={"Date": None} if kind == "svg" else None)
 
@@ -196,6 +196,6 @@ def draw_kernels(net: TrainedModel, path: Path | None = None) -> dict[str, float
         figure.suptitle(f"{net.cfg.name}: the first {len(weights)} kernels", fontsize=12)
         if text := verdict(found):
             figure.supxlabel(text, fontsize=9, color=DARK_GREY)
-        with beside(path) as part:
+        with atomic_path(path) as part:
             figure.savefig(part, format=path.suffix.lstrip(".").lower() or "png")
     return found

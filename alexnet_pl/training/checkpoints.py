@@ -19,7 +19,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from alexnet_pl.config.schema import Config, as_dict
 from alexnet_pl.errors import ConfigError, Interrupted, first_line
-from alexnet_pl.files import beside
+from alexnet_pl.files import atomic_path
 from alexnet_pl.jobs import launch
 from alexnet_pl.runs.naming import config_differences
 from alexnet_pl.runs.run import Run
@@ -45,7 +45,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with beside(path) as part:
+        with atomic_path(path) as part:
             torch.save(checkpoint, part)
 
 
