@@ -10,7 +10,7 @@ import pytest
 
 import alexnet_pl.describe
 from tests.helpers import speed  # noqa: F401  before torch starts its threads
-from tests.helpers.commands import Command, start, trains
+from tests.helpers.commands import Command, start, train_command
 
 CACHES = {
     "torch": "TORCHINDUCTOR_CACHE_DIR", "triton": "TRITON_CACHE_DIR", "matplotlib": "MPLCONFIGDIR",
@@ -40,13 +40,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture
 def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     """`train("optim.lr=1", ...)`: alexnet-train in tmp_path, without the seconds that a process takes to start."""
-    return trains(tmp_path, monkeypatch)
+    return train_command(tmp_path, monkeypatch)
 
 
 @pytest.fixture
 def describe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     """`describe("model=alexnet", ...)`: alexnet-describe in tmp_path, in this process."""
-    return trains(tmp_path, monkeypatch, alexnet_pl.describe.main)
+    return train_command(tmp_path, monkeypatch, alexnet_pl.describe.main)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import yaml
 from alexnet_pl import ROOT
 from alexnet_pl.runs.run import Run, find_runs
 from tests.helpers.commands import environment
-from tests.helpers.runs import composed
+from tests.helpers.runs import run_config
 from tests.helpers.wandb_server import SWEEP, Server
 
 pytestmark = pytest.mark.slow
@@ -36,7 +36,7 @@ def test_every_point_is_a_configuration(file: Path):
         point = [
             f"{k}={p['values'][end] if 'values' in p else (p['min'], p['max'])[end]}" for k, p in parameters.items()
         ]
-        cfg = composed(*fixed, *point)
+        cfg = run_config(*fixed, *point)
         assert cfg.stop_at_train_error is None
         assert cfg.optim.lr > 0
     assert f"name={file.stem}_${{envvar:WANDB_SWEEP_ID}}" in plain(file)

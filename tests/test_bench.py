@@ -16,7 +16,7 @@ import pytest
 
 from alexnet_pl import ROOT, estimate
 from alexnet_pl.model import lrn
-from tests.helpers.commands import trains
+from tests.helpers.commands import train_command
 from tests.helpers.processes import Process
 
 pytestmark = pytest.mark.slow
@@ -61,7 +61,7 @@ def test_a_script_of_several_processes_prints_figures_with_their_range(
             words = (*(word.replace("seed=1,2", "seed=1") for word in words if word != "-m"), "--cfg", "job")
         if name == "scale":  # likewise
             words = tuple(word.replace("trainer=ddp", "trainer=cpu") for word in words)
-        result = trains(folder, monkeypatch)(*words)
+        result = train_command(folder, monkeypatch)(*words)
         assert result.returncode == 0, result.stderr
 
     def once(ways: dict[Any, Callable[[], float]], rounds: int) -> dict[Any, list[float]]:

@@ -10,7 +10,7 @@ import torch
 from alexnet_pl.model.build import build_net
 from alexnet_pl.model.specs import activation_bytes, layer_specs
 from tests.helpers.commands import Command
-from tests.helpers.runs import composed
+from tests.helpers.runs import run_config
 
 
 def test_describe_prints_the_table_and_runs_nothing(describe: Command, tmp_path):
@@ -72,7 +72,7 @@ def test_a_mistake_is_named(describe: Command, overrides: list[str], named: str)
 )
 def test_memory_is_what_a_step_keeps(overrides: list[str]):
     """Against autograd: every tensor it holds for the backward pass, each storage once, weights left out."""
-    cfg = composed(*overrides)
+    cfg = run_config(*overrides)
     net = build_net(cfg.model, cfg.data.input_size, seed=1)
     weights = {p.untyped_storage().data_ptr() for p in net.parameters()}
     held: dict[int, int] = {}

@@ -12,8 +12,8 @@ from alexnet_pl.config.schema import Config
 from alexnet_pl.model.specs import LayerSpec, layer_specs
 from alexnet_pl.parallel.costs import bytes_per_step
 from alexnet_pl.parallel.layouts import Layout
-from tests.helpers.commands import Command, trains
-from tests.helpers.runs import composed
+from tests.helpers.commands import Command, train_command
+from tests.helpers.runs import run_config
 
 SMALL = (
     "experiment=alexnet", "model.width=0.05", "model.input_size=67", "data.resize=72", "data.batch_size=8",
@@ -22,7 +22,7 @@ SMALL = (
 
 
 def alexnet() -> tuple[Config, list[LayerSpec]]:
-    cfg = composed("experiment=alexnet", "model.num_classes=1000", "trainer.accelerator=cpu")
+    cfg = run_config("experiment=alexnet", "model.num_classes=1000", "trainer.accelerator=cpu")
     return cfg, layer_specs(cfg.model, cfg.data.input_size)
 
 
@@ -58,7 +58,7 @@ def test_layouts_that_net_and_batch_allow():
 @pytest.fixture
 def estimates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     """alexnet-estimate in tmp_path, in this process."""
-    return trains(tmp_path, monkeypatch, estimate.main)
+    return train_command(tmp_path, monkeypatch, estimate.main)
 
 
 def rows(out: str) -> dict[tuple[int, str], list[str]]:
@@ -77,7 +77,7 @@ def test_the_command_measures_and_runs_nothing(estimates: Command, tmp_path: Pat
     assert all(ms > 0 for ms in measured.values())
     assert "900,000 images to see" in result.stdout, "90 epochs of the generated images"
     speed = float(found[1, "single"][0].replace(",", ""))
-    cfg = composed(*SMALL)
+    cfg = run_config(*SMALL)
     two = bytes_per_step(Layout("ddp", 2), layer_specs(cfg.model, 67), 8)
     assert found[2, "ddp"][2] == f"{two / 1e6:,.1f}"
     amount, unit = found[1, "single"][1].split()

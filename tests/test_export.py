@@ -25,8 +25,8 @@ from alexnet_pl.data.shapes import draw_shapes
 from alexnet_pl.errors import UserError
 from alexnet_pl.model.build import build_net
 from alexnet_pl.runs.trained import TrainedModel
-from tests.helpers.images import encoded, smooth
-from tests.helpers.nets import saved, untrained
+from tests.helpers.images import encode, smooth_image
+from tests.helpers.nets import save_checkpoint, untrained_model
 
 NETS = sorted(file.stem for file in (ROOT / "conf/model").glob("*.yaml"))
 SAMPLES = ROOT / "../shared/data/ilsvrc-samples"
@@ -40,7 +40,7 @@ def drawn(size: int) -> Tensor:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NETS)
 def test_onnx_of_every_net(name: str, tmp_path: Path):
-    net = untrained(name)
+    net = untrained_model(name)
     assert export.export(net, tmp_path, images=list(drawn(net.resized_size))) < 1e-5
     squares = drawn(net.resized_size)
     size = net.cfg.data.input_size
@@ -55,7 +55,7 @@ def test_onnx_of_every_net(name: str, tmp_path: Path):
 
 @pytest.fixture(scope="module")
 def net() -> TrainedModel:
-    return untrained("convnet", "data.resize=36", "data.crop_size=32", "data.pixel_scale=64")
+    return untrained_model("convnet", "data.resize=36", "data.crop_size=32", "data.pixel_scale=64")
 
 
 Export = Callable[..., tuple[int, str, str]]
@@ -80,10 +80,10 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
 def test_an_image_by_what_preprocessing_json_says(net: TrainedModel, tmp_path: Path, command: Export):
     """From a photograph to probabilities without this package: Pillow, NumPy, onnxruntime, and the two files."""
-    pixels, out = smooth(90, 72, noise=20), tmp_path / "out"
+    pixels, out = smooth_image(90, 72, noise=20), tmp_path / "out"
     shown = tmp_path / "image.png"
-    shown.write_bytes(encoded(pixels, "PNG"))
-    code, said, err = command(saved(net, tmp_path / "net.ckpt"), "--out", out, "--images", shown)
+    shown.write_bytes(encode(pixels, "PNG"))
+    code, said, err = command(save_checkpoint(net, tmp_path / "net.ckpt"), "--out", out, "--images", shown)
     assert (code, err) == (0, "")
     assert "mean.npy, net.onnx, preprocessing.json" in said
     assert "on 4 images" in said
@@ -103,7 +103,7 @@ def test_an_image_by_what_preprocessing_json_says(net: TrainedModel, tmp_path: P
 
 def test_plain_weights(net: TrainedModel, tmp_path: Path, command: Export):
     """A net built by the file's own account of it, fed by hand."""
-    code, said, err = command(saved(net, tmp_path / "net.ckpt"), "--out", tmp_path, "--format", "torch")
+    code, said, err = command(save_checkpoint(net, tmp_path / "net.ckpt"), "--out", tmp_path, "--format", "torch")
     assert (code, err) == (0, "")
     assert "0.0e+00" in said
     told = json.loads((tmp_path / "preprocessing.json").read_text())
@@ -135,7 +135,7 @@ def test_another_result_is_refused(net: TrainedModel, tmp_path: Path, monkeypatc
 
 
 def test_mistakes_are_one_sentence(net: TrainedModel, tmp_path: Path, command: Export, monkeypatch: pytest.MonkeyPatch):
-    run = saved(net, tmp_path / "net.ckpt")
+    run = save_checkpoint(net, tmp_path / "net.ckpt")
     assert "say with --out where to write it" in command(run)[2]
     assert "there is no image away.jpg" in command(run, "--out", tmp_path, "--images", "away.jpg")[2]
     assert "there is no checkpoint" in command(tmp_path / "none.ckpt")[2]

@@ -13,7 +13,7 @@ import pytest
 
 from alexnet_pl import ROOT
 from tests.helpers.commands import environment
-from tests.helpers.images import draw_images, png, write_parquet
+from tests.helpers.images import draw_images, encode, write_parquet
 from tests.helpers.processes import Process
 
 README = (ROOT / "README.md").read_text()
@@ -42,12 +42,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("readme")
     for split, n in (("train", 300), ("test", 40)):
         images, labels = draw_images(n)
-        write_parquet(out / "data" / "cifar10" / f"{split}-0.parquet", [png(i) for i in images], list(labels))
+        write_parquet(out / "data" / "cifar10" / f"{split}-0.parquet", [encode(i, "PNG") for i in images], list(labels))
     for label in ("cats", "dogs"):
         photographs = out / "data" / "photographs" / label
         photographs.mkdir(parents=True)
         for number, image in enumerate(draw_images(8)[0]):
-            (photographs / f"{number}.png").write_bytes(png(image))
+            (photographs / f"{number}.png").write_bytes(encode(image, "PNG"))
     return out
 
 

@@ -19,7 +19,7 @@ from alexnet_pl.report.outputs import write_report
 from alexnet_pl.runs.metrics import write_rows
 from alexnet_pl.runs.run import Run
 from tests.helpers.commands import Command
-from tests.helpers.runs import composed
+from tests.helpers.runs import run_config
 
 pytestmark = pytest.mark.slow
 
@@ -110,7 +110,7 @@ def test_it_can_be_reported_at_full_scale(name: str, tmp_path: Path):
     """Its runs as they would be, but for the images, with rows made up: none is refused, its claims are judged."""
     for number, job in enumerate(ran := jobs(name)):
         overrides = [f"sweep={name}", "data=shapes", "data.resize=300", "logger=csv", "pretrained=null", *job]
-        cfg = composed(*overrides)
+        cfg = run_config(*overrides)
         assert cfg.scale.name == "paper"
         run = Run(tmp_path / name / str(number))
         run.start(as_dict(cfg), overrides)

@@ -22,13 +22,13 @@ from alexnet_pl.config.schema import as_dict
 from alexnet_pl.runs.run import Run
 from alexnet_pl.training import loggers
 from tests.helpers.commands import environment
-from tests.helpers.runs import composed
-from tests.helpers.wandb_server import Server, own, sent, whole
+from tests.helpers.runs import run_config
+from tests.helpers.wandb_server import Server, history_rows, own_config, without_empty
 
 
 def session(run: Run, epochs: range, *overrides: str) -> None:
     """One start of a run that logs these epochs; it is done with the fourth."""
-    cfg = composed("name=some", "report.target=0.25", *overrides)
+    cfg = run_config("name=some", "report.target=0.25", *overrides)
     run.start(as_dict(cfg), [])
     built = loggers.build_loggers(cfg, run)
     for epoch in epochs:
@@ -103,9 +103,9 @@ def test_every_run_that_can_be_is_sent_and_none_twice(folder: Path, server: Serv
     assert set(server.runs) == {continued.identity["id"], cut.identity["id"]}
     for run in (continued, cut):
         received = server.runs[run.identity["id"]]
-        assert sent(received.history) == [row | {"target/error": 0.25} for row in run.metrics]
+        assert history_rows(received.history) == [row | {"target/error": 0.25} for row in run.metrics]
         assert [row["epoch"] for row in received.history] == [0, 1, 2, 3]
-        assert own(received) == whole(run.config)
+        assert own_config(received) == without_empty(run.config)
     assert server.runs[continued.identity["id"]].exit_code == 0, "that of the last start"
     assert server.unknown == set()
 
@@ -133,7 +133,7 @@ def test_what_is_added_later_goes_to_the_same_run(folder: Path, server: Server, 
     (name,) = (name for name in server.uploads if name.startswith(f"{run.identity['id']}/media/images/kernels_"))
     assert server.uploads[name] == image.read_bytes()
     assert received.summary["evaluate/top1_error"] == 0.125
-    assert own(received) == whole(run.config)
+    assert own_config(received) == without_empty(run.config)
     assert received.exit_code == 0
     assert server.unknown == set()
 

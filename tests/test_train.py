@@ -15,7 +15,7 @@ from alexnet_pl.runs.naming import job_folder_name
 from alexnet_pl.runs.run import Run, find_runs
 from tests.helpers.commands import Command, start
 from tests.helpers.processes import Process, wait_until
-from tests.helpers.runs import TINY, assert_same_training, last
+from tests.helpers.runs import TINY, assert_same_training, last_checkpoint
 
 
 def rows(run: Run) -> int:
@@ -55,7 +55,7 @@ def test_a_run_leaves_what_is_needed_to_trust_it(whole: Run):
     assert whole.config["optim"] | optim == whole.config["optim"]
     assert whole.identity["overrides"] == list(TINY)
     assert (whole.folder / "train.log").read_text().count("  epoch ") == 3
-    assert last(whole)["config"] == whole.config, "the checkpoint carries the configuration"
+    assert last_checkpoint(whole)["config"] == whole.config, "the checkpoint carries the configuration"
     assert {p.name for p in whole.folder.iterdir()} == {
         ".lock",
         "checkpoints",
@@ -89,8 +89,8 @@ def test_ctrl_c_in_mid_epoch_saves_and_the_same_command_continues(whole: Run, tm
     assert "the same command continues" in err
     assert "Traceback" not in err
     assert run.status == "failed"
-    assert 16 < last(run)["global_step"] < 48
-    assert last(run)["global_step"] % 16, "the checkpoint is from the middle of an epoch"
+    assert 16 < last_checkpoint(run)["global_step"] < 48
+    assert last_checkpoint(run)["global_step"] % 16, "the checkpoint is from the middle of an epoch"
     again = train(*TINY)
     assert again.returncode == 0, again.stderr
     assert "continued after" in again.stdout
@@ -220,7 +220,7 @@ def test_a_sweep_survives_its_jobs(whole: Run, tmp_path: Path):
     assert err.index("job 1 of 3 failed") < err.index("job 2 of 3 failed")
     assert "killed by SIGKILL" in out, "and once more in the closing table"
     mark = (jobs["0.004"].folder / "done.json").stat().st_mtime_ns
-    assert last(jobs["0.002"])["global_step"] in (16, 32), "killed after a checkpoint"
+    assert last_checkpoint(jobs["0.002"])["global_step"] in (16, 32), "killed after a checkpoint"
 
     again = Process(tmp_path, "alexnet_pl.train", *sweep)
     said, _ = again.communicate(timeout=120)

@@ -15,7 +15,7 @@ import torch
 from alexnet_pl.data import cifar10
 from alexnet_pl.errors import ConfigError
 from tests.helpers.commands import Command
-from tests.helpers.images import draw_images, png, write_parquet
+from tests.helpers.images import draw_images, encode, write_parquet
 from tests.helpers.runs import TINY
 
 
@@ -23,7 +23,9 @@ from tests.helpers.runs import TINY
 def hub(tmp_path: Path) -> Path:
     for split, n in (("train", 300), ("test", 40)):
         images, labels = draw_images(n)
-        write_parquet(tmp_path / "hub" / f"{split}-00000-of-00001.parquet", [png(i) for i in images], list(labels))
+        write_parquet(
+            tmp_path / "hub" / f"{split}-00000-of-00001.parquet", [encode(i, "PNG") for i in images], list(labels)
+        )
     return tmp_path / "hub"
 
 
@@ -41,7 +43,9 @@ def test_shards_are_read_in_order(tmp_path: Path):
     for shard in (0, 1):
         part = slice(3 * shard, 3 * shard + 3)
         write_parquet(
-            tmp_path / f"train-0000{shard}-of-00002.parquet", [png(i) for i in images[part]], list(labels[part])
+            tmp_path / f"train-0000{shard}-of-00002.parquet",
+            [encode(i, "PNG") for i in images[part]],
+            list(labels[part]),
         )
     np.testing.assert_array_equal(cifar10.load(tmp_path, "train")[0].numpy(), images)
 
@@ -71,16 +75,18 @@ def damage_truncated(hub: Path) -> None:
 
 def damage_image(hub: Path) -> None:
     write_parquet(
-        hub / "train-00000-of-00001.parquet", [png(i) for i in draw_images(3)[0]] + [b"no image"], [0, 1, 2, 3]
+        hub / "train-00000-of-00001.parquet",
+        [encode(i, "PNG") for i in draw_images(3)[0]] + [b"no image"],
+        [0, 1, 2, 3],
     )
 
 
 def damage_size(hub: Path) -> None:
-    write_parquet(hub / "train-00000-of-00001.parquet", [png(np.zeros((16, 32, 3), np.uint8))], [0])
+    write_parquet(hub / "train-00000-of-00001.parquet", [encode(np.zeros((16, 32, 3), np.uint8), "PNG")], [0])
 
 
 def damage_labels(hub: Path) -> None:
-    write_parquet(hub / "train-00000-of-00001.parquet", [png(i) for i in draw_images(3)[0]], [0, 10, 2])
+    write_parquet(hub / "train-00000-of-00001.parquet", [encode(i, "PNG") for i in draw_images(3)[0]], [0, 10, 2])
 
 
 def damage_empty(hub: Path) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from alexnet_pl import ROOT
 from alexnet_pl.data import decode
-from tests.helpers.images import encoded, smooth
+from tests.helpers.images import encode, smooth_image
 
 Array = np.ndarray
 SAMPLES = ROOT / "../shared/data/ilsvrc-samples"
@@ -62,9 +62,12 @@ def png(width: int, height: int, depth: int, kind: int, rows: bytes = b"") -> by
     return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
 
 
-PLAIN = smooth()
-JPEG, PROGRESSIVE = encoded(smooth(noise=6), quality=90), encoded(smooth(noise=6), quality=90, progressive=True)
-PNG = encoded(PLAIN, "PNG")
+PLAIN = smooth_image()
+JPEG, PROGRESSIVE = (
+    encode(smooth_image(noise=6), quality=90),
+    encode(smooth_image(noise=6), quality=90, progressive=True),
+)
+PNG = encode(PLAIN, "PNG")
 SCAN = JPEG.index(b"\xff\xda")
 """Where the JPEG's pixels begin"""
 
@@ -74,12 +77,12 @@ SCAN = JPEG.index(b"\xff\xda")
 RGBA, GREY = Image.fromarray(PLAIN).convert("RGBA"), Image.fromarray(PLAIN).convert("L")
 RGBA.putalpha(GREY)  # of all values, 0 among them
 PALETTE = Image.fromarray(PLAIN).quantize(16)
-SIXTEEN = smooth(8, 6).astype(">u2") * 257
+SIXTEEN = smooth_image(8, 6).astype(">u2") * 257
 
 
 def two_frames(kind: str, **options) -> bytes:
     first, second = Image.fromarray(PLAIN), Image.fromarray(255 - PLAIN)
-    return encoded(first, kind, save_all=True, append_images=[second], **options)
+    return encode(first, kind, save_all=True, append_images=[second], **options)
 
 
 def rows(samples: Array) -> bytes:
@@ -89,23 +92,23 @@ def rows(samples: Array) -> bytes:
 
 LOSSLESS = {
     "PNG": (PNG, PLAIN),
-    "BMP": (encoded(PLAIN, "BMP"), PLAIN),
-    "TIFF": (encoded(PLAIN, "TIFF"), PLAIN),
-    "TIFF, LZW": (encoded(PLAIN, "TIFF", compression="tiff_lzw"), PLAIN),
-    "WebP": (encoded(PLAIN, "WEBP", lossless=True), PLAIN),
-    "WebP with alpha": (encoded(RGBA, "WEBP", lossless=True, exact=True), PLAIN),
-    "PPM": (encoded(PLAIN, "PPM"), PLAIN),
-    "RGBA": (encoded(RGBA, "PNG"), PLAIN),
-    "greyscale": (encoded(GREY, "PNG"), GREY.convert("RGB")),
-    "greyscale with alpha": (encoded(RGBA.convert("LA"), "PNG"), GREY.convert("RGB")),
-    "black and white": (encoded(GREY.convert("1"), "PNG"), GREY.convert("1").convert("RGB")),
-    "palette": (encoded(PALETTE, "PNG"), PALETTE.convert("RGB")),
-    "palette, one colour transparent": (encoded(PALETTE, "PNG", transparency=3), PALETTE.convert("RGB")),
-    "palette, half transparent": (encoded(PALETTE, "PNG", transparency=bytes(range(16))), PALETTE.convert("RGB")),
-    "GIF of two frames": (two_frames("GIF"), Image.open(io.BytesIO(encoded(PLAIN, "GIF"))).convert("RGB")),
+    "BMP": (encode(PLAIN, "BMP"), PLAIN),
+    "TIFF": (encode(PLAIN, "TIFF"), PLAIN),
+    "TIFF, LZW": (encode(PLAIN, "TIFF", compression="tiff_lzw"), PLAIN),
+    "WebP": (encode(PLAIN, "WEBP", lossless=True), PLAIN),
+    "WebP with alpha": (encode(RGBA, "WEBP", lossless=True, exact=True), PLAIN),
+    "PPM": (encode(PLAIN, "PPM"), PLAIN),
+    "RGBA": (encode(RGBA, "PNG"), PLAIN),
+    "greyscale": (encode(GREY, "PNG"), GREY.convert("RGB")),
+    "greyscale with alpha": (encode(RGBA.convert("LA"), "PNG"), GREY.convert("RGB")),
+    "black and white": (encode(GREY.convert("1"), "PNG"), GREY.convert("1").convert("RGB")),
+    "palette": (encode(PALETTE, "PNG"), PALETTE.convert("RGB")),
+    "palette, one colour transparent": (encode(PALETTE, "PNG", transparency=3), PALETTE.convert("RGB")),
+    "palette, half transparent": (encode(PALETTE, "PNG", transparency=bytes(range(16))), PALETTE.convert("RGB")),
+    "GIF of two frames": (two_frames("GIF"), Image.open(io.BytesIO(encode(PLAIN, "GIF"))).convert("RGB")),
     "TIFF of two pages": (two_frames("TIFF"), PLAIN),
-    "16 bits of colour": (png(8, 6, 16, 2, rows(SIXTEEN)), smooth(8, 6)),
-    "one pixel": (encoded(PLAIN[60:61, 60:61], "PNG"), PLAIN[60:61, 60:61]),
+    "16 bits of colour": (png(8, 6, 16, 2, rows(SIXTEEN)), smooth_image(8, 6)),
+    "one pixel": (encode(PLAIN[60:61, 60:61], "PNG"), PLAIN[60:61, 60:61]),
 }
 
 
@@ -115,21 +118,21 @@ def test_lossless_kinds_come_out_as_they_went_in(data: bytes, expected: Array | 
     np.testing.assert_array_equal(decoded(data), np.asarray(expected))
 
 
-CMYK = encoded(Image.fromarray(PLAIN).convert("CMYK"), quality=95)
+CMYK = encode(Image.fromarray(PLAIN).convert("CMYK"), quality=95)
 YCCK = CMYK.replace(b"Adobe\0d\0\0\0\0\0", b"Adobe\0d\0\0\0\0\x02")
 JPEGS = {
     "baseline": JPEG,
     "progressive": PROGRESSIVE,
-    "4:4:4": encoded(PLAIN, subsampling=0),
-    "4:2:2": encoded(PLAIN, subsampling=1),
-    "4:2:0": encoded(PLAIN, subsampling=2),
-    "greyscale": encoded(GREY),
-    "restart markers": encoded(PLAIN, restart_marker_rows=1),
+    "4:4:4": encode(PLAIN, subsampling=0),
+    "4:2:2": encode(PLAIN, subsampling=1),
+    "4:2:0": encode(PLAIN, subsampling=2),
+    "greyscale": encode(GREY),
+    "restart markers": encode(PLAIN, restart_marker_rows=1),
     "CMYK, inverted as Adobe does it": CMYK,
     "YCCK": YCCK,
     "MPO": two_frames("MPO"),
-    "an ICC profile": encoded(PLAIN, icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()),
-    "one pixel": encoded(PLAIN[60:61, 60:61]),
+    "an ICC profile": encode(PLAIN, icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()),
+    "one pixel": encode(PLAIN[60:61, 60:61]),
     "something after its end": JPEG + b"\n<!-- cached -->\xff\xd9",
     "the rest of another file before its end": JPEG[:-2] + JPEG[SCAN + 300 :],
 }
@@ -149,7 +152,7 @@ def test_the_jpegs_are_what_they_are_called():
 
 def test_an_icc_profile_is_ignored():
     assert b"ICC_PROFILE" in JPEGS["an ICC profile"]
-    np.testing.assert_array_equal(decoded(JPEGS["an ICC profile"]), decoded(encoded(PLAIN)))
+    np.testing.assert_array_equal(decoded(JPEGS["an ICC profile"]), decoded(encode(PLAIN)))
 
 
 def held(orientation: int) -> Image.Exif:
@@ -159,13 +162,13 @@ def held(orientation: int) -> Image.Exif:
     return note
 
 
-SIDEWAYS = encoded(smooth(noise=6), exif=held(6))
+SIDEWAYS = encode(smooth_image(noise=6), exif=held(6))
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_images_stand_upright(kind: str, orientation: int):
-    data = encoded(PLAIN, kind, exif=held(orientation), **({"lossless": True} if kind == "WEBP" else {}))
+    data = encode(PLAIN, kind, exif=held(orientation), **({"lossless": True} if kind == "WEBP" else {}))
     turned = decoded(data)
     np.testing.assert_array_equal(turned, by_pillow(data))
     assert turned.shape[:2] == (PLAIN.shape[:2] if orientation < 5 else PLAIN.shape[1::-1])
@@ -183,7 +186,7 @@ NOTES = {
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 @pytest.mark.parametrize("note", NOTES.values(), ids=NOTES)
 def test_a_damaged_note_of_the_camera_costs_no_image(kind: str, note: bytes):
-    np.testing.assert_array_equal(decoded(encoded(PLAIN, kind, exif=note)), decoded(encoded(PLAIN, kind)))
+    np.testing.assert_array_equal(decoded(encode(PLAIN, kind, exif=note)), decoded(encode(PLAIN, kind)))
 
 
 # ----------------------------------------------------------------------------------------- what is none
@@ -227,15 +230,15 @@ REFUSED = {
     "PNG: a bit of its pixels flipped": (flipped(PNG, PNG.index(b"IDAT") + 50), "broken data stream"),
     "PNG: a bit of its header flipped": (flipped(PNG, PNG.index(b"IHDR") + 7), "not an image"),
     "PNG: no pixels": (png(30, 20, 8, 2), "image file is truncated"),
-    "BMP: cut in the middle": (encoded(PLAIN, "BMP")[:9000], "image file is truncated"),
-    "GIF: cut in the middle": (encoded(PLAIN, "GIF")[:3000], "image file is truncated"),
-    "WebP: cut in the middle": (encoded(PLAIN, "WEBP")[:500], "decoder"),
-    "TIFF: cut in the middle": (encoded(PLAIN, "TIFF")[:9000], "truncated"),
-    "PPM: cut in the middle": (encoded(PLAIN, "PPM")[:9000], "image file is truncated"),
-    "PNG of 16 bits of grey": (encoded(PLAIN[..., 0].astype(np.uint16), "PNG"), f"PNG of mode I;16, {MANY_BITS}"),
-    "TIFF of 16 bits": (encoded(PLAIN[..., 0].astype(np.uint16), "TIFF"), f"TIFF of mode I;16, {MANY_BITS}"),
-    "TIFF of 32 bits": (encoded(PLAIN[..., 0].astype(np.int32), "TIFF"), f"TIFF of mode I, {MANY_BITS}"),
-    "TIFF of floats": (encoded(PLAIN[..., 0].astype(np.float32), "TIFF"), f"TIFF of mode F, {MANY_BITS}"),
+    "BMP: cut in the middle": (encode(PLAIN, "BMP")[:9000], "image file is truncated"),
+    "GIF: cut in the middle": (encode(PLAIN, "GIF")[:3000], "image file is truncated"),
+    "WebP: cut in the middle": (encode(PLAIN, "WEBP")[:500], "decoder"),
+    "TIFF: cut in the middle": (encode(PLAIN, "TIFF")[:9000], "truncated"),
+    "PPM: cut in the middle": (encode(PLAIN, "PPM")[:9000], "image file is truncated"),
+    "PNG of 16 bits of grey": (encode(PLAIN[..., 0].astype(np.uint16), "PNG"), f"PNG of mode I;16, {MANY_BITS}"),
+    "TIFF of 16 bits": (encode(PLAIN[..., 0].astype(np.uint16), "TIFF"), f"TIFF of mode I;16, {MANY_BITS}"),
+    "TIFF of 32 bits": (encode(PLAIN[..., 0].astype(np.int32), "TIFF"), f"TIFF of mode I, {MANY_BITS}"),
+    "TIFF of floats": (encode(PLAIN[..., 0].astype(np.float32), "TIFF"), f"TIFF of mode F, {MANY_BITS}"),
     "an image of 3,600 megapixels": (png(60000, 60000, 8, 2), "Image size (3600000000 pixels) exceeds limit"),
 }
 
@@ -267,7 +270,7 @@ def test_cut_anywhere_a_file_is_refused_or_still_whole(whole: bytes):
 @pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"optimize": True}, {"quality": 30}])
 def test_no_image_is_grey_below(options: dict):
     """Ended early by its own end mark, a JPEG decodes without a complaint; wherever that is, it is noticed."""
-    whole = encoded(smooth(noise=6), **options)
+    whole = encode(smooth_image(noise=6), **options)
     first = whole.index(b"\xff\xda") + 14
     for length in range(first, len(whole) - 500, 61):
         data = whole[:length] + b"\xff\xd9"
@@ -279,15 +282,15 @@ def test_no_image_is_grey_below(options: dict):
 @pytest.mark.parametrize("top", [0, 20, 64])
 def test_sound_grey_images_pass(options: dict, top: int):
     image = np.full((64, 80, 3), 128, np.uint8)
-    image[:top] = smooth(80, 64)[:top]
-    for data in (encoded(image, **options), encoded(image, **options) + b"\xff\xd8 junk \xff\xd9"):
+    image[:top] = smooth_image(80, 64)[:top]
+    for data in (encode(image, **options), encode(image, **options) + b"\xff\xd8 junk \xff\xd9"):
         np.testing.assert_array_equal(decoded(data), by_pillow(data))
 
 
 def test_a_bomb_takes_neither_memory_nor_time():
     """A few bytes that claim 10 GB of pixels."""
     began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for data in (png(60000, 60000, 8, 2, bytes(10**6)), encoded(PLAIN).replace(b"\0\x61\0\x83", b"\xff\xff\xff\xff")):
+    for data in (png(60000, 60000, 8, 2, bytes(10**6)), encode(PLAIN).replace(b"\0\x61\0\x83", b"\xff\xff\xff\xff")):
         assert "exceeds limit" in refusal(data)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000, "in units of 1,024 bytes"
     assert time.perf_counter() - began < 1
@@ -312,7 +315,7 @@ def fit_by_pillow(opened: Array, size: int) -> Array:
 @pytest.mark.parametrize(("width", "height"), SIZES)
 def test_fit_is_pillows_resize_and_crop(width: int, height: int, size: int):
     for noise in (0, 20):
-        image = smooth(width, height, noise)
+        image = smooth_image(width, height, noise)
         square = decode.centre_square(torch.from_numpy(image).permute(2, 0, 1), size)
         assert square.shape == (size, size, 3)
         assert square.dtype == torch.uint8
@@ -322,7 +325,7 @@ def test_fit_is_pillows_resize_and_crop(width: int, height: int, size: int):
 
 @pytest.mark.parametrize(("width", "height"), [(64, 67), (67, 64), (64, 64), (64, 2560)])
 def test_without_scaling_only_the_crop_is_left(width: int, height: int):
-    image = smooth(width, height, noise=20)
+    image = smooth_image(width, height, noise=20)
     top, left = (height - 64) // 2, (width - 64) // 2
     square = decode.centre_square(torch.from_numpy(image).permute(2, 0, 1), 64)
     np.testing.assert_array_equal(square.numpy(), image[top : top + 64, left : left + 64])
@@ -360,7 +363,7 @@ def test_the_sample_photographs():
 
 @pytest.mark.parametrize(("quality", "least"), [(100, 48), (90, 36), (50, 32)])
 def test_stored_as_jpeg(quality: int, least: float):
-    square = torch.from_numpy(smooth(64, 64, noise=3))
+    square = torch.from_numpy(smooth_image(64, 64, noise=3))
     cell = decode.encode_jpeg(square, quality)
     image = Image.open(io.BytesIO(cell))
     assert image.size == (64, 64)
@@ -377,17 +380,17 @@ def test_thin_colours_survive_a_stored_jpeg():
     square[:, 0::2, 0] = square[:, 1::2, 2] = 255
     again = decode.decode_stored(bytearray(decode.encode_jpeg(torch.from_numpy(square), 90)), 64, "jpeg")
     assert psnr(again, square) > 30
-    assert psnr(by_pillow(encoded(square, quality=90, subsampling=2)), square) < 15
+    assert psnr(by_pillow(encode(square, quality=90, subsampling=2)), square) < 15
 
 
 def test_stored_raw_is_the_same():
-    square = torch.from_numpy(smooth(64, 64, noise=20))
+    square = torch.from_numpy(smooth_image(64, 64, noise=20))
     for cell in (bytearray(square.numpy().tobytes()), memoryview(bytearray(square.numpy().tobytes()))):
         assert torch.equal(decode.decode_stored(cell, 64, "raw"), square)
 
 
 def test_threads_meet_rare_formats_together():
     """Pillow loads its rarer formats late; that must not make an image look like none to a thread beside."""
-    files = [encoded(PLAIN, kind) for kind in ("TIFF", "WEBP", "PPM", "BMP")] * 20
+    files = [encode(PLAIN, kind) for kind in ("TIFF", "WEBP", "PPM", "BMP")] * 20
     with ThreadPoolExecutor(8) as pool:
         assert {image.shape for image in pool.map(decoded, files)} == {PLAIN.shape}

@@ -26,7 +26,7 @@ from alexnet_pl.prepare.prepare import prepare
 from alexnet_pl.runs.run import Run
 from alexnet_pl.training.module import ImageClassifier
 from tests.helpers.commands import Command
-from tests.helpers.runs import assert_same_training, composed
+from tests.helpers.runs import assert_same_training, run_config
 from tests.training import test_resume
 
 SIZE, CLASSES = 40, 13
@@ -170,7 +170,7 @@ NET = ["model=alexnet", "model.widths={conv1: 4, conv2: 4, conv3: 4, conv4: 4, c
 
 
 def configuration(packed: Path) -> Config:
-    return composed(
+    return run_config(
         "experiment=released_2012", *NET, "data=imagenet", f"data.root={packed}", "data.resize=72",
         "model.input_size=67", "data.batch_size=16", "train_eval_images=20", "logger=csv",
     )  # fmt: skip
@@ -196,15 +196,15 @@ def test_the_configuration_takes_classes_and_size_from_the_store(packed: Path):
 )
 def test_what_contradicts_the_store_is_refused(packed: Path, overrides: list[str], sentence: str):
     with pytest.raises(ConfigError, match=sentence):
-        composed("model=convnet", "data=imagenet", f"data.root={packed}", *overrides)
+        run_config("model=convnet", "data=imagenet", f"data.root={packed}", *overrides)
 
 
 def test_a_store_without_validation_images_trains_without(packed: Path, tmp_path: Path):
     alone = tmp_path / "alone"
     prepare(packed.parent / "source" / "train", alone, Options(size=32), Console(quiet=True))
     with pytest.raises(ConfigError, match=r"holds no validation images: prepare it with --hold-out 0\.1"):
-        composed("data=imagenet", f"data.root={alone}")
-    cfg = composed("data=imagenet", f"data.root={alone}", "trainer.limit_val_batches=0")
+        run_config("data=imagenet", f"data.root={alone}")
+    cfg = run_config("data=imagenet", f"data.root={alone}", "trainer.limit_val_batches=0")
     images = ImageDataModule(cfg)
     images.setup("fit")
     assert len(images.train) == CLASSES * COUNTS["train"]
@@ -213,7 +213,7 @@ def test_a_store_without_validation_images_trains_without(packed: Path, tmp_path
 def test_a_store_that_is_not_finished_is_refused(packed: Path, tmp_path: Path):
     (tmp_path / "plan.json").write_bytes((packed / "plan.json").read_bytes())
     with pytest.raises(ConfigError, match="is not finished: run its prepare command again"):
-        composed("data=imagenet", f"data.root={tmp_path}")
+        run_config("data=imagenet", f"data.root={tmp_path}")
 
 
 def test_the_mean_and_the_colours_are_the_stores(packed: Path):

@@ -31,9 +31,9 @@ from alexnet_pl.prepare.options import Options
 from alexnet_pl.prepare.prepare import prepare
 from alexnet_pl.runs import provenance, trained
 from alexnet_pl.runs.run import Run, find_runs
-from tests.helpers.commands import environment, trains
+from tests.helpers.commands import environment, train_command
 from tests.helpers.runs import TINY
-from tests.helpers.sources import made, put
+from tests.helpers.sources import draw_source, write_folders
 
 VAL = 250
 QUICK = (*TINY, "trainer.limit_val_batches=1.0", "model.init=fan_in", "data.pixel_scale=64", "optim.lr=0.02")
@@ -45,12 +45,12 @@ def place(tmp_path_factory: pytest.TempPathFactory):
     """A folder with runs: pair/ has two that differ in all that members may differ in; whole, and one on a store."""
     folder = tmp_path_factory.mktemp("evaluate")
     for name, train, val in (("packed", 60, 11), ("blind", 30, 0)):
-        source = put(folder / f"{name}_source", made(train, val, seed=train))
+        source = write_folders(folder / f"{name}_source", draw_source(train, val, seed=train))
         prepare(source, folder / name, Options(size=24, workers=2), Console(file=io.StringIO()))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(datasets, "SHAPES_SPLITS", {"train": (1200, 1), "val": (VAL, 2)})
         patch.setattr(provenance, "git_state", lambda: {"commit": "0123456789abcdef", "dirty": False})
-        train = trains(folder, patch)
+        train = train_command(folder, patch)
         for overrides in (
             ("name=pair", "seed=1", *VIEWED),
             ("name=pair", "seed=2", "data.resize=40", "data.crop_size=28", "data.pixel_scale=32"),
@@ -188,7 +188,7 @@ def test_a_packed_store_gives_names(command: Command, place: Path):
     said = command(run, "--split", "train", "--weights", "best", "--data", "packed")
     folder = Path(run) / "evaluation/1-probabilities-best-train"
     rows = pq.read_table(folder / "predictions.parquet").to_pydict()
-    assert sorted(rows["name"]) == [file.name for file in made(60, 11, seed=60)["train"]]
+    assert sorted(rows["name"]) == [file.name for file in draw_source(60, 11, seed=60)["train"]]
     assert all(name.startswith(f"{named}/") for name, named in zip(rows["name"], rows["class"], strict=True))
     per_class = list(csv.DictReader((folder / "classes.csv").open()))
     right = Counter(label for label, correct in zip(rows["class"], rows["correct"], strict=True) if correct)

@@ -20,7 +20,7 @@ from alexnet_pl.runs.run import Run
 
 
 def environment(home: Path) -> dict[str, str]:
-    """The environment of a user without a W&B account."""
+    """Return the environment of a user without a W&B account."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
     return kept | {"HOME": str(home), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
 
@@ -29,8 +29,8 @@ class Command(Protocol):
     def __call__(self, *args: str) -> subprocess.CompletedProcess[str]: ...
 
 
-def trains(folder: Path, monkeypatch: pytest.MonkeyPatch, main: Callable[[], None] = train.main) -> Command:
-    """alexnet-train, or another command, in a folder, in this process.
+def train_command(folder: Path, monkeypatch: pytest.MonkeyPatch, main: Callable[[], None] = train.main) -> Command:
+    """Return alexnet-train, or another command, in a folder, in this process.
 
     Only the jobs of a sweep are processes here; what they print is not in the result.
     """
@@ -69,7 +69,7 @@ def trains(folder: Path, monkeypatch: pytest.MonkeyPatch, main: Callable[[], Non
 
 
 def start(folder: Path, *args: str) -> subprocess.Popen[str]:
-    """alexnet-train in a folder, as a process in the background."""
+    """Start alexnet-train in a folder, as a process in the background."""
     return subprocess.Popen(
         [sys.executable, "-m", "alexnet_pl.train", *args],
         cwd=folder,

@@ -16,8 +16,8 @@ NET = [
 ]  # fmt: skip
 
 
-def alive(folder: Path) -> list[int]:
-    """Processes that were started in a folder and still run."""
+def processes_in(folder: Path) -> list[int]:
+    """Return the processes that were started in a folder and still run."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -29,7 +29,7 @@ def alive(folder: Path) -> list[int]:
 
 
 def jobs(folder: Path) -> dict[str, Run]:
-    """The jobs of a sweep by the overrides that tell them apart."""
+    """Return the jobs of a sweep by the overrides that tell them apart."""
     asked = json.loads((folder / "sweep.json").read_text())
     return {
         " ".join(o for o in overrides if o.startswith("trainer=")): Run(folder / name)
@@ -37,16 +37,16 @@ def jobs(folder: Path) -> dict[str, Run]:
     }
 
 
-def none_is_left(folder: Path) -> None:
-    """W&B's own process ends a moment after the one it served."""
+def assert_none_left(folder: Path) -> None:
+    """Wait for the end of W&B's own process, a moment after the one it served."""
     deadline = time.monotonic() + 10
-    while left := alive(folder):
+    while left := processes_in(folder):
         assert time.monotonic() < deadline, left
         time.sleep(0.1)
 
 
-def check(run: Run, processes: int, epochs: int = 1) -> None:
-    """A finished run: of the right size, with one W&B run, and each image counted once."""
+def check_run(run: Run, processes: int, epochs: int = 1) -> None:
+    """Check a finished run: of the right size, with one W&B run, and each image counted once."""
     (wandb,) = run.folder.glob("wandb/offline-run-*")
     assert wandb.name.endswith(run.identity["id"])
     log = (run.folder / "train.log").read_text()

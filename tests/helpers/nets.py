@@ -15,34 +15,34 @@ from alexnet_pl.data import augment
 from alexnet_pl.model.build import build_net
 from alexnet_pl.model.tables import TABLES
 from alexnet_pl.runs.trained import TrainedModel
-from tests.helpers.runs import composed
+from tests.helpers.runs import run_config
 
 CONVS = ("conv1", "conv2", "conv3", "conv4", "conv5")
 NARROW = dict.fromkeys(CONVS, 8) | {"fc6": 16, "fc7": 16}  # float64 and NumPy take no time at these widths
 CLASSES = ["cats", "dogs", "eels", "foxes", "gnus", "hens", "ibises", "jays", "kites", "lynxes"]
 
 
-checked = functools.cache(composed)
+cached_config = functools.cache(run_config)
 
 
 def config(name: str, **changes: Any) -> tuple[Model, int]:
-    """The net of conf/model/`name`.yaml with these fields changed, and the side of its images."""
-    imagenet = "fc6" in [row.name for row in TABLES[checked(f"model={name}").model.arch]]
-    cfg = checked(f"model={name}", *["model.num_classes=1000"] * imagenet)
+    """Return the net of conf/model/`name`.yaml with these fields changed, and the side of its images."""
+    imagenet = "fc6" in [row.name for row in TABLES[cached_config(f"model={name}").model.arch]]
+    cfg = cached_config(f"model={name}", "model.num_classes=1000") if imagenet else cached_config(f"model={name}")
     return replace(cfg.model, **changes), cfg.data.input_size
 
 
 def narrow(name: str, **changes: Any) -> tuple[Model, int]:
-    """`config` with few kernels and units."""
+    """Return `config` with few kernels and units."""
     cfg, side = config(name, **changes)
     if cfg.arch in (Arch.alexnet, Arch.six_conv):
         cfg = replace(cfg, widths=NARROW | ({"conv6": 8} if cfg.arch is Arch.six_conv else {}))
     return cfg, side
 
 
-def untrained(name: str, *overrides: str) -> TrainedModel:
-    """A narrow net whose weights chance drew, alive in every layer, for images with a mean image of its own."""
-    cfg = composed(f"model={name}", *overrides)
+def untrained_model(name: str, *overrides: str) -> TrainedModel:
+    """Return a narrow net with random weights, alive in every layer, for images with a mean image of its own."""
+    cfg = run_config(f"model={name}", *overrides)
     if cfg.model.arch in (Arch.alexnet, Arch.six_conv):
         cfg.model.widths = NARROW | {"conv6": 8} if cfg.model.arch is Arch.six_conv else NARROW
     size = cfg.data.input_size
@@ -55,8 +55,8 @@ def untrained(name: str, *overrides: str) -> TrainedModel:
     return TrainedModel("untrained", cfg, net, mean, CLASSES)
 
 
-def saved(net: TrainedModel, file: Path) -> Path:
-    """Its checkpoint, as training writes one."""
+def save_checkpoint(net: TrainedModel, file: Path) -> Path:
+    """Write its checkpoint as training does."""
     state = {f"net.{name}": value for name, value in net.net.state_dict().items()}
     seen = {"mean": net.mean, "classes": net.classes}
     torch.save({"state_dict": state, "config": as_dict(net.cfg), "input": seen}, file)

@@ -101,6 +101,7 @@ class Fork(Forked):
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 60, what: str = "it") -> None:
+    """Wait until the condition holds; fail after so many seconds."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not happen in {seconds:g} seconds"

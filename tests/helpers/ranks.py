@@ -20,7 +20,7 @@ from tests.helpers.processes import context as forkserver
 
 
 def run(processes: int, function: Callable[..., Any], *args: Any, timeout: float = 60) -> list[Any]:
-    """What the function returned in each process; the first failure is raised, and no process is left behind.
+    """Return what the function returned in each process; the first failure is raised, and no process is left behind.
 
     The server that forks them has all imports done, and no port is needed: they meet in a file.
     """

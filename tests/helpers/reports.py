@@ -12,14 +12,14 @@ from alexnet_pl.runs.metrics import write_rows
 from alexnet_pl.runs.naming import job_folder_name
 from alexnet_pl.runs.run import Run
 
-PICTURES = 1000
+IMAGES = 1000
 WINDOWS = (300, 200, 200, 300)  # of unequal size, as where the batches do not divide the epoch
 NASTY = "<script>alert(1)</script> & $x^$ [b]"
 LRN = {"off": [], "on": ["conv1"]}
 
 
 def settings(activation: Any = "relu", seed: Any = 1, lr: Any = 0.01, **other: Any) -> dict[str, Any]:
-    """A run's configuration; `other` replaces dotted keys, with __ for the dot."""
+    """Return a run's configuration; `other` replaces dotted keys, with __ for the dot."""
     plain = as_dict(
         Config(
             name="test",
@@ -43,7 +43,9 @@ def settings(activation: Any = "relu", seed: Any = 1, lr: Any = 0.01, **other: A
 
 
 def rows(crosses: float, epochs: int, wobble: float = 0.0, ahead: float = 1.0) -> list[dict[str, float]]:
-    """A running error that falls in a straight line and is 0.25 at `crosses`; the subset's is `ahead` epochs ahead.
+    """Return metrics whose running error falls in a straight line and is 0.25 at `crosses`.
+
+    The error on the training subset is `ahead` epochs ahead.
 
     `wobble` is added to the 2nd window of each epoch and taken from the 3rd, which is as large: an epoch's mean over
     whole pairs does not see it.
@@ -56,8 +58,8 @@ def rows(crosses: float, epochs: int, wobble: float = 0.0, ahead: float = 1.0) -
     seen = 0
     for epoch in range(epochs):
         for size, bump in zip(WINDOWS, (0, wobble, -wobble, 0), strict=True):
-            centre, seen = (seen + size / 2) / PICTURES, seen + size
-            out.append({"epoch": seen / PICTURES, "images_seen": seen, "train/error": error(centre) + bump})
+            centre, seen = (seen + size / 2) / IMAGES, seen + size
+            out.append({"epoch": seen / IMAGES, "images_seen": seen, "train/error": error(centre) + bump})
         whole = {
             "train/epoch_error": error(epoch + 0.5),
             "val/error": 0.4,
@@ -67,13 +69,14 @@ def rows(crosses: float, epochs: int, wobble: float = 0.0, ahead: float = 1.0) -
     return out
 
 
-def make(
+def make_run(
     folder: Path,
     plain: dict[str, Any],
     metrics: list[dict[str, float]],
     done: bool = True,
     overrides: Sequence[str] = (),
 ) -> Run:
+    """Write a run folder, as a run that was started with `overrides` leaves it."""
     run = Run(folder)
     run.start(plain, list(overrides))
     if metrics:
@@ -83,7 +86,7 @@ def make(
     return run
 
 
-def one(
+def lrn_run(
     folder: Path,
     lrn: str,
     seed: int,
@@ -92,11 +95,11 @@ def one(
     views: int = 0,
     done: bool = True,
 ) -> Run:
-    """A run of a sweep over model.lrn that ends with these errors."""
+    """Write a run of a sweep over model.lrn that ends with these errors."""
     value = f"[{','.join(LRN[lrn])}]"
     overrides = [f"model.lrn={value}", f"seed={seed}", "sweep=lrn", "data.root=/x"]
     plain = settings(seed=seed, model__lrn=LRN[lrn], test_views=views, report__compare=[], report__target=None)
     plain["report"] |= {"published": {}, "panel": ""}
     metrics = rows(9, 4)
     metrics[-1] |= {"val/error": val} | (more or {})
-    return make(folder / job_folder_name(overrides, plain["seed"]), plain, metrics, done, overrides)
+    return make_run(folder / job_folder_name(overrides, plain["seed"]), plain, metrics, done, overrides)

@@ -38,8 +38,8 @@ NET = [
 ]  # fmt: skip
 
 
-def composed(*overrides: str) -> Config:
-    """The checked configuration of `alexnet-train OVERRIDES`."""
+def run_config(*overrides: str) -> Config:
+    """Return the checked configuration of `alexnet-train OVERRIDES`."""
     cfg = compose(overrides)
     checks.check(cfg)
     return cfg
@@ -47,7 +47,7 @@ def composed(*overrides: str) -> Config:
 
 def fit(folder: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch, stop_in: int | None = None) -> Run:
     """Train in this process; a signal arrives in the batch of this number, counted from 1."""
-    cfg = composed(*NET, *overrides)
+    cfg = run_config(*NET, *overrides)
     run = Run(folder)
     run.start(as_dict(cfg), [])
     step, seen = ImageClassifier.training_step, 0
@@ -70,18 +70,19 @@ def fit(folder: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch, sto
     return run
 
 
-def last(run: Run) -> dict:
+def last_checkpoint(run: Run) -> dict:
+    """Return what the last checkpoint of a run holds."""
     return torch.load(run.last, weights_only=True)
 
 
 def assert_same_training(a: Run, b: Run) -> None:
-    """Weights, velocities and every recorded number but the speed, bit for bit."""
-    left, right = last(a), last(b)
+    """Compare weights, velocities and every recorded number but the speed, bit for bit."""
+    left, right = last_checkpoint(a), last_checkpoint(b)
     assert left["global_step"] == right["global_step"]
     for name, weights in left["state_dict"].items():
         assert torch.equal(weights, right["state_dict"][name]), name
     for i, state in left["optimizer_states"][0]["state"].items():
         assert torch.equal(state["velocity"], right["optimizer_states"][0]["state"][i]["velocity"])
     speed = {"images_per_second", "data_wait"}
-    strip = lambda run: [{k: v for k, v in row.items() if k not in speed} for row in run.metrics]  # noqa: E731
-    assert strip(a) == strip(b)
+    rows = [[{k: v for k, v in row.items() if k not in speed} for row in run.metrics] for run in (a, b)]
+    assert rows[0] == rows[1]

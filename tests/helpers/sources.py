@@ -25,28 +25,30 @@ class File(NamedTuple):
     data: bytes
 
 
-Made = dict[str, list[File]]
+Files = dict[str, list[File]]
 
 
-def image(rng: np.random.Generator, kind: str) -> bytes:
-    """A random image of 20 to 60 pixels: a coarse pattern, enlarged."""
+def random_image(rng: np.random.Generator, kind: str) -> bytes:
+    """Return a random image of 20 to 60 pixels: a coarse pattern, enlarged."""
     coarse = Image.fromarray(rng.integers(0, 256, (5, 5, 3), dtype=np.uint8))
     buffer = io.BytesIO()
     coarse.resize(tuple(rng.integers(20, 61, 2).tolist()), Image.Resampling.BICUBIC).save(buffer, kind)
     return buffer.getvalue()
 
 
-def made(train: int = 30, val: int = 11, seed: int = 0, folder: bool = True) -> Made:
-    """The files of a source of three classes; half are JPEG, half PNG."""
+def draw_source(train: int = 30, val: int = 11, seed: int = 0, folder: bool = True) -> Files:
+    """Return the files of a source of three classes; half are JPEG, half PNG."""
     rng, found = np.random.default_rng(seed), {}
     for split, count in (("train", train), ("val", val)):
-        files = [File(f"n0{i % 3}/{i:03d}.JPEG", i % 3, image(rng, ("JPEG", "PNG")[i // 3 % 2])) for i in range(count)]
+        files = [
+            File(f"n0{i % 3}/{i:03d}.JPEG", i % 3, random_image(rng, ("JPEG", "PNG")[i // 3 % 2])) for i in range(count)
+        ]
         found[split] = sorted(files) if folder else files
     return {split: files for split, files in found.items() if files}
 
 
-def put(folder: Path, made: Made) -> Path:
-    """train/<class>/* and val/<class>/*."""
+def write_folders(folder: Path, made: Files) -> Path:
+    """Write train/<class>/* and val/<class>/*."""
     for split, files in made.items():
         for file in files:
             path = folder / split / file.name
@@ -55,8 +57,8 @@ def put(folder: Path, made: Made) -> Path:
     return folder
 
 
-def put_hub(folder: Path, made: Made) -> Path:
-    """Parquet shards as the hub serves them: two of train, one of validation."""
+def write_shards(folder: Path, made: Files) -> Path:
+    """Write Parquet shards as the hub serves them: two of train, one of validation."""
     folder.mkdir()
     half = len(made["train"]) // 2
     shards = {"train-00000-of-00002": made["train"][:half], "train-00001-of-00002": made["train"][half:]}

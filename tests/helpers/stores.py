@@ -20,40 +20,41 @@ from tests.helpers.sources import SIZE
 SMALL = Options(size=SIZE, workers=2)
 
 
-def packed(source: Path, root: Path, dry_run: bool = False, **options) -> str:
-    """What the command says as it packs here."""
+def pack(source: Path, root: Path, dry_run: bool = False, **options) -> str:
+    """Pack in this process; return what the command says."""
     said = io.StringIO()
     console = Console(file=said, highlight=False, markup=False, soft_wrap=True)
     prepare(source, root, replace(SMALL, **options), console, dry_run)
     return said.getvalue()
 
 
-def refused(source: Path, root: Path, kind: type[UserError] = ConfigError, **options) -> str:
-    """The one sentence with which packing ends."""
+def refusal(source: Path, root: Path, kind: type[UserError] = ConfigError, **options) -> str:
+    """Return the one sentence with which packing ends."""
     with pytest.raises(kind) as error:
-        packed(source, root, **options)
+        pack(source, root, **options)
     assert "\n" not in str(error.value)
     return str(error.value)
 
 
 def contents(folder: Path) -> dict[str, bytes | None]:
-    """Every file and folder in a folder, hidden ones too."""
+    """Return every file and folder in a folder, hidden ones too."""
     paths = sorted(folder.rglob("*")) if folder.exists() else []
     return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in paths}
 
 
 def times(folder: Path) -> dict[str, int]:
+    """Return when each file and folder in a folder, and it itself, was last written."""
     return {str(path): path.stat().st_mtime_ns for path in [folder, *folder.rglob("*")]}
 
 
 def cells(done: store.Store, split: str) -> list[bytes]:
-    """The images of a split, from the places that its index names."""
+    """Return the images of a split, from the places that its index names."""
     parts = [(done.root / part.file).read_bytes() for part in done.parts[split]]
     return [parts[row["part"]][row["offset"] :][: row["bytes"]] for row in done.index(split).to_pylist()]
 
 
 def squares(done: store.Store, split: str) -> np.ndarray:
-    """Its images as training sees them."""
+    """Return its images as training sees them."""
     plan = done.plan
     return np.stack(
         [decode.decode_stored(bytearray(cell), plan.size, plan.form).numpy() for cell in cells(done, split)]
@@ -61,18 +62,18 @@ def squares(done: store.Store, split: str) -> np.ndarray:
 
 
 def stop_before_the_end(monkeypatch: pytest.MonkeyPatch, source: Path, root: Path, **options) -> None:
-    """All parts are packed, and nothing more."""
+    """Pack all parts, and nothing more."""
 
     def stop(self: Packing, advance: object) -> None:
         raise UserError("stopped")
 
     with monkeypatch.context() as patch:
         patch.setattr(Packing, "finish", stop)
-        assert refused(source, root, UserError, **options) == "stopped"
+        assert refusal(source, root, UserError, **options) == "stopped"
 
 
 def check_statistics(done: store.Store) -> None:
-    """The mean image and the colours, against NumPy in float64 over the images as they are stored."""
+    """Compare the mean image and the colours with NumPy in float64 over the images as they are stored."""
     images = squares(done, "train").astype(np.float64)
     np.testing.assert_allclose(done.mean(), images.mean(0), rtol=1e-12)
     assert done.mean().dtype == np.float64

@@ -225,17 +225,17 @@ class Server(ThreadingHTTPServer):
         self.server_close()
 
 
-def sent(history: list[dict[str, Any]]) -> list[dict[str, float]]:
-    """History rows as metrics.csv has them: without the client's own columns, and Lightning's name for the step."""
+def history_rows(history: list[dict[str, Any]]) -> list[dict[str, float]]:
+    """Return rows as metrics.csv has them: without the client's own columns, and Lightning's name for the step."""
     rows = [{("step" if k == "trainer/global_step" else k): v for k, v in row.items()} for row in history]
     return [{key: value for key, value in row.items() if not key.startswith("_")} for row in rows]
 
 
-def own(received: Received) -> dict[str, Any]:
-    """The configuration on the server, without what the client adds."""
+def own_config(received: Received) -> dict[str, Any]:
+    """Return the configuration on the server, without what the client adds."""
     return {key: value for key, value in received.config.items() if key != "_wandb"}
 
 
-def whole(node: Any) -> Any:
-    """A configuration without its empty dicts, which the client does not send."""
-    return {key: whole(value) for key, value in node.items() if value != {}} if isinstance(node, dict) else node
+def without_empty(node: Any) -> Any:
+    """Return a configuration without its empty dicts, which the client does not send."""
+    return {key: without_empty(value) for key, value in node.items() if value != {}} if isinstance(node, dict) else node

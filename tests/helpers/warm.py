@@ -4,9 +4,9 @@ import gc
 
 from alexnet_pl.data import datasets, shapes
 from tests.helpers import speed  # noqa: F401
-from tests.helpers.runs import composed
+from tests.helpers.runs import run_config
 
-composed("experiment=figure1")
+run_config("experiment=figure1")
 for split in datasets.SHAPES_SPLITS.values():
     shapes.draw_shapes(*split)
 gc.collect()

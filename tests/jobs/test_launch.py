@@ -18,7 +18,7 @@ from alexnet_pl.files import lock
 from alexnet_pl.jobs import launch
 from alexnet_pl.parallel.layouts import Layout
 from alexnet_pl.runs.run import JOB_VARIABLE, find_runs
-from tests.helpers.jobs import NET, alive, check, jobs, none_is_left
+from tests.helpers.jobs import NET, assert_none_left, check_run, jobs, processes_in
 from tests.helpers.processes import Process
 
 TWO, FOUR = Layout("ddp", 2), Layout("towers_ddp", 4, 1, 2)
@@ -180,11 +180,11 @@ def test_a_sweep_mixes_layouts_and_a_job_that_fails_stops_no_other(tmp_path: Pat
     assert f"job 2 of 3 failed: {middle.folder.name}: another process is training there" in err
     assert "Traceback" not in err
     assert [run.status for run in (one, middle, two)] == ["done", "missing", "done"]
-    check(one, 1)
-    check(two, 2)
+    check_run(one, 1)
+    check_run(two, 2)
     losses = [[row["train/loss"] for row in run.metrics if "train/loss" in row] for run in (one, two)]
     torch.testing.assert_close(*map(torch.tensor, losses), rtol=1e-4, atol=0)
-    none_is_left(tmp_path)
+    assert_none_left(tmp_path)
 
 
 @pytest.mark.slow
@@ -208,8 +208,8 @@ def test_a_killed_process_fails_its_own_job_only(tmp_path: Path):
     assert found["trainer=towers"].failure == "process 1 of 0..1 was killed by SIGKILL"
     assert "is done already" in out
     assert "1 of 2 jobs done" in out
-    check(found["trainer=ddp"], 2, epochs=12)
-    none_is_left(tmp_path)
+    check_run(found["trainer=ddp"], 2, epochs=12)
+    assert_none_left(tmp_path)
 
 
 def wait_for(folder: Path, pattern: str) -> Path:
@@ -225,7 +225,7 @@ def wait_for(folder: Path, pattern: str) -> Path:
 def children(parent: int, folder: Path) -> list[int]:
     """The processes of a job that a sweep has started, in the order of their ranks."""
     ages = {}
-    for number in alive(folder):
+    for number in processes_in(folder):
         _, _, fields = Path(f"/proc/{number}/stat").read_text().rpartition(") ")
         if int(fields.split()[1]) == parent:
             ages[number] = int(fields.split()[19])
@@ -240,6 +240,6 @@ def test_torchrun_starts_a_run_too(tmp_path: Path):
     out, err = run.communicate(timeout=100)
     assert run.returncode == 0, err
     (found,) = find_runs(tmp_path / "runs" / "by_hand")
-    check(found, 2)
+    check_run(found, 2)
     assert out.count("done: ") == 1, "the first process speaks"
-    none_is_left(tmp_path)
+    assert_none_left(tmp_path)

@@ -14,7 +14,7 @@ import pytest
 
 from alexnet_pl import ROOT
 from tests.helpers.commands import start
-from tests.helpers.jobs import NET, check, jobs, none_is_left
+from tests.helpers.jobs import NET, assert_none_left, check_run, jobs
 from tests.helpers.processes import wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
@@ -69,7 +69,7 @@ def test_a_sweep_of_two_jobs_one_of_them_preempted(
     print((found["trainer=towers"].folder / "train.log").read_text())
     assert sweep.returncode == 0, err
     assert "2 of 2 jobs done" in out
-    check(found["trainer=auto"], 1, epochs=40)
+    check_run(found["trainer=auto"], 1, epochs=40)
     towers = found["trainer=towers"]
     assert len(towers.identity["continued"]) == 1
     assert ", continued after " in (towers.folder / "train.log").read_text()
@@ -80,4 +80,4 @@ def test_a_sweep_of_two_jobs_one_of_them_preempted(
     restarts = subprocess.run(["scontrol", "-o", "show", "job", number], capture_output=True, text=True).stdout
     assert "Restarts=1" in restarts
     assert "NumTasks=2" in restarts
-    none_is_left(tmp_path)
+    assert_none_left(tmp_path)

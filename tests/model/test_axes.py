@@ -35,7 +35,7 @@ from alexnet_pl.errors import ConfigError
 from alexnet_pl.model.build import build_net
 from alexnet_pl.model.specs import layer_specs
 from alexnet_pl.training import optim
-from tests.helpers.runs import composed
+from tests.helpers.runs import run_config
 
 Axes = dict[str, list[Any]]
 
@@ -250,7 +250,7 @@ REFUSED = [  # overrides; what the sentence names
 @pytest.mark.parametrize(("overrides", "named"), REFUSED, ids=lambda value: " ".join(value[-2:]))
 def test_refused_with_a_reason(overrides: list[str], named: list[str]):
     with pytest.raises(ConfigError) as refusal:
-        composed(*overrides)
+        run_config(*overrides)
     sentence = str(refusal.value)
     assert "\n" not in sentence
     assert all(word in sentence for word in named), sentence
@@ -275,7 +275,7 @@ def test_refused_with_a_reason(overrides: list[str], named: list[str]):
     ids=" ".join,
 )
 def test_departures_through_the_command_line(overrides: list[str]):
-    cfg = composed(*overrides)
+    cfg = run_config(*overrides)
     side, units = cfg.data.input_size, {name: 4 for name in LAYERS[cfg.model.arch] if name.startswith("fc")}
     net = build_net(replace(cfg.model, widths=cfg.model.widths | units), side, cfg.seed)
     assert net(torch.zeros(2, 3, side, side)).shape == (2, 10)

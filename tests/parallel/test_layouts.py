@@ -20,7 +20,7 @@ from alexnet_pl.parallel import layouts
 from alexnet_pl.parallel.costs import bytes_per_step, collectives_per_step, memory_bytes
 from alexnet_pl.parallel.shard import CurrentSlice, parallelize
 from tests.helpers import ranks
-from tests.helpers.runs import composed
+from tests.helpers.runs import run_config
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_what_the_trainer_group_asks_for(group: str, devices: Any, nodes: int, n
 
 
 def alexnet(*overrides: str) -> tuple[Config, list[LayerSpec]]:
-    cfg = composed("experiment=alexnet", "model.num_classes=1000", "trainer.accelerator=cpu", *overrides)
+    cfg = run_config("experiment=alexnet", "model.num_classes=1000", "trainer.accelerator=cpu", *overrides)
     return cfg, layer_specs(cfg.model, cfg.data.input_size)
 
 
@@ -116,7 +116,7 @@ def test_the_estimate_is_what_a_step_sends_and_a_process_holds(group: str):
 
 @pytest.mark.parametrize("name", ["alexnet", "one_gpu", "convnet", "cuda_convnet2"])
 def test_ddps_buckets_are_torchs(name: str):
-    cfg = composed(f"model={name}", "data.resize=300")
+    cfg = run_config(f"model={name}", "data.resize=300")
     net = build_net(cfg.model, cfg.data.input_size, 1)
     buckets, _ = dist._compute_bucket_assignment_by_size(list(net.parameters())[::-1], [2**20, 25 * 2**20])
     plan = layer_specs(cfg.model, cfg.data.input_size)

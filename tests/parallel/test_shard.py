@@ -20,7 +20,7 @@ from alexnet_pl.runs.run import Run, find_checkpoint
 from alexnet_pl.training.fit import fit as fit_run
 from alexnet_pl.training.module import ImageClassifier
 from tests.helpers import ranks
-from tests.helpers.runs import composed, last
+from tests.helpers.runs import last_checkpoint, run_config
 
 NET = [
     "model=alexnet", "model.input_size=67", "train_eval_images=0", "logger=csv",
@@ -55,7 +55,7 @@ def fit(
         if self.global_step == 0:
             seen["gradients"] = {name: whole(p.grad) for name, p in self.net.named_parameters()}
 
-    cfg = composed(*NET, *overrides)
+    cfg = run_config(*NET, *overrides)
     run = Run(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(datasets, "SHAPES_SPLITS", SETS)
@@ -95,7 +95,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory):
     def make(*overrides: str) -> tuple[dict[str, Any], dict[str, Any]]:
         if str(overrides) not in made:
             folder = tmp_path_factory.mktemp("alone")
-            made[str(overrides)] = fit(folder, ["trainer=cpu", *overrides]), last(Run(folder))
+            made[str(overrides)] = fit(folder, ["trainer=cpu", *overrides]), last_checkpoint(Run(folder))
         return made[str(overrides)]
 
     return make
@@ -124,7 +124,7 @@ def test_every_layout_trains_the_same_net(trainer: str, processes: int, net: str
     assert many["gradients"].keys() == one["gradients"].keys()
     for name, gradient in one["gradients"].items():
         assert difference(many["gradients"][name], gradient) < 1e-12, name
-    there = last(Run(tmp_path))
+    there = last_checkpoint(Run(tmp_path))
     assert there["state_dict"].keys() == checkpoint["state_dict"].keys()
     for name, weight in checkpoint["state_dict"].items():
         assert difference(there["state_dict"][name], weight) < 1e-12, name
@@ -143,7 +143,7 @@ def test_clipped_and_accumulated_gradients_are_the_same(trainer: str, processes:
     _, checkpoint = alone(*over)
     _, free = alone("trainer.max_epochs=2", "trainer.accumulate_grad_batches=2", "optim.lr=0.1")
     ranks.run(processes, fit, tmp_path, [f"trainer={trainer}", f"trainer.devices={processes}", *over])
-    there = last(Run(tmp_path))
+    there = last_checkpoint(Run(tmp_path))
     for name, weight in checkpoint["state_dict"].items():
         assert difference(there["state_dict"][name], weight) < 1e-12, name
     assert difference(free["state_dict"]["net.fc8.weight"], checkpoint["state_dict"]["net.fc8.weight"]) > 1e-3
@@ -192,7 +192,7 @@ def test_a_run_moves_between_layouts(alone: Any, tmp_path: Path):
             fit(folder, over)
         else:
             ranks.run(processes, fit, folder, over)
-    moved = last(Run(folder))
+    moved = last_checkpoint(Run(folder))
     assert moved["global_step"] == stayed["global_step"] == 20
     for name, weight in stayed["state_dict"].items():
         assert difference(moved["state_dict"][name], weight) < 1e-12, name
@@ -218,14 +218,14 @@ def test_a_signal_to_one_process_stops_all_and_the_run_goes_on(trainer: str, the
     one, checkpoint = alone(*over)
     stopped, moved = Run(tmp_path / "stopped"), Run(tmp_path / "moved")
     ranks.run(2, fit, stopped.folder, [f"trainer={trainer}", *over], {}, 2)
-    assert last(stopped)["global_step"] == 2
-    assert last(stopped)["progress"]["window"][2] == 16
+    assert last_checkpoint(stopped)["global_step"] == 2
+    assert last_checkpoint(stopped)["progress"]["window"][2] == 16
     many, *_ = ranks.run(2, fit, moved.folder, [f"trainer={then}", f"ckpt_path={stopped.folder}", *over])
     assert len(many["losses"]) == 6
     assert many["losses"] == pytest.approx(one["losses"][2:], rel=1e-12)
     assert many["metrics"] == pytest.approx(one["metrics"], rel=1e-6)
     for name, weight in checkpoint["state_dict"].items():
-        assert difference(last(moved)["state_dict"][name], weight) < 1e-12, name
+        assert difference(last_checkpoint(moved)["state_dict"][name], weight) < 1e-12, name
 
 
 @pytest.mark.parametrize(

@@ -25,20 +25,20 @@ from alexnet_pl.predict.cli import main
 from alexnet_pl.predict.predictions import Prediction
 from alexnet_pl.prepare import cli
 from alexnet_pl.runs.trained import TrainedModel
-from tests.helpers.images import encoded, smooth
-from tests.helpers.nets import CLASSES, saved, untrained
+from tests.helpers.images import encode, smooth_image
+from tests.helpers.nets import CLASSES, save_checkpoint, untrained_model
 
 Array = np.ndarray
 
 
 @pytest.fixture(scope="module")
 def net() -> TrainedModel:
-    return untrained("convnet", "data.resize=36", "data.crop_size=32", "data.pixel_scale=64")
+    return untrained_model("convnet", "data.resize=36", "data.crop_size=32", "data.pixel_scale=64")
 
 
 @pytest.fixture
 def run(net: TrainedModel, tmp_path: Path) -> str:
-    return str(saved(net, tmp_path / "net.ckpt"))
+    return str(save_checkpoint(net, tmp_path / "net.ckpt"))
 
 
 @pytest.fixture
@@ -48,8 +48,8 @@ def photographs(tmp_path: Path) -> Path:
     for number, name in enumerate(("cats/1.jpg", "cats/2.png", "dogs/1.jpg", "dogs/deep/2.png", "gnus/3.png")):
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        pixels = np.roll(smooth(72 + 40 * (number % 3), 72 + 36 * (number % 2), noise=20), 30 * number, axis=1)
-        file.write_bytes(encoded(pixels, "JPEG" if name.endswith("jpg") else "PNG"))
+        pixels = np.roll(smooth_image(72 + 40 * (number % 3), 72 + 36 * (number % 2), noise=20), 30 * number, axis=1)
+        file.write_bytes(encode(pixels, "JPEG" if name.endswith("jpg") else "PNG"))
     return folder
 
 
@@ -217,11 +217,11 @@ def test_neighbours_in_a_folder(net: TrainedModel, run: str, photographs: Path, 
 
 def test_neighbours_in_a_store_by_fc7(photographs: Path, predict: Predict, monkeypatch: pytest.MonkeyPatch):
     """fc7 behind its activation, not halved by dropout; the store's images are smaller than the net's."""
-    net = untrained("alexnet", "data.resize=240")
-    run, packed = saved(net, photographs / "net.ckpt"), photographs.parent / "packed"
+    net = untrained_model("alexnet", "data.resize=240")
+    run, packed = save_checkpoint(net, photographs / "net.ckpt"), photographs.parent / "packed"
     for number in range(6):
-        pixels = np.roll(smooth(80, 80), 13 * number, axis=0)
-        (photographs / "dogs" / f"more{number}.png").write_bytes(encoded(pixels, "PNG"))
+        pixels = np.roll(smooth_image(80, 80), 13 * number, axis=0)
+        (photographs / "dogs" / f"more{number}.png").write_bytes(encode(pixels, "PNG"))
     monkeypatch.setattr(sys, "argv", ["alexnet-prepare", str(photographs), str(packed), "--size", "72"])
     cli.main()
     page = photographs / "out.json"

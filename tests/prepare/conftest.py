@@ -11,7 +11,7 @@ import pytest
 
 from alexnet_pl.data import store
 from tests.helpers.prepare_command import Commands
-from tests.helpers.sources import PART, made, put
+from tests.helpers.sources import PART, draw_source, write_folders
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +21,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    return put(tmp_path / "source", made())
+    return write_folders(tmp_path / "source", draw_source())
 
 
 @pytest.fixture(scope="module")

@@ -16,15 +16,15 @@ from PIL import Image
 from alexnet_pl import ROOT
 from alexnet_pl.data import decode, sources, store
 from tests.helpers.prepare_command import Commands
-from tests.helpers.sources import PART, SIZE, File, Made, made, put, put_hub
+from tests.helpers.sources import PART, SIZE, File, Files, draw_source, write_folders, write_shards
 from tests.helpers.stores import (
     cells,
     check_statistics,
     contents,
     flip,
     halve,
-    packed,
-    refused,
+    pack,
+    refusal,
     squares,
     stop_before_the_end,
     times,
@@ -34,12 +34,14 @@ SHARED = ROOT / "../shared/data"
 
 
 @pytest.mark.parametrize("form", ["raw", "jpeg"])
-@pytest.mark.parametrize("layout", [put, put_hub])
-def test_a_store_holds_its_source(tmp_path: Path, form: str, layout: Callable[[Path, Made], Path]):
-    expected = made(folder=layout is put)
-    said = packed(layout(tmp_path / "source", expected), tmp_path / "store", form=form, quality=80)
+@pytest.mark.parametrize("layout", [write_folders, write_shards])
+def test_a_store_holds_its_source(tmp_path: Path, form: str, layout: Callable[[Path, Files], Path]):
+    expected = draw_source(folder=layout is write_folders)
+    said = pack(layout(tmp_path / "source", expected), tmp_path / "store", form=form, quality=80)
     done = store.require(tmp_path / "store")
-    assert done.classes == (["n00", "n01", "n02"] if layout is put else ["tench", "goldfish", "great white shark"])
+    assert done.classes == (
+        ["n00", "n01", "n02"] if layout is write_folders else ["tench", "goldfish", "great white shark"]
+    )
     assert done.images == {"train": 30, "val": 11}
     assert done.skipped == {"train": 0, "val": 0}
     assert said.endswith(f"done: {done.root}: 24x24 {form}, 3 classes, 30 train, 11 val\n")
@@ -63,23 +65,23 @@ def test_a_store_holds_its_source(tmp_path: Path, form: str, layout: Callable[[P
 
 
 def test_what_lies_in_a_store(tmp_path: Path, source: Path):
-    packed(source, tmp_path / "store", form="jpeg")
+    pack(source, tmp_path / "store", form="jpeg")
     parts = [f"train-0000{i}.jpegs" for i in range(4)] + [f"val-0000{i}.jpegs" for i in range(2)]
     tables = ["train.parquet", "val.parquet", "mean.npy", "skipped.csv", "plan.json", "store.json", ".lock"]
     assert set(contents(tmp_path / "store")) == {*parts, *tables}
 
 
 def test_a_source_without_val(tmp_path: Path):
-    source = put(tmp_path / "source", made(val=0)) / "train"
-    packed(source, tmp_path / "store")
+    source = write_folders(tmp_path / "source", draw_source(val=0)) / "train"
+    pack(source, tmp_path / "store")
     done = store.require(tmp_path / "store")
     assert done.images == {"train": 30}
     assert not (done.root / "val.parquet").exists()
 
 
 def test_hold_out(tmp_path: Path):
-    source = put(tmp_path / "source", made(val=0)) / "train"
-    packed(source, tmp_path / "store", hold_out=0.2)
+    source = write_folders(tmp_path / "source", draw_source(val=0)) / "train"
+    pack(source, tmp_path / "store", hold_out=0.2)
     done = store.require(tmp_path / "store")
     assert done.images == {"train": 24, "val": 6}
     names = {split: done.index(split)["name"].to_pylist() for split in ("train", "val")}
@@ -87,15 +89,15 @@ def test_hold_out(tmp_path: Path):
     assert sorted(names["train"] + names["val"]) == sorted(
         str(file.relative_to(source)) for file in source.rglob("*.*")
     )
-    said = refused(source, tmp_path / "store", hold_out=0.3)
+    said = refusal(source, tmp_path / "store", hold_out=0.3)
     assert "24 train, 6 val and is now image folder, 3 classes, 21 train, 9 val" in said
 
 
 @pytest.mark.parametrize("workers", [1, 4])
 @pytest.mark.parametrize("form", ["raw", "jpeg"])
 def test_the_number_of_threads_changes_no_byte(tmp_path: Path, source: Path, form: str, workers: int):
-    packed(source, tmp_path / "one", form=form, workers=3)
-    packed(source, tmp_path / "other", form=form, workers=workers)
+    pack(source, tmp_path / "one", form=form, workers=3)
+    pack(source, tmp_path / "other", form=form, workers=workers)
     assert contents(tmp_path / "one") == contents(tmp_path / "other")
 
 
@@ -103,10 +105,12 @@ def test_the_number_of_threads_changes_no_byte(tmp_path: Path, source: Path, for
 def test_names_of_all_kinds(tmp_path: Path, commands: Commands):
     """A comma, quotes, a line break, letters of other scripts, brackets that rich would take for markup."""
     names = ["a,b.png", 'say "a".png', "two\nlines.png", "ümlaut и 猫.png", "[red]x[/].png"]
-    expected = made(val=0)
+    expected = draw_source(val=0)
     expected["train"] += [File(f"n01/{name}", 1, b"none") for name in names]
     root = tmp_path / "[bold]store[/nothing] :cat:"
-    code, said, complained = commands.run(put(tmp_path / "[/x]", expected), root, "--size", SIZE, "--max-skipped", 0.5)
+    code, said, complained = commands.run(
+        write_folders(tmp_path / "[/x]", expected), root, "--size", SIZE, "--max-skipped", 0.5
+    )
     assert (code, complained) == (0, "")
     assert f"done: {root}: " in said
     with (root / "skipped.csv").open(newline="", encoding="utf-8") as file:
@@ -118,7 +122,7 @@ def test_the_photographs(tmp_path: Path):
     """43 classes with a image each; the smallest photograph has to be enlarged."""
     if not (SHARED / "ilsvrc-samples").is_dir():
         pytest.skip("needs the folder of sample photographs ../shared/data/ilsvrc-samples")
-    packed(SHARED / "ilsvrc-samples", tmp_path / "store", size=256, form="raw")
+    pack(SHARED / "ilsvrc-samples", tmp_path / "store", size=256, form="raw")
     done = store.require(tmp_path / "store")
     folders = sorted(folder.name for folder in (SHARED / "ilsvrc-samples").iterdir())
     assert done.classes == folders
@@ -148,7 +152,7 @@ def test_tiny_imagenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         split = name.partition("-")[0]
         pq.write_table(table, source / f"{split}-00000-of-00001.parquet", row_group_size=100)
         rows[split] = table
-    packed(source, tmp_path / "store", size=64, form="raw")
+    pack(source, tmp_path / "store", size=64, form="raw")
     done = store.require(tmp_path / "store")
     assert done.images == {"train": 2000, "val": 500}
     assert len(done.classes) == 100
@@ -167,7 +171,7 @@ def test_tiny_imagenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize("form", ["raw", "jpeg"])
 def test_verify(tmp_path: Path, commands: Commands, source: Path, form: str):
     root = tmp_path / "store"
-    packed(source, root, form=form)
+    pack(source, root, form=form)
     before = contents(root), times(root)
     code, said, complained = commands.run("--verify", root)
     assert (code, complained) == (0, "")

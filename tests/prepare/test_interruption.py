@@ -18,14 +18,17 @@ from alexnet_pl.errors import UserError
 from alexnet_pl.prepare.packing import Packing
 from tests.helpers.prepare_command import Commands
 from tests.helpers.processes import wait_until
-from tests.helpers.sources import SIZE, made, put
-from tests.helpers.stores import contents, flip, halve, packed, refused, stop_before_the_end, times
+from tests.helpers.sources import SIZE, draw_source, write_folders
+from tests.helpers.stores import contents, flip, halve, pack, refusal, stop_before_the_end, times
 
 
 @pytest.mark.slow
 def test_killed_before_each_thing_it_does_to_files(tmp_path: Path, commands: Commands):
     """From the first folder to the last clearing up; then the same command makes what one that ran through made."""
-    source, options = put(tmp_path / "source", made(9, 5)), ["--size", 16, "--form", "jpeg", "--workers", 1]
+    source, options = (
+        write_folders(tmp_path / "source", draw_source(9, 5)),
+        ["--size", 16, "--form", "jpeg", "--workers", 1],
+    )
     assert commands.run(source, tmp_path / "through", *options)[0] == 0
     expected = contents(tmp_path / "through")
     codes: list[int] = []
@@ -44,7 +47,7 @@ def test_killed_before_each_thing_it_does_to_files(tmp_path: Path, commands: Com
 def test_killed_at_random_moments(tmp_path: Path, commands: Commands, seed: int):
     """Twice each: some time after it began to pack, and some time after a part more was finished."""
     chance = random.Random(seed)
-    source, options = put(tmp_path / "source", made(60, 20, seed)), ["--size", SIZE, "--form", "jpeg"]
+    source, options = write_folders(tmp_path / "source", draw_source(60, 20, seed)), ["--size", SIZE, "--form", "jpeg"]
     assert commands.run(source, tmp_path / "through", *options)[0] == 0
     root, pages = tmp_path / "store", chance.randrange(9)
     for begun in ((root / "plan.json").exists, lambda: len(list(root.glob("journal/*.parquet"))) > pages):
@@ -90,21 +93,21 @@ def test_stopped_by_a_signal(tmp_path: Path, commands: Commands, source: Path, n
 @pytest.mark.parametrize("form", ["raw", "jpeg"])
 def test_a_finished_store_is_left_as_it_is(tmp_path: Path, source: Path, form: str):
     root = tmp_path / "store"
-    packed(source, root, form=form)
+    pack(source, root, form=form)
     before = contents(root), times(root)
     for options in ({}, {"dry_run": True}, {"workers": 1}, {"max_skipped": 0.5}):
-        said = packed(source, root, form=form, **options)
+        said = pack(source, root, form=form, **options)
         assert said.splitlines()[-1] == f"{root} is finished already: 24x24 {form}, 3 classes, 30 train, 11 val"
         assert (contents(root), times(root)) == before
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: Path):
     root = tmp_path / "store"
-    assert "store: 24x24 pixels" in packed(source, root, dry_run=True)
+    assert "store: 24x24 pixels" in pack(source, root, dry_run=True)
     assert not root.exists()
     stop_before_the_end(monkeypatch, source, root)
     before = contents(root), times(root)
-    packed(source, root, dry_run=True)
+    pack(source, root, dry_run=True)
     assert (contents(root), times(root)) == before
 
 
@@ -112,7 +115,7 @@ def test_what_is_packed_is_not_packed_again(tmp_path: Path, monkeypatch: pytest.
     root = tmp_path / "store"
     stop_before_the_end(monkeypatch, source, root)
     before = {path: path.stat().st_mtime_ns for path in root.glob("*.raw")}
-    packed(source, root)
+    pack(source, root)
     assert {path: path.stat().st_mtime_ns for path in root.glob("*.raw")} == before
 
 
@@ -128,11 +131,11 @@ def test_a_damaged_page_of_the_journal_costs_a_part(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: Path, damage: Callable[[bytes], bytes]
 ):
     root = tmp_path / "store"
-    packed(source, tmp_path / "through")
+    pack(source, tmp_path / "through")
     stop_before_the_end(monkeypatch, source, root)
     page = root / "journal" / "train-00001.parquet"
     page.write_bytes(damage(page.read_bytes()))
-    packed(source, root)
+    pack(source, root)
     assert contents(root) == contents(tmp_path / "through")
 
 
@@ -153,7 +156,7 @@ def test_a_part_that_changes_after_it_was_packed_is_packed_anew(
 ):
     """By a bad disk, say, or another program: no store with it is called finished."""
     root = tmp_path / "store"
-    packed(source, tmp_path / "through", form=form)
+    pack(source, tmp_path / "through", form=form)
     part = root / store.require(tmp_path / "through").parts[split][-1].file
     finish = Packing.finish
 
@@ -163,11 +166,11 @@ def test_a_part_that_changes_after_it_was_packed_is_packed_anew(
 
     with monkeypatch.context() as patch:
         patch.setattr(Packing, "finish", damage_and_finish)
-        said = refused(source, root, UserError, form=form)
+        said = refusal(source, root, UserError, form=form)
     assert str(part) in said
     assert "the same command packs it anew" in said
     assert not (root / "store.json").exists()
-    packed(source, root, form=form)
+    pack(source, root, form=form)
     assert contents(root) == contents(tmp_path / "through")
 
 
@@ -177,5 +180,5 @@ def test_a_store_that_is_only_locked_yet_is_begun(tmp_path: Path, source: Path):
     root.mkdir()
     (root / ".lock").touch()
     (root / "plan.json.12345.tmp").write_text("{")
-    packed(source, root)
+    pack(source, root)
     assert "plan.json.12345.tmp" not in contents(root)

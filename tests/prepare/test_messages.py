@@ -16,7 +16,7 @@ from alexnet_pl.data import store
 from alexnet_pl.prepare import preview
 from alexnet_pl.prepare.prepare import prepare
 from tests.helpers.sources import SIZE
-from tests.helpers.stores import SMALL, packed, stop_before_the_end
+from tests.helpers.stores import SMALL, pack, stop_before_the_end
 
 
 def memory(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
@@ -28,7 +28,7 @@ def test_auto_is_raw_where_half_of_the_memory_holds_it(tmp_path: Path, monkeypat
     needed = 41 * SIZE * SIZE * 3
     for name, size, form in (("small", 2 * needed, "jpeg"), ("large", 2 * needed + 2, "raw")):
         memory(monkeypatch, size)
-        packed(source, tmp_path / name, form="auto")
+        pack(source, tmp_path / name, form="auto")
         assert store.require(tmp_path / name).plan.form == form
 
 
@@ -38,29 +38,29 @@ def test_auto_goes_on_as_it_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     stop_before_the_end(monkeypatch, source, tmp_path / "store", form="auto")
     memory(monkeypatch, then)
     for _ in range(2):
-        packed(source, tmp_path / "store", form="auto")
+        pack(source, tmp_path / "store", form="auto")
         assert store.require(tmp_path / "store").plan.form == form
 
 
 def test_the_plan_that_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: Path):
     monkeypatch.setattr(shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(0, 0, 5 * 10**9))
-    found, raw, took = packed(source, tmp_path / "store", True, form="raw", workers=3).splitlines()
+    found, raw, took = pack(source, tmp_path / "store", True, form="raw", workers=3).splitlines()
     assert found == "found: image folder, 3 classes, 30 train, 11 val"
     assert raw.startswith("store: 24x24 pixels, raw, about 70.8 kB (--form jpeg: ")
     assert raw.endswith(f"; 5 GB are free in {tmp_path}")
     assert took.startswith("time:  about 0:00:0")
     assert took.endswith(" on 3 cores, by 41 images that were tried")
-    jpeg = packed(source, tmp_path / "store", True, form="jpeg", quality=75).splitlines()[1]
+    jpeg = pack(source, tmp_path / "store", True, form="jpeg", quality=75).splitlines()[1]
     assert jpeg.startswith("store: 24x24 pixels, JPEG of quality 75, about ")
     assert "(--form raw: 70.8 kB)" in jpeg
-    packed(source, tmp_path / "store", form="jpeg", quality=75)
+    pack(source, tmp_path / "store", form="jpeg", quality=75)
     really = sum(path.stat().st_size for path in (tmp_path / "store").glob("*.jpegs"))
     assert preview.format_bytes(really) in jpeg, "as all were tried"
 
 
 def test_a_hint_for_small_images(tmp_path: Path, source: Path):
-    assert "hint:" not in packed(source, tmp_path / "store", True, size=48)
-    (hint,) = [line for line in packed(source, tmp_path / "store", True, size=256).splitlines() if "hint:" in line]
+    assert "hint:" not in pack(source, tmp_path / "store", True, size=48)
+    (hint,) = [line for line in pack(source, tmp_path / "store", True, size=256).splitlines() if "hint:" in line]
     sides = sorted(min(Image.open(path).size) for path in source.rglob("*.JPEG"))
     middle = sides[len(sides) // 2]
     assert hint == (
@@ -78,9 +78,9 @@ def test_bytes_as_people_say_them(number: float, said: str):
 
 
 def test_long_work_shows_in_a_log_how_long_it_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: Path):
-    assert "left" not in packed(source, tmp_path / "quick")
+    assert "left" not in pack(source, tmp_path / "quick")
     monkeypatch.setattr(console, "EVERY", 0)
-    said = packed(source, tmp_path / "store", workers=1).splitlines()
+    said = pack(source, tmp_path / "store", workers=1).splitlines()
     assert "  packing: 41 of 41, 0:00:00 left" in said
     assert [line for line in said if line.startswith("  packing: 17 of 41, 0:00:0")]
     assert [line for line in said if line.startswith("  checking: 17 of 41, 0:00:0")]

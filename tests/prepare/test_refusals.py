@@ -18,13 +18,13 @@ from alexnet_pl.data import decode
 from alexnet_pl.prepare import preview
 from tests.helpers.prepare_command import Commands
 from tests.helpers.processes import wait_until
-from tests.helpers.sources import PART, SIZE, made, put, put_hub
-from tests.helpers.stores import contents, packed, refused, stop_before_the_end, times
+from tests.helpers.sources import PART, SIZE, draw_source, write_folders, write_shards
+from tests.helpers.stores import contents, pack, refusal, stop_before_the_end, times
 
 
 def other_images(source: Path) -> dict[str, Any]:
     """Names and labels stay."""
-    put(source, made(seed=1))
+    write_folders(source, draw_source(seed=1))
     return {}
 
 
@@ -82,11 +82,11 @@ def test_another_store_in_its_place_is_refused(
 ):
     root = tmp_path / "store"
     if finished:
-        packed(source, root, form="jpeg")
+        pack(source, root, form="jpeg")
     else:
         stop_before_the_end(monkeypatch, source, root, form="jpeg")
     before = contents(root), times(root)
-    sentence = refused(source, root, **({"form": "jpeg"} | change(source)))
+    sentence = refusal(source, root, **({"form": "jpeg"} | change(source)))
     assert sentence.startswith(f"{root} holds a store of another source or with other options (")
     assert sentence.endswith("): give this one a folder of its own, or remove that one")
     assert said in sentence
@@ -94,11 +94,11 @@ def test_another_store_in_its_place_is_refused(
 
 
 def test_other_labels_under_the_same_names_are_another_source(tmp_path: Path):
-    expected = made(folder=False)
-    packed(put_hub(tmp_path / "source", expected), tmp_path / "store")
+    expected = draw_source(folder=False)
+    pack(write_shards(tmp_path / "source", expected), tmp_path / "store")
     first, second, *others = expected["train"]
     swapped = [first._replace(label=second.label), second._replace(label=first.label), *others]
-    said = refused(put_hub(tmp_path / "swapped", expected | {"train": swapped}), tmp_path / "store")
+    said = refusal(write_shards(tmp_path / "swapped", expected | {"train": swapped}), tmp_path / "store")
     assert "fingerprint was " in said
 
 
@@ -188,12 +188,12 @@ def test_help(commands: Commands):
 
 def test_a_store_among_the_classes_is_refused(tmp_path: Path):
     """It would be a class when it is packed on; beside train/ it is none."""
-    source = put(tmp_path / "source", made(val=0))
-    said = refused(source / "train", source / "train" / "store")
+    source = write_folders(tmp_path / "source", draw_source(val=0))
+    said = refusal(source / "train", source / "train" / "store")
     assert "lies among the classes of" in said
     assert not (source / "train" / "store").exists()
-    packed(source, source / "store")
-    assert "is finished already" in packed(source, source / "store")
+    pack(source, source / "store")
+    assert "is finished already" in pack(source, source / "store")
 
 
 def test_two_at_once_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, commands: Commands, source: Path):
@@ -201,16 +201,16 @@ def test_two_at_once_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     root = tmp_path / "store"
     child = commands.start(source, root, "--size", SIZE, "--form", "raw", pause=0.03)
     wait_until(lambda: list(root.glob("journal/*.parquet")))
-    said = refused(source, root, form="raw")
+    said = refusal(source, root, form="raw")
     os.kill(child, signal.SIGKILL)
     assert commands.end()[0] == -signal.SIGKILL
     assert said == f"another process is packing into {root}: wait for it, or stop it"
-    packed(source, root, form="raw")
+    pack(source, root, form="raw")
 
 
 def test_a_damaged_done_mark_is_told(tmp_path: Path, source: Path):
     root = tmp_path / "store"
-    packed(source, root)
+    pack(source, root)
     mark = root / "store.json"
     whole = json.loads(mark.read_text())
     for text, said in (
@@ -220,7 +220,7 @@ def test_a_damaged_done_mark_is_told(tmp_path: Path, source: Path):
         (json.dumps(whole | {"plan": whole["plan"] | {"version": 1}}), f"{root} is a store of version 1, not 2"),
     ):
         mark.write_text(text)
-        assert said in refused(source, root)
+        assert said in refusal(source, root)
 
 
 def test_too_small_a_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: Path):
@@ -229,12 +229,12 @@ def test_too_small_a_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sourc
     )  # the store needs 41 * 24 * 24 * 3 bytes, and the half fits
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda place: full)
-        said = refused(source, tmp_path / "store", form="raw")
+        said = refusal(source, tmp_path / "store", form="raw")
         assert said == f"{tmp_path} has 70 kB free, and the store needs about 70.8 kB: give another disk"
         assert not (tmp_path / "store").exists()
     stop_before_the_end(monkeypatch, source, tmp_path / "store", form="raw")
     monkeypatch.setattr(shutil, "disk_usage", lambda place: full._replace(free=10))
-    packed(source, tmp_path / "store", form="raw")  # what is there already needs no more room
+    pack(source, tmp_path / "store", form="raw")  # what is there already needs no more room
 
 
 def test_a_disk_that_fills_up(tmp_path: Path, commands: Commands, source: Path):
@@ -251,7 +251,7 @@ def test_a_disk_that_fills_up(tmp_path: Path, commands: Commands, source: Path):
 def test_all_threads_stop_when_one_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: Path):
     """The first image of the second part fails; what works at the first part ends it no more."""
     monkeypatch.setattr(preview, "TRIED", 2)
-    failed = (source / "train" / made()["train"][PART].name).read_bytes()
+    failed = (source / "train" / draw_source()["train"][PART].name).read_bytes()
     true, after = decode.decode_image, []
 
     def slow(data: bytes) -> Tensor:
@@ -263,6 +263,6 @@ def test_all_threads_stop_when_one_fails(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(decode, "decode_image", slow)
     with pytest.raises(OSError, match="Input/output error"):
-        packed(source, tmp_path / "store", workers=2)
+        pack(source, tmp_path / "store", workers=2)
     assert len(after) <= 4 + 3, "4 that were tried"
     assert not list((tmp_path / "store").rglob("*.tmp"))

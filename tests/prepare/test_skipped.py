@@ -11,15 +11,15 @@ from PIL import Image
 
 from alexnet_pl.data import decode, store
 from alexnet_pl.prepare import preview
-from tests.helpers.sources import PART, SIZE, Made, image, made, put
-from tests.helpers.stores import cells, check_statistics, contents, packed, refused
+from tests.helpers.sources import PART, SIZE, Files, draw_source, random_image, write_folders
+from tests.helpers.stores import cells, check_statistics, contents, pack, refusal
 
-BAD = {0: b"", 3: b"<html>", 9: image(np.random.default_rng(3), "PNG")[:200], 20: None}
+BAD = {0: b"", 3: b"<html>", 9: random_image(np.random.default_rng(3), "PNG")[:200], 20: None}
 """Which files of train are damaged, and how; None: 41 times as long as wide"""
 
 
-def with_damage(chosen: dict[int, bytes | None] = BAD) -> tuple[Made, list[int]]:
-    expected = made(train=60)
+def with_damage(chosen: dict[int, bytes | None] = BAD) -> tuple[Files, list[int]]:
+    expected = draw_source(train=60)
     long = io.BytesIO()
     Image.new("RGB", (410, 10)).save(long, "PNG")
     for i, data in chosen.items():
@@ -29,7 +29,7 @@ def with_damage(chosen: dict[int, bytes | None] = BAD) -> tuple[Made, list[int]]
 
 def test_what_is_skipped_is_listed_and_the_others_stay_aligned(tmp_path: Path):
     expected, sound = with_damage()
-    said = packed(put(tmp_path / "source", expected), tmp_path / "store", max_skipped=0.06)
+    said = pack(write_folders(tmp_path / "source", expected), tmp_path / "store", max_skipped=0.06)
     assert said.endswith("3 classes, 56 train, 11 val, 4 skipped (skipped.csv)\n")
     done = store.require(tmp_path / "store")
     assert done.skipped == {"train": 4, "val": 0}
@@ -56,8 +56,8 @@ def test_what_is_skipped_is_listed_and_the_others_stay_aligned(tmp_path: Path):
 
 @pytest.mark.parametrize("workers", [1, 4])
 def test_too_many_skipped_and_then_more_allowed(tmp_path: Path, workers: int):
-    source, root = put(tmp_path / "source", with_damage()[0]), tmp_path / "store"
-    said = refused(source, root, max_skipped=0.04, workers=workers)  # of 71 files two
+    source, root = write_folders(tmp_path / "source", with_damage()[0]), tmp_path / "store"
+    said = refusal(source, root, max_skipped=0.04, workers=workers)  # of 71 files two
     found = [row for row in (root / "skipped.csv").read_text().splitlines() if row.startswith("train,")]
     assert len(found) in (3, 4)
     assert said == (
@@ -66,9 +66,9 @@ def test_too_many_skipped_and_then_more_allowed(tmp_path: Path, workers: int):
     )
     assert not (root / "store.json").exists()
     assert not list(root.rglob("*.tmp"))
-    refused(source, root, max_skipped=0.04)
-    packed(source, root, max_skipped=0.06)
-    packed(source, tmp_path / "through", max_skipped=0.06)
+    refusal(source, root, max_skipped=0.04)
+    pack(source, root, max_skipped=0.06)
+    pack(source, tmp_path / "through", max_skipped=0.06)
     assert contents(root) == contents(tmp_path / "through")
 
 
@@ -76,18 +76,18 @@ def test_too_many_skipped_and_then_mended(tmp_path: Path, monkeypatch: pytest.Mo
     """Files that are not among those that tell one source from another."""
     monkeypatch.setattr(preview, "TRIED", 2)
     expected, _ = with_damage(dict.fromkeys(range(20, 30), b"damaged"))
-    source, root = put(tmp_path / "source", expected), tmp_path / "store"
-    assert "10 files gave no image" in refused(source, root, workers=1, max_skipped=0.12)
-    put(source, made(train=60))
-    packed(source, root, max_skipped=0.12)
-    packed(source, tmp_path / "through")
+    source, root = write_folders(tmp_path / "source", expected), tmp_path / "store"
+    assert "10 files gave no image" in refusal(source, root, workers=1, max_skipped=0.12)
+    write_folders(source, draw_source(train=60))
+    pack(source, root, max_skipped=0.12)
+    pack(source, tmp_path / "through")
     assert contents(root) == contents(tmp_path / "through")
 
 
 def test_a_split_without_a_image(tmp_path: Path):
-    expected = made(train=60, val=3)
+    expected = draw_source(train=60, val=3)
     expected["val"] = [file._replace(data=b"none") for file in expected["val"]]
-    said = refused(put(tmp_path / "source", expected), tmp_path / "store", max_skipped=0.5)
+    said = refusal(write_folders(tmp_path / "source", expected), tmp_path / "store", max_skipped=0.5)
     assert said.startswith(f"no file of val gave an image, see {tmp_path / 'store/skipped.csv'}: mend the source")
     assert (tmp_path / "store/skipped.csv").read_text().count("val,") == 3
     assert not (tmp_path / "store/store.json").exists()

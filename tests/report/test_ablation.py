@@ -22,7 +22,7 @@ from alexnet_pl.report.compare import collect
 from alexnet_pl.report.outputs import write_report
 from alexnet_pl.runs.naming import job_folder_name
 from alexnet_pl.runs.run import record_sweep
-from tests.helpers.reports import LRN, NASTY, make, one, rows, settings
+from tests.helpers.reports import LRN, NASTY, lrn_run, make_run, rows, settings
 
 CLAIM = paper.Claim(
     "lrn", "LRN", "3.3", "Response normalization lowers the errors.", "lrn", "train sweep=lrn", "net 148",
@@ -41,7 +41,7 @@ def claimed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def plain_run(folder: Path, *overrides: str, seed: int = 1, **other: Any) -> None:
     plain = settings(seed=seed, report__compare=[], report__target=None, **other)
-    make(folder / job_folder_name(overrides, seed), plain, rows(3, 2), True, [*overrides, f"seed={seed}"])
+    make_run(folder / job_folder_name(overrides, seed), plain, rows(3, 2), True, [*overrides, f"seed={seed}"])
 
 
 def test_lines_are_what_the_overrides_differ_in(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_a_search_over_rates_is_sorted_and_has_a_best(tmp_path: Path) -> None:
     for lr, crosses in ((0.1, 9), (0.02, 7), (0.004, 8)):
         overrides = [f"optim.lr={lr}"]
         plain = settings(lr=lr, report__compare=[], report__target=None)
-        make(tmp_path / str(lr), plain, rows(crosses, 5), overrides=overrides)
+        make_run(tmp_path / str(lr), plain, rows(crosses, 5), overrides=overrides)
     (panel,) = collect(tmp_path).panels
     assert [line.name for line in panel.lines] == ["optim.lr=0.004", "optim.lr=0.02", "optim.lr=0.1"]
     assert tables.finding(panel) == "lowest: learning rate 0.02, 37.5 %"
@@ -111,8 +111,8 @@ def test_errors_and_their_difference_are_numpys(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(paper, "claims", lambda: ())
     for name, values in (("off", OFF), ("on", ON)):
         for seed, value in enumerate(values):
-            one(tmp_path, name, seed, value)
-    one(tmp_path, "on", 9, 0.9, done=False)  # does not count beside those that are done
+            lrn_run(tmp_path, name, seed, value)
+    lrn_run(tmp_path, "on", 9, 0.9, done=False)  # does not count beside those that are done
     (panel,) = collect(tmp_path).panels
     off, on = (ablation.seed_errors(line, "validation top-1") for line in panel.lines)
     assert off is not None
@@ -148,8 +148,8 @@ def test_verdicts(points: float, mean: float, error: float | None, said: str) ->
 
 def test_ten_views_count_where_all_have_them(tmp_path: Path) -> None:
     tens = {"test/error": 0.3, "test/top5_error": 0.1, "val/top5_error": 0.2}
-    one(tmp_path, "off", 1, 0.5, tens, views=10)
-    one(tmp_path, "on", 1, 0.4, {**tens, "test/error": 0.31}, views=10)
+    lrn_run(tmp_path, "off", 1, 0.5, tens, views=10)
+    lrn_run(tmp_path, "on", 1, 0.4, {**tens, "test/error": 0.31}, views=10)
     panels = collect(tmp_path).panels
     first, second = ablation.judge(CLAIM, panels)
     assert (first.verdict, first.lines) == ("opposite, one seed", "model.lrn=[] minus model.lrn=[conv1], ten views")
@@ -159,7 +159,7 @@ def test_ten_views_count_where_all_have_them(tmp_path: Path) -> None:
     assert centre.ours is not None
     assert centre.ours.mean == pytest.approx(0.5 - 0.3)
     assert centre.lines == "model.lrn=[] (validation) minus model.lrn=[] (ten views)"
-    one(tmp_path, "off", 2, 0.5, {"test/error": 0.5}, views=1)  # a test of centres is none of ten views
+    lrn_run(tmp_path, "off", 2, 0.5, {"test/error": 0.5}, views=1)  # a test of centres is none of ten views
     first, second = ablation.judge(CLAIM, collect(tmp_path, ["test_views"]).panels)
     assert (first.verdict, first.lines) == ("same sign, one seed", "model.lrn=[] minus model.lrn=[conv1], validation")
     assert second.verdict == "not measured"  # one of the runs has no top-5 error
@@ -172,15 +172,15 @@ def test_arms_are_paired_with_those_that_agree_in_the_rest(tmp_path: Path) -> No
             plain = settings(activation, model__lrn=LRN[lrn], report__compare=[], report__target=None)
             metrics = rows(9, 2)
             metrics[-1]["val/error"] = 0.2 + extra * (1 if activation == "relu" else -1)
-            make(tmp_path / (activation + lrn), plain, metrics, overrides=overrides)
+            make_run(tmp_path / (activation + lrn), plain, metrics, overrides=overrides)
     judged = [j for j in ablation.judge(CLAIM, collect(tmp_path).panels) if j.top == "top-1"]
     assert [j.verdict for j in judged] == ["same sign, one seed", "opposite, one seed"]
     assert judged[1].lines.count("model.activation=tanh") == 2
 
 
 def test_a_missing_arm_is_not_run(tmp_path: Path) -> None:
-    one(tmp_path, "off", 1, 0.5)
-    one(tmp_path, "on", 1, 0.5, done=False)
+    lrn_run(tmp_path, "off", 1, 0.5)
+    lrn_run(tmp_path, "on", 1, 0.5, done=False)
     assert [j.verdict for j in ablation.judge(CLAIM, collect(tmp_path).panels)] == ["not run"] * 2
 
 
@@ -203,9 +203,9 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("x") / "lrn"
     for seed in (1, 2):
         for lrn, val in (("off", 0.14), ("on", 0.12)):
-            one(folder, lrn, seed, val + seed / 1000, {"val/top5_error": val / 2})
+            lrn_run(folder, lrn, seed, val + seed / 1000, {"val/top5_error": val / 2})
     plain = settings(report__panel=NASTY, report__compare=[], report__target=None)
-    make(folder / "n", plain, rows(9, 3), False, ["sweep=lrn"]).fail("<i>no</i>")
+    make_run(folder / "n", plain, rows(9, 3), False, ["sweep=lrn"]).fail("<i>no</i>")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(paper, "claims", lambda: (CLAIM,))
         write_report(folder)
@@ -258,7 +258,7 @@ def test_the_json_has_the_verdicts(written: Path) -> None:
 
 
 def test_a_mixed_report_has_both_kinds_of_panels(tmp_path: Path) -> None:
-    make(tmp_path / "a", settings(), rows(3, 5))
+    make_run(tmp_path / "a", settings(), rows(3, 5))
     plain_run(tmp_path, "model.lrn=[conv1]", model__lrn=["conv1"], report__panel="other")
     collected, _ = write_report(tmp_path)
     assert [panel.target for panel in collected.panels] == [0.25, None]
@@ -324,14 +324,14 @@ def test_claims_are_tested_as_far_as_their_sweeps_are(tmp_path: Path) -> None:
     record_sweep(folder, {"x": ["model.lrn=[]", "sweep=lrn"], "y": ["sweep=lrn"]})
     assert state() == "0 of 2 jobs done"
     (folder / "sweep.json").unlink()
-    one(folder, "off", 1, 0.14)
-    one(folder, "on", 1, 0.12, done=False)
+    lrn_run(folder, "off", 1, 0.14)
+    lrn_run(folder, "on", 1, 0.12, done=False)
     assert state() == "1 of 2 jobs done on shapes (10 classes), 4 epochs"
-    one(folder, "on", 2, 0.12)
-    one(folder, "off", 2, 0.15)
+    lrn_run(folder, "on", 2, 0.12)
+    lrn_run(folder, "off", 2, 0.15)
     said = "same sign, one seed (top-1), not measured (top-5) on shapes (10 classes), 4 epochs"
     assert state() == f"3 of 4 jobs done: {said}"
-    one(tmp_path / "mixed", "on", 1, 0.1)
+    lrn_run(tmp_path / "mixed", "on", 1, 0.1)
     plain_run(tmp_path / "mixed", "sweep=lrn", train_error_window=500, report__panel="")
     (claim,) = survey(tmp_path)
     assert claim.state.startswith(f"3 of 4 jobs done: {said}; done: panel"), "a folder each, and why one has no report"

@@ -19,7 +19,7 @@ import pytest
 
 from alexnet_pl.report.claims import write_claims
 from alexnet_pl.report.outputs import write_report
-from tests.helpers.reports import make, one, rows, settings
+from tests.helpers.reports import lrn_run, make_run, rows, settings
 
 PROGRAM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(not PROGRAM, reason="Chromium is not installed")]
@@ -117,10 +117,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Reports of a figure and of a sweep, and the claims that both are about."""
     root = tmp_path_factory.mktemp("runs")
     for seed in (1, 2):
-        make(root / "figure1" / f"r{seed}", settings("relu", seed), rows(2 + seed / 10, 5), overrides=["sweep=figure1"])
-        make(root / "figure1" / f"t{seed}", settings("tanh", seed), rows(9 + seed, 14), overrides=["sweep=figure1"])
+        make_run(
+            root / "figure1" / f"r{seed}", settings("relu", seed), rows(2 + seed / 10, 5), overrides=["sweep=figure1"]
+        )
+        make_run(root / "figure1" / f"t{seed}", settings("tanh", seed), rows(9 + seed, 14), overrides=["sweep=figure1"])
         for lrn, val in (("off", 0.14), ("on", 0.12)):
-            one(root / "lrn", lrn, seed, val + seed / 1000, {"val/top5_error": val / 2})
+            lrn_run(root / "lrn", lrn, seed, val + seed / 1000, {"val/top5_error": val / 2})
     write_report(root / "figure1")
     write_report(root / "lrn")
     write_claims(root)

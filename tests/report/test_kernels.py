@@ -14,7 +14,7 @@ from alexnet_pl.errors import ConfigError
 from alexnet_pl.report.kernels import colourfulness, sheet, specialisation, verdict
 from alexnet_pl.report.plots import draw_kernels
 from alexnet_pl.runs.run import Run
-from tests.helpers.nets import untrained
+from tests.helpers.nets import untrained_model
 
 RNG = np.random.default_rng(5)
 GREY = RNG.normal(size=(6, 1, 11, 11)).repeat(3, axis=1)
@@ -60,7 +60,7 @@ def test_each_kernel_has_its_own_scale_around_grey():
 
 
 def test_the_figure(tmp_path: Path):
-    net = untrained("alexnet")
+    net = untrained_model("alexnet")
     weights = net.net.get_parameter("conv1.weight").data
     weights[4:] = weights[4:].mean(1, keepdim=True)  # the second tower sees grey only
     found = draw_kernels(net, tmp_path / "kernels.png")
@@ -80,5 +80,5 @@ def test_the_figure(tmp_path: Path):
 
 
 def test_one_tower_is_one_block(tmp_path: Path):
-    found = draw_kernels(untrained("convnet"), tmp_path / "kernels.png")
+    found = draw_kernels(untrained_model("convnet"), tmp_path / "kernels.png")
     assert set(found) == {"tower1", "tower1_spread"}

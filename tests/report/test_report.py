@@ -18,7 +18,7 @@ from alexnet_pl.report.compare import collect
 from alexnet_pl.report.outputs import write_report
 from alexnet_pl.report.page import report_page
 from alexnet_pl.runs.run import record_sweep
-from tests.helpers.reports import NASTY, make, rows, settings
+from tests.helpers.reports import NASTY, make_run, rows, settings
 
 
 def only_line(folder: Path) -> curves.Line:
@@ -46,7 +46,7 @@ def test_crossing() -> None:
 
 
 def test_each_metric_crosses_where_its_line_does(tmp_path: Path) -> None:
-    make(tmp_path / "a", settings(), rows(crosses=6.13, epochs=9, ahead=1.7))
+    make_run(tmp_path / "a", settings(), rows(crosses=6.13, epochs=9, ahead=1.7))
     line = only_line(tmp_path)
     assert mean(line, "running") == pytest.approx(6.13)  # only if windows stand at their centres
     assert mean(line, "averaged") == pytest.approx(6.13)  # only if they are weighted by size
@@ -54,7 +54,7 @@ def test_each_metric_crosses_where_its_line_does(tmp_path: Path) -> None:
 
 
 def test_a_lucky_window_moves_the_running_error_only(tmp_path: Path) -> None:
-    make(tmp_path / "a", settings(), rows(crosses=6.9, epochs=9, wobble=0.03))
+    make_run(tmp_path / "a", settings(), rows(crosses=6.9, epochs=9, wobble=0.03))
     line = only_line(tmp_path)
     # The first window under 0.25 is the 3rd of the seventh epoch, centred at 6.6; the one before is at 6.4.
     before, after = 0.25 + 0.05 * (6.9 - 6.4) + 0.03, 0.25 + 0.05 * (6.9 - 6.6) - 0.03
@@ -67,8 +67,8 @@ def test_a_lucky_window_moves_the_running_error_only(tmp_path: Path) -> None:
 def test_mean_spread_and_ratio_over_seeds(tmp_path: Path) -> None:
     fast, slow = [2.1, 2.4, 2.2], [7.3, 8.9, 7.7]
     for seed in range(3):
-        make(tmp_path / f"r{seed}", settings("relu", seed), rows(fast[seed], 5))
-        make(tmp_path / f"t{seed}", settings("tanh", seed, lr=0.5), rows(slow[seed], 11))
+        make_run(tmp_path / f"r{seed}", settings("relu", seed), rows(fast[seed], 5))
+        make_run(tmp_path / f"t{seed}", settings("tanh", seed, lr=0.5), rows(slow[seed], 11))
     (panel,) = collect(tmp_path).panels
     for line, values in zip(panel.lines, (fast, slow), strict=True):
         timing = line.timing("running")
@@ -85,8 +85,8 @@ def test_mean_spread_and_ratio_over_seeds(tmp_path: Path) -> None:
 
 
 def test_seeds_that_end_apart_are_averaged_where_all_have_points(tmp_path: Path) -> None:
-    make(tmp_path / "a", settings(seed=1), rows(3, 4))
-    make(tmp_path / "b", settings(seed=2), rows(5, 6))
+    make_run(tmp_path / "a", settings(seed=1), rows(3, 4))
+    make_run(tmp_path / "b", settings(seed=2), rows(5, 6))
     middle, low, high = only_line(tmp_path).mean("running")
     assert middle.x == pytest.approx([e + c for e in range(4) for c in (0.15, 0.4, 0.6, 0.85)])
     assert middle.y[0] == pytest.approx(0.25 + 0.05 * (4 - 0.15))
@@ -94,9 +94,9 @@ def test_seeds_that_end_apart_are_averaged_where_all_have_points(tmp_path: Path)
 
 
 def test_what_never_crossed_is_a_bound(tmp_path: Path) -> None:
-    make(tmp_path / "r1", settings("relu", 1), rows(2.0, 5))
-    make(tmp_path / "t1", settings("tanh", 1), rows(9.0, 11))
-    make(tmp_path / "t2", settings("tanh", 2), rows(90.0, 11))
+    make_run(tmp_path / "r1", settings("relu", 1), rows(2.0, 5))
+    make_run(tmp_path / "t1", settings("tanh", 1), rows(9.0, 11))
+    make_run(tmp_path / "t2", settings("tanh", 2), rows(90.0, 11))
     (panel,) = collect(tmp_path).panels
     timing = panel.lines[1].timing("running")
     assert timing is not None
@@ -110,15 +110,15 @@ def test_what_never_crossed_is_a_bound(tmp_path: Path) -> None:
 
 
 def test_no_ratio_where_neither_crossed(tmp_path: Path) -> None:
-    make(tmp_path / "r1", settings("relu"), rows(50, 3))
-    make(tmp_path / "t1", settings("tanh"), rows(60, 3))
+    make_run(tmp_path / "r1", settings("relu"), rows(50, 3))
+    make_run(tmp_path / "t1", settings("tanh"), rows(60, 3))
     assert collect(tmp_path).panels[0].ratio("running") is None
 
 
 def test_best_of_a_learning_rate_search(tmp_path: Path) -> None:
     compare = {"report__compare": ["optim.lr"]}
     for name, lr, crosses, epochs in (("a", 0.1, 9, 5), ("b", 0.02, 7, 5), ("c", 0.004, 8, 5), ("d", 0.5, 3, 3)):
-        make(tmp_path / name, settings(lr=lr, **compare), rows(crosses, epochs), done=epochs == 5)
+        make_run(tmp_path / name, settings(lr=lr, **compare), rows(crosses, epochs), done=epochs == 5)
     (panel,) = collect(tmp_path).panels
     assert [line.name for line in panel.lines] == ["0.004", "0.02", "0.1", "0.5"]
     assert [line.last_error for line in panel.lines[:2]] == pytest.approx([0.425, 0.375])
@@ -130,7 +130,7 @@ def test_best_of_a_learning_rate_search(tmp_path: Path) -> None:
 
 
 def test_a_last_line_cut_short_is_left_out(tmp_path: Path) -> None:
-    make(tmp_path / "a", settings(), rows(3, 5))
+    make_run(tmp_path / "a", settings(), rows(3, 5))
     path = tmp_path / "a" / "metrics.csv"
     whole = only_line(tmp_path).runs[0].curves
     path.write_text(path.read_text() + "5.3,5300,0.")
@@ -138,7 +138,7 @@ def test_a_last_line_cut_short_is_left_out(tmp_path: Path) -> None:
 
 
 def test_a_window_whose_start_was_not_recorded_is_left_out(tmp_path: Path) -> None:
-    make(tmp_path / "a", settings(), [row for row in rows(6.13, 9) if row["epoch"] > 3.4])
+    make_run(tmp_path / "a", settings(), [row for row in rows(6.13, 9) if row["epoch"] > 3.4])
     line = only_line(tmp_path)
     assert line.runs[0].curves["running"].x[0] == pytest.approx(3.6)
     assert mean(line, "running") == pytest.approx(6.13)
@@ -146,7 +146,7 @@ def test_a_window_whose_start_was_not_recorded_is_left_out(tmp_path: Path) -> No
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
-    make(tmp_path / "a", settings(), rows(3, 2))
+    make_run(tmp_path / "a", settings(), rows(3, 2))
     (tmp_path / "a" / "metrics.csv").write_text("epoch,train/error\nx,y\n")
     with pytest.raises(ConfigError, match=r"metrics\.csv is damaged"):
         collect(tmp_path)
@@ -168,8 +168,8 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_mixtures_are_refused_by_name(tmp_path: Path, first: dict, second: dict, said: str) -> None:
-    make(tmp_path / "a", settings(**first), rows(3, 2))
-    make(tmp_path / "b", settings(**second), rows(3, 2))
+    make_run(tmp_path / "a", settings(**first), rows(3, 2))
+    make_run(tmp_path / "b", settings(**second), rows(3, 2))
     with pytest.raises(ConfigError, match=said):
         write_report(tmp_path)
     assert not list(tmp_path.glob("*.*"))  # nothing written
@@ -182,14 +182,14 @@ def test_mixtures_are_refused_by_name(tmp_path: Path, first: dict, second: dict,
 def test_lists_and_single_layers_can_be_compared(tmp_path: Path, key: str, values: Any, names: list[str]) -> None:
     for i, value in enumerate(values):
         dotted = {"model__widths": {"conv1": value}} if "widths" in key else {"model__lrn": value}
-        make(tmp_path / str(i), settings(report__compare=[key], **dotted), rows(3, 2))
+        make_run(tmp_path / str(i), settings(report__compare=[key], **dotted), rows(3, 2))
     assert [line.name for line in collect(tmp_path).panels[0].lines] == names
 
 
 def test_lines_may_differ_in_rate_and_length_and_panels_in_anything(tmp_path: Path) -> None:
-    make(tmp_path / "a", settings(), rows(3, 2))
-    make(tmp_path / "b", settings("tanh", lr=0.5, stop_at_train_error=0.1, trainer__max_epochs=3), rows(3, 2))
-    make(tmp_path / "c", settings(data__kind="cifar10", report__panel="other", data__root="/x"), rows(3, 2))
+    make_run(tmp_path / "a", settings(), rows(3, 2))
+    make_run(tmp_path / "b", settings("tanh", lr=0.5, stop_at_train_error=0.1, trainer__max_epochs=3), rows(3, 2))
+    make_run(tmp_path / "c", settings(data__kind="cifar10", report__panel="other", data__root="/x"), rows(3, 2))
     collected = collect(tmp_path)
     assert [panel.title for panel in collected.panels] == ["raw", "other"]
     assert collected.differing_keys == [
@@ -203,7 +203,7 @@ def test_lines_may_differ_in_rate_and_length_and_panels_in_anything(tmp_path: Pa
 
 def test_runs_from_other_commits_or_versions_are_told(tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("b", 2)):
-        make(tmp_path / name, settings(seed=seed), rows(3, 2))
+        make_run(tmp_path / name, settings(seed=seed), rows(3, 2))
         identity = json.loads((tmp_path / name / "run.json").read_text())
         identity["git"] = {"commit": "0123456789abcdef", "dirty": name == "b"}
         identity["versions"] = {"torch": f"2.1{seed}"}
@@ -222,9 +222,9 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two panels, one with a nasty title, one run failed and one missing; reported twice."""
     folder = tmp_path_factory.mktemp("x") / "figure1"
     for seed in (1, 2):
-        make(folder / f"r{seed}", settings("relu", seed), rows(2 + seed / 10, 5))
-        make(folder / f"t{seed}", settings("tanh", seed), rows(9 + seed, 14))
-    make(folder / "n", settings(report__panel=NASTY), rows(60, 3), done=False).fail("it broke: <b>badly</b>")
+        make_run(folder / f"r{seed}", settings("relu", seed), rows(2 + seed / 10, 5))
+        make_run(folder / f"t{seed}", settings("tanh", seed), rows(9 + seed, 14))
+    make_run(folder / "n", settings(report__panel=NASTY), rows(60, 3), done=False).fail("it broke: <b>badly</b>")
     record_sweep(folder, {"never_begun": ["seed=9"]})
     (folder / "report.html").write_text("old")
     (folder / "figure1.png").write_text("old")
@@ -300,7 +300,7 @@ def test_the_json_has_the_numbers(written: Path) -> None:
 
 
 def test_all_complete_means_no_box(tmp_path: Path) -> None:
-    make(tmp_path / "a", settings(), rows(3, 5))
+    make_run(tmp_path / "a", settings(), rows(3, 5))
     assert '<div class="box">' not in report_page(collect(tmp_path))
 
 
@@ -315,7 +315,7 @@ def command(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
 def test_the_command_ends_with_the_paths(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = make(tmp_path / "one run", settings(report__panel="[red]"), rows(3.21, 5))
+    run = make_run(tmp_path / "one run", settings(report__panel="[red]"), rows(3.21, 5))
     command(monkeypatch, run.folder)
     lines = capsys.readouterr().out.splitlines()
     assert lines[-2:] == [str(run.folder / "one run.png"), str(run.folder / "report.html")]
@@ -329,7 +329,7 @@ def test_mistakes_are_one_sentence(
 ) -> None:
     folder = tmp_path / "absent" if case == "absent" else tmp_path
     if case == "no metrics":
-        make(tmp_path / "a", settings(), [])
+        make_run(tmp_path / "a", settings(), [])
     said = {
         "empty": "holds no run",
         "absent": "is not a folder",

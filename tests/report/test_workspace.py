@@ -19,7 +19,7 @@ from alexnet_pl.runs.metrics import write_rows
 from alexnet_pl.runs.naming import job_folder_name
 from alexnet_pl.runs.run import Run
 from tests.helpers.commands import environment
-from tests.helpers.runs import composed
+from tests.helpers.runs import run_config
 from tests.helpers.wandb_server import Server
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of wandb-workspaces, about its own code
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of wand
 
 def made(folder: Path, *overrides: str, top5: bool = False) -> None:
     """A run that is done, without training: a folder as a run leaves it."""
-    cfg = composed(f"name={folder.name}", *overrides)
+    cfg = run_config(f"name={folder.name}", *overrides)
     run = Run(folder / job_folder_name(overrides, cfg.seed))
     run.start(as_dict(cfg), list(overrides))
     rows = [

@@ -15,7 +15,7 @@ from alexnet_pl.runs import trained
 from alexnet_pl.runs.run import Run, find_runs
 from alexnet_pl.training.module import ImageClassifier
 from tests.helpers.commands import Command
-from tests.helpers.runs import TINY, composed
+from tests.helpers.runs import TINY, run_config
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_torchvision_gives_the_same_logits(tmp_path: Path):
         expected = theirs(published(images.permute(0, 3, 1, 2)))
     torch.testing.assert_close(net.logits(images)[:, 0], expected, rtol=1e-4, atol=1e-5)
     assert net.classes[207] == "golden retriever"
-    assert net.cfg.model == composed("model=torchvision", "model.num_classes=1000").model
+    assert net.cfg.model == run_config("model=torchvision", "model.num_classes=1000").model
     torch.save({"a": torch.zeros(1)}, tmp_path / "alexnet.pth")
     with pytest.raises(ConfigError, match="does not hold torchvision's alexnet"):
         trained.torchvision_net(tmp_path / "alexnet.pth")

@@ -13,7 +13,7 @@ from alexnet_pl.data.datamodule import ImageDataModule
 from alexnet_pl.runs.run import Run
 from alexnet_pl.training.module import ImageClassifier
 from tests.helpers.processes import Process
-from tests.helpers.runs import composed
+from tests.helpers.runs import run_config
 
 SMALL = "model.widths={conv1: 4, conv2: 4, conv3: 4, conv4: 4, conv5: 4, fc6: 8, fc7: 8}"
 
@@ -62,7 +62,7 @@ class SaveAt(pl.Callback):
 def test_resumed_in_mid_epoch_is_bit_equal(optim: str, dropout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Crops, flips, colours, dropout masks, velocities and the schedule all go on where they were."""
     monkeypatch.setattr(datasets, "SHAPES_SPLITS", {"train": (1000, 1), "val": (100, 2)})
-    cfg = composed(
+    cfg = run_config(
         "model=released_2012", SMALL, f"optim={optim}", f"model.dropout={dropout}",
         "data.resize=72", "data.crop_size=67", "data.random_flip=true", "data.batch_size=16", "train_eval_images=0",
         "data.color_noise=released_2012",

@@ -13,8 +13,8 @@ from alexnet_pl.data.datamodule import ImageDataModule
 from alexnet_pl.model.build import build_net
 from alexnet_pl.model.lrn import LocalResponseNorm
 from alexnet_pl.runs.run import Run
-from tests.helpers.commands import trains
-from tests.helpers.runs import composed
+from tests.helpers.commands import train_command
+from tests.helpers.runs import run_config
 
 pytestmark = pytest.mark.slow
 
@@ -39,7 +39,7 @@ class Torchs(nn.Module):
 
 def plain(*overrides: str, seed: int = 1) -> Tensor:
     """Losses of the steps: NCHW, fp32, torch's LRN, and the paper's rule written out."""
-    cfg = composed(*RUN, *overrides, f"seed={seed}", "model.channels_last=false")
+    cfg = run_config(*RUN, *overrides, f"seed={seed}", "model.channels_last=false")
     datamodule = ImageDataModule(cfg)
     datamodule.setup("fit")
     net = build_net(cfg.model, 32, seed)
@@ -65,7 +65,7 @@ def plain(*overrides: str, seed: int = 1) -> Tensor:
 def fast(folder: Path, precision: str, *overrides: str, seed: int = 1) -> Tensor:
     """Losses of the steps as the command trains: channels-last, our LRN, the fused update, through Lightning."""
     with pytest.MonkeyPatch.context() as patch:
-        result = trains(folder, patch)(*RUN, *overrides, f"seed={seed}", f"trainer.precision={precision}")
+        result = train_command(folder, patch)(*RUN, *overrides, f"seed={seed}", f"trainer.precision={precision}")
     assert result.returncode == 0, result.stderr
     (run,) = (Run(log.parent) for log in folder.glob("runs/*/*/metrics.csv"))
     return torch.tensor([row["train/loss"] for row in run.metrics if "train/loss" in row])

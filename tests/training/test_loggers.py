@@ -29,7 +29,7 @@ from alexnet_pl.runs.run import Run, find_runs
 from tests.helpers.commands import environment
 from tests.helpers.processes import Process, wait_until
 from tests.helpers.runs import fit
-from tests.helpers.wandb_server import KEY, Server, own, sent, whole
+from tests.helpers.wandb_server import KEY, Server, history_rows, own_config, without_empty
 
 SMALL = (
     "model.width=0.5",
@@ -158,11 +158,11 @@ def test_the_server_has_every_run_as_its_folder_has_it(synced: Synced, activatio
         "jobType": "train",
     }
     assert received.fields["tags"] == ["synced", "shapes", "alexnet", "extra"]
-    assert own(received) == whole(run.config)
+    assert own_config(received) == without_empty(run.config)
     assert received.config["model"]["activation"] == activation
     assert received.exit_code == 0
     assert len(run.metrics) == 2 * (3 + 1), "a row per window and per epoch"
-    assert sent(received.history) == run.metrics
+    assert history_rows(received.history) == run.metrics
     assert all("epoch" in row for row in received.history)
     assert received.summary["val/error"] == run.done["metrics"]["val/error"]
 
@@ -210,14 +210,14 @@ def test_an_online_run_arrives_while_it_trains(waiting: Waiting):
     wait_until(lambda: run.identity["id"] in server.runs and server.runs[run.identity["id"]].history)
     (received,) = server.runs.values()
     assert received.exit_code is None
-    assert sent(received.history) == run.metrics[: len(received.history)]
+    assert history_rows(received.history) == run.metrics[: len(received.history)]
     before = len(received.history)
     process.send_signal(signal.SIGCONT)
     _, errors = process.communicate(timeout=150)
     assert process.returncode == 0, errors
     assert 0 < before < len(run.metrics) == 2 * (12 + 1)
-    assert sent(received.history) == run.metrics
-    assert own(received) == whole(run.config)
+    assert history_rows(received.history) == run.metrics
+    assert own_config(received) == without_empty(run.config)
     assert received.exit_code == 0
     assert run.done
     assert server.unknown == set()
@@ -234,7 +234,7 @@ def test_a_failed_run_is_failed_on_the_server(tmp_path: Path, monkeypatch: pytes
     run = Run(tmp_path / "run")
     received = server.runs[run.identity["id"]]
     assert received.exit_code == 1
-    assert sent(received.history) == run.metrics
+    assert history_rows(received.history) == run.metrics
 
 
 def test_online_without_a_key_is_refused_at_once(tmp_path: Path):

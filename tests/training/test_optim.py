@@ -11,7 +11,7 @@ from alexnet_pl.config.choices import Rule
 from alexnet_pl.config.schema import Optim
 from alexnet_pl.training import optim
 from tests.helpers import reference
-from tests.helpers.runs import composed
+from tests.helpers.runs import run_config
 
 
 def test_the_rule_of_2012_across_two_cuts_by_schedule():
@@ -184,14 +184,14 @@ def rates(cfg: Optim, *groups: str) -> dict[float, tuple[float, ...]]:
 
 def test_the_schedule_of_net_145():
     """Facts file, section 4: 0.01, cut at 25, 51 and 79; conv1 to 1e-5 at 67, frozen at 72; biases stay at 0.02."""
-    cfg = composed("model=released_2012", "optim=released_145").optim
+    cfg = run_config("model=released_2012", "optim=released_145").optim
     assert rates(cfg, "weight") == {0: (0.01,), 25: (1e-3,), 51: (1e-4,), 79: (1e-5,)}
     assert rates(cfg, "conv1.weight") == {0: (0.01,), 25: (1e-3,), 51: (1e-4,), 67: (1e-5,), 72: (0.0,)}
     assert rates(cfg, "bias", "conv1.bias") == {0: (0.02, 0.02), 72: (0.02, 0.0)}
 
 
 def test_the_schedule_of_net_145_on_2010():
-    cfg = composed("model=released_2012", "optim=released_145_2010").optim
+    cfg = run_config("model=released_2012", "optim=released_145_2010").optim
     assert rates(cfg, "weight") == {0: (0.01,), 23: (1e-3,), 51: (1e-4,), 78: (1e-5,)}
     assert rates(cfg, "conv1.weight") == {0: (0.01,), 23: (1e-3,), 51: (1e-4,), 68: (1e-5,), 72: (0.0,)}
     assert list(rates(cfg, "bias").values()) == [(0.02,), (0.002,)]
@@ -199,7 +199,7 @@ def test_the_schedule_of_net_145_on_2010():
 
 def test_the_schedule_of_run_170():
     """Four equal steps, 0.01 to 4e-5; biases a tenth at half time."""
-    cfg = composed("model=released_2012", "optim=released_170").optim
+    cfg = run_config("model=released_2012", "optim=released_170").optim
     steps = [optim.lr_factor(cfg, "weight", share) * cfg.lr for share in (0, 0.25, 0.5, 0.75)]
     np.testing.assert_allclose(steps, [0.01 * 250 ** (-i / 3) for i in range(4)], rtol=1e-5)
     assert list(rates(cfg, "weight")) == [0, 0.25, 0.5, 0.75]
@@ -209,7 +209,7 @@ def test_the_schedule_of_run_170():
 
 def test_the_papers_rule_cuts_exactly_three_times():
     """Section 5: divided by ten when the validation error stops improving, three times, and never again."""
-    cfg = composed("model=alexnet", "optim=paper", "optim.plateau_patience=2").optim
+    cfg = run_config("model=alexnet", "optim=paper", "optim.plateau_patience=2").optim
     net = nn.Linear(2, 2)
     optimizer = optim.build_optimizer(net, cfg)
     scheduler = optim.plateau_schedule(optimizer, cfg)
@@ -251,7 +251,7 @@ def test_frozen_is_frozen():
 
 
 def test_the_plain_recipe_is_torchs():
-    cfg = composed("model=torchvision", "optim=torch_sgd").optim
+    cfg = run_config("model=torchvision", "optim=torch_sgd").optim
     assert cfg.name is Rule.sgd
     optimizer = optim.build_optimizer(nn.Linear(2, 2), cfg)
     assert type(optimizer) is torch.optim.SGD

@@ -8,7 +8,7 @@ import pytest
 
 from alexnet_pl.errors import Interrupted
 from alexnet_pl.runs.run import Run
-from tests.helpers.runs import assert_same_training, fit, last
+from tests.helpers.runs import assert_same_training, fit, last_checkpoint
 
 
 @pytest.mark.parametrize(
@@ -29,16 +29,16 @@ def test_resumed_is_uninterrupted(
     with pytest.raises(Interrupted):
         fit(tmp_path / "stopped", overrides, monkeypatch, stop_in=batch)
     stopped = Run(tmp_path / "stopped")
-    assert last(stopped)["global_step"] == saved_at
+    assert last_checkpoint(stopped)["global_step"] == saved_at
     fit(stopped.folder, overrides, monkeypatch)
     assert_same_training(stopped, whole)
-    assert last(stopped).get("plateau") == last(whole).get("plateau")
+    assert last_checkpoint(stopped).get("plateau") == last_checkpoint(whole).get("plateau")
     assert [row["lr"] for row in whole.metrics if "lr" in row]
 
 
 def test_max_steps_ends_the_run_where_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     run = fit(tmp_path, ["optim=released_170", "trainer.max_epochs=9", "trainer.max_steps=12"], monkeypatch)
-    assert last(run)["global_step"] == 12
+    assert last_checkpoint(run)["global_step"] == 12
     rates = [row["lr"] for row in run.metrics if "lr" in row]
     assert rates[0] == 0.01
     assert rates[-1] == pytest.approx(0.01 * 0.004), "shares are of 12 updates, not of 9 epochs"

@@ -13,14 +13,14 @@ from alexnet_pl.model.build import build_net
 from alexnet_pl.model.specs import layer_specs
 from alexnet_pl.training import watchdog
 from tests.helpers.commands import Command
-from tests.helpers.runs import TINY, composed
+from tests.helpers.runs import TINY, run_config
 
 # In sixteen steps this learns nothing: the weights of 2012 on pixels of unit size.
 STUCK = ("data.pixel_scale=64", "optim.lr=1e-6", "trainer.max_epochs=1")
 
 
 def suspects(*overrides: str) -> set[str]:
-    return {cause.name for cause in watchdog.causes(composed(*overrides)) if cause.suspect}
+    return {cause.name for cause in watchdog.causes(run_config(*overrides)) if cause.suspect}
 
 
 def test_a_stuck_run_is_told_once_with_what_its_settings_say(train: Command):
@@ -46,7 +46,7 @@ def test_it_looks_once_and_not_at_all_if_so_told():
     stuck = SimpleNamespace(window_loss=math.log(10))
     for stuck_after_steps, expected in ((5, 1), (0, 0)):
         said.clear()
-        cfg = composed(f"stuck_after_steps={stuck_after_steps}")
+        cfg = run_config(f"stuck_after_steps={stuck_after_steps}")
         dog = watchdog.Watchdog(cfg, said.append)
         for step in range(1, 10):
             dog.on_train_batch_end(SimpleNamespace(global_step=step), stuck)  # type: ignore[arg-type]
@@ -92,7 +92,7 @@ def test_settings_known_to_be_good_or_bad(overrides: list[str], expected: set[st
 @pytest.mark.parametrize("init", ["gaussian", "fan_in", "torch"])
 def test_the_gain_of_a_layer_is_what_its_weights_do(init: str):
     """On independent inputs of one size, through a layer and its relu's half."""
-    cfg: Config = composed("model=convnet", f"model.init={init}")
+    cfg: Config = run_config("model=convnet", f"model.init={init}")
     step = next(step for step in layer_specs(cfg.model, 32) if step.name == "conv3")
     conv = build_net(cfg.model, 32, seed=1).get_submodule("conv3")
     x = torch.randn(64, 32, 8, 8)
