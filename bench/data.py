@@ -127,16 +127,16 @@ def ways(source: Path, folder: Path, modules: dict[str, ImageDataModule]) -> dic
     def to_floats(form: str) -> Callable[[], int]:
         return lambda: len(modules[form].train_input(modules[form].train.read(rows), 0))
 
-    def opened(images: list[Image.Image], transform: v2.Compose) -> int:
+    def transform_all(images: list[Image.Image], transform: v2.Compose) -> int:
         return len(torch.stack([transform(image.convert("RGB")) for image in images]))
 
     return {
         BICUBIC: lambda: len([as_jpeg(squares(Image.open(io.BytesIO(o)).convert("RGB"))) for o in originals]),
         PREPARE: lambda: len([encode(decode.centre_square(decode.decode_image(o), 256), plan) for o in originals]),
-        PIL: lambda: opened([Image.open(file) for file in (files * BATCH)[:BATCH]], crop),
+        PIL: lambda: transform_all([Image.open(file) for file in (files * BATCH)[:BATCH]], crop),
         JPEG: read("jpeg"),
         RAW: read("raw"),
-        REFERENCE: lambda: opened([Image.open(io.BytesIO(o)) for o in originals], reference),
+        REFERENCE: lambda: transform_all([Image.open(io.BytesIO(o)) for o in originals], reference),
         OURS_JPEG: to_floats("jpeg"),
         OURS_RAW: to_floats("raw"),
     }
@@ -171,7 +171,7 @@ def main() -> None:
         threads = made[form].train.workers
         print(f"{statistics.median(values):8,.0f} images/s  reach {given.device} from {form}, by {threads} threads")
     rows = [ratios.ratio(speeds[ours], speeds[peer], f"{ours} / {peer}", bar) for ours, peer, bar in PAIRS]
-    ratios.tell(rows, given.json)
+    ratios.print_rows(rows, given.json)
 
 
 if __name__ == "__main__":

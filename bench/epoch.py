@@ -162,7 +162,7 @@ def main() -> None:
         print(f"{statistics.median(values):8,.1f} images/s  {name}")
     bar = BAR if given.device == "cpu" else None
     rows = [ratios.ratio(speeds[OURS], speeds[peer], f"an epoch: {OURS} / {peer}", bar) for peer in names[1:]]
-    ratios.tell(rows, given.json)
+    ratios.print_rows(rows, given.json)
 
 
 if __name__ == "__main__":

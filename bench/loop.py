@@ -150,7 +150,7 @@ def main() -> None:
     for way, values in speeds.items():
         print(f"{statistics.median(values):8,.0f} images/s  {way}")
     rows = [ratios.ratio(speeds[ours], speeds[peer], f"{ours} / {peer}", bar) for ours, peer, bar in PAIRS]
-    ratios.tell(rows, given.json)
+    ratios.print_rows(rows, given.json)
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ def wait(x: Tensor) -> None:
         torch.cuda.synchronize()
 
 
-def kept(norm: Norm, x: Tensor) -> float:
+def saved_share(norm: Norm, x: Tensor) -> float:
     """Bytes that the forward keeps for the backward, each tensor once, over those of x."""
     tensors: dict[int, int] = {}
 
@@ -111,12 +111,12 @@ def main() -> None:
     print(f"\n{ratios.machine(given.device)}, {given.dtype}, {given.rounds} rounds")
     rows = []
     for (case, name), values in speeds.items():
-        keeps = kept(norms[name], cases[case][0])
+        keeps = saved_share(norms[name], cases[case][0])
         print(f"{1000 / statistics.median(values):8.2f} ms, keeps {keeps:.1f}  {case}, {name}")
         if name != TORCH:
             bar = BARS[name] if given.dtype == "float32" else None
             rows.append(ratios.ratio(values, speeds[case, TORCH], f"LRN of {case}: {name} / {TORCH}", bar))
-    ratios.tell(rows, given.json)
+    ratios.print_rows(rows, given.json)
 
 
 if __name__ == "__main__":

@@ -135,7 +135,7 @@ def machine(device: str = "cpu") -> str:
     return f"{where}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
-def tell(rows: list[Row], file: Path | None) -> None:
+def print_rows(rows: list[Row], file: Path | None) -> None:
     """Print them, and keep them where asked to."""
     for each in rows:
         print(each)

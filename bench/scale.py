@@ -92,7 +92,7 @@ def main() -> None:
         rows.append(
             ratios.row(f"{name}: the run's speed and the estimate's, smaller / larger", agreement, "agreement", BAR)
         )
-    ratios.tell(rows, given.json)
+    ratios.print_rows(rows, given.json)
 
 
 if __name__ == "__main__":

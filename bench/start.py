@@ -72,7 +72,7 @@ def main() -> None:
         ratios.row(JOB, taken[JOB], "s", MOST),
         ratios.ratio(taken[IN_TURN], taken[AT_ONCE], f"a sweep: {AT_ONCE} / {IN_TURN}", 1.1),
     ]
-    ratios.tell(rows, given.json)
+    ratios.print_rows(rows, given.json)
 
 
 if __name__ == "__main__":

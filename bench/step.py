@@ -213,7 +213,7 @@ def main() -> None:
         for ours, peer, bar in PAIRS
         if ours in speeds and peer in speeds
     ]
-    ratios.tell(rows, given.json)
+    ratios.print_rows(rows, given.json)
 
 
 if __name__ == "__main__":

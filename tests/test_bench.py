@@ -29,7 +29,7 @@ SCRIPTS = [file for file in sorted((ROOT / "bench").glob("*.py")) if file.name n
 FEW = ["--rounds", "1", "--steps", "1"]
 
 
-def told(out: str, rows: Path) -> None:
+def check_rows(out: str, rows: Path) -> None:
     """That what was printed is what bench/all.py gets, and has bars."""
     printed = re.findall(r"^ *\d+\.\d\d \(\d+\.\d\d to \d+\.\d\d\) .*: .*\[bar \d.*$", out, re.MULTILINE)
     assert printed
@@ -44,7 +44,7 @@ def test_a_script_prints_figures_with_their_range(name: str, tmp_path: Path):
     process = Process(tmp_path, ROOT / "bench" / f"{name}.py", *FEW, "--json", str(rows), **without)
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
-    told(out, rows)
+    check_rows(out, rows)
 
 
 @pytest.mark.parametrize("name", ["epoch", "loop", "scale", "start", "step"])
@@ -82,7 +82,7 @@ def test_a_script_of_several_processes_prints_figures_with_their_range(
     few = [*FEW, *(["--batch_size", "2"] if name in ("epoch", "step") else [])]
     monkeypatch.setattr(sys, "argv", [name, *few, "--json", str(rows)])
     script.main()
-    told(capsys.readouterr().out, rows)
+    check_rows(capsys.readouterr().out, rows)
 
 
 def test_a_way_apart_has_the_threads_of_its_program_and_ends_with_the_script(monkeypatch: pytest.MonkeyPatch):

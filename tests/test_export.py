@@ -32,7 +32,7 @@ NETS = sorted(file.stem for file in (ROOT / "conf/model").glob("*.yaml"))
 SAMPLES = ROOT / "../shared/data/ilsvrc-samples"
 
 
-def drawn(size: int) -> Tensor:
+def draw_squares(size: int) -> Tensor:
     """Three images, enlarged or reduced: uint8 (3, size, size, 3)."""
     return v2.functional.resize(draw_shapes(3, 1)[0].permute(0, 3, 1, 2), [size, size]).permute(0, 2, 3, 1)
 
@@ -41,8 +41,8 @@ def drawn(size: int) -> Tensor:
 @pytest.mark.parametrize("name", NETS)
 def test_onnx_of_every_net(name: str, tmp_path: Path):
     net = untrained_model(name)
-    assert export.export(net, tmp_path, images=list(drawn(net.resized_size))) < 1e-5
-    squares = drawn(net.resized_size)
+    assert export.export(net, tmp_path, images=list(draw_squares(net.resized_size))) < 1e-5
+    squares = draw_squares(net.resized_size)
     size = net.cfg.data.input_size
     pixels = v2.functional.center_crop(squares.permute(0, 3, 1, 2), [size, size]).float().numpy()
     session = onnxruntime.InferenceSession(tmp_path / "net.onnx", providers=["CPUExecutionProvider"])
@@ -110,7 +110,7 @@ def test_plain_weights(net: TrainedModel, tmp_path: Path, command: Export):
     cfg = OmegaConf.to_object(OmegaConf.merge(Model, told["model"]))
     fresh = build_net(cfg, told["crop"]["size"], seed=9).eval()
     fresh.load_state_dict(torch.load(tmp_path / "net.pt", weights_only=True))
-    squares = drawn(36)
+    squares = draw_squares(36)
     pixels = squares[:, 2:34, 2:34].numpy().astype(np.float64)
     inputs = (pixels - np.load(tmp_path / "mean.npy")) / told["scale"]["value"]
     with torch.no_grad():

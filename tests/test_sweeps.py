@@ -68,7 +68,7 @@ def test_the_topics_are_those_of_the_facts():
 
 
 @pytest.mark.parametrize("name", [claim.sweep for claim in CLAIMS if claim.sweep])
-def test_a_sweep_runs_and_is_told_of(train: Command, tmp_path: Path, name: str):
+def test_a_sweep_runs_and_is_reported(train: Command, tmp_path: Path, name: str):
     """Each job at scale=smoke; each has a line in the table, and the page and the image are there."""
     if name in AFTER:
         smoke(train, AFTER[name])

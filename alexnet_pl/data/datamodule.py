@@ -143,8 +143,8 @@ class ImageDataModule(pl.LightningDataModule):
     def val_dataloader(self) -> list[BatchLoader]:
         """Return loaders of the validation set and of the fixed training subset, both by the centre crop."""
         loaders = [self._evaluation_loader(self.val, len(self.val), self.centre_input)]
-        if subset := min(self.cfg.train_eval_images, len(self.train)):
-            loaders.append(self._evaluation_loader(self.train, subset, self.centre_input))
+        if count := min(self.cfg.train_eval_images, len(self.train)):
+            loaders.append(self._evaluation_loader(self.train, count, self.centre_input))
         return loaders
 
     def test_dataloader(self) -> BatchLoader:

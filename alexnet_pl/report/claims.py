@@ -73,7 +73,7 @@ class ClaimStatus:
         return [result for result in results if result.lines]
 
     @property
-    def published(self) -> list[str]:
+    def paper_numbers(self) -> list[str]:
         """The paper's numbers, one difference or arm each."""
         differences = [
             f"{format_arm(d.of)} against {format_arm(d.against)}: {format_errors(d.top1, d.top5, '+g')} points"
@@ -167,7 +167,7 @@ def write_claims(root: Path) -> tuple[list[ClaimStatus], list[Path]]:
     root.mkdir(parents=True, exist_ok=True)
     claims = survey(root)
     rows = [
-        [one.claim.section, f"{one.claim.topic}: {one.claim.says}", "; ".join(one.published) or "-",
+        [one.claim.section, f"{one.claim.topic}: {one.claim.says}", "; ".join(one.paper_numbers) or "-",
          f"`{one.claim.command}`" if one.claim.command else "-", one.state, "; ".join(one.ours) or "-"]
         for one in claims
     ]  # fmt: skip
@@ -197,7 +197,7 @@ def claims_page(claims: list[ClaimStatus], root: Path) -> str:
         cells = [
             escape(claim.section),
             f"<b>{escape(claim.topic)}</b><br>{escape(claim.says)}{runs}",
-            _paragraphs(one.published),
+            _paragraphs(one.paper_numbers),
             f"<code>{escape(claim.command)}</code>" if claim.command else "-",
             f"<b>{escape(one.state)}</b> {' '.join(links)}",
             _paragraphs(one.ours),

@@ -120,7 +120,7 @@ DAMAGES = [
 
 
 @pytest.mark.parametrize(("damage", "said"), DAMAGES, ids=lambda value: getattr(value, "__name__", ""))
-def test_damage_is_told_in_one_sentence(hub: Path, damage, said: str):
+def test_damage_is_named_in_one_sentence(hub: Path, damage, said: str):
     from alexnet_pl.config.schema import Config, Data
     from alexnet_pl.data.datamodule import ImageDataModule
 

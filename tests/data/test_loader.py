@@ -51,7 +51,7 @@ def packed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return folder / "store"
 
 
-def stored(packed: Path, split: str = "train") -> loader.PackedDataset:
+def open_split(packed: Path, split: str = "train") -> loader.PackedDataset:
     return loader.PackedDataset(store.require(packed), split)
 
 
@@ -60,7 +60,7 @@ def as_saved(packed: Path, name: str, split: str = "train") -> np.ndarray:
 
 
 def test_rows_are_the_images_of_their_names(packed: Path):
-    dataset = stored(packed)
+    dataset = open_split(packed)
     names = store.require(packed).index("train")["name"].to_pylist()
     rows = torch.randperm(len(names), generator=augment.stream(3))[:40]
     images = dataset.read(rows)
@@ -83,7 +83,7 @@ def batches(dataset: loader.PackedDataset, log: list[Tensor] | None = None) -> l
 
 
 def test_reading_ahead_keeps_the_order_and_the_numbers_of_the_batches(packed: Path):
-    dataset = stored(packed)
+    dataset = open_split(packed)
     dataset.workers = 4
     order = torch.randperm(len(dataset), generator=augment.stream(5))
     given = list(batches(dataset))
@@ -104,7 +104,7 @@ def test_slices_of_a_batch_are_torchs_chunks(images: int, processes: int):
 
 
 def test_a_resumed_epoch_goes_on_with_the_next_batch(packed: Path):
-    first, second = batches(stored(packed)), batches(stored(packed))
+    first, second = batches(open_split(packed)), batches(open_split(packed))
     whole = []
     for batch in first:
         whole.append(batch)
@@ -118,7 +118,7 @@ def test_a_resumed_epoch_goes_on_with_the_next_batch(packed: Path):
 
 def test_an_epoch_left_early_leaves_no_thread_behind(packed: Path):
     before = threading.active_count()
-    for number, _ in enumerate(batches(stored(packed))):
+    for number, _ in enumerate(batches(open_split(packed))):
         if number == 2:
             break
     deadline = time.monotonic() + 10
@@ -149,19 +149,19 @@ def test_waiting_is_measured_and_what_a_gpu_still_has_to_do_is_none(monkeypatch:
     assert few.wait_seconds < 0.05, "each epoch counts anew"
 
 
-def test_a_store_cut_short_is_refused_and_one_damaged_under_way_is_told(packed: Path, tmp_path: Path):
+def test_a_store_cut_short_is_refused_and_one_damaged_under_way_is_named(packed: Path, tmp_path: Path):
     copy = tmp_path / "copy"
     shutil.copytree(packed, copy)
-    images = stored(copy)
+    images = open_split(copy)
     part = copy / store.require(copy).parts["train"][0].file
     part.write_bytes(part.read_bytes()[:-100])
     with pytest.raises(ConfigError, match=rf"{part.name} has [\d,]+ bytes instead of [\d,]+: copy the store again"):
-        stored(copy)
+        open_split(copy)
     with pytest.raises(TrainingError, match="prepare --verify"):
         images.read(torch.arange(10))
     part.unlink()
     with pytest.raises(ConfigError, match="is missing"):
-        stored(copy)
+        open_split(copy)
 
 
 # ------------------------------------------------------------------------------------------------ through a run
@@ -303,14 +303,14 @@ def test_a_run_is_not_continued_on_another_store(packed: Path, tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", ["val.parquet", "mean.npy"])
-def test_a_damaged_index_or_mean_is_told(packed: Path, tmp_path: Path, name: str):
+def test_a_damaged_index_or_mean_is_named(packed: Path, tmp_path: Path, name: str):
     copy = tmp_path / "copy"
     shutil.copytree(packed, copy)
     data = bytearray((copy / name).read_bytes())
     data[len(data) // 2 : len(data) // 2 + 20] = bytes(range(20))
     (copy / name).write_bytes(data)
     with pytest.raises(ConfigError, match=f"{name} is damaged: copy the store again"):
-        stored(copy)
+        open_split(copy)
 
 
 def test_a_signal_in_the_test_at_the_end_is_heard(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

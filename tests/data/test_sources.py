@@ -525,7 +525,7 @@ MISTAKES: list[tuple[Callable[[Path], Path], Callable[[Path], object], float, st
 
 
 @pytest.mark.parametrize(("build", "damage", "hold_out", "said"), MISTAKES, ids=[said[:40] for *_, said in MISTAKES])
-def test_mistakes_are_told_in_one_sentence(build, damage, hold_out: float, said: str, tmp_path: Path):
+def test_mistakes_are_named_in_one_sentence(build, damage, hold_out: float, said: str, tmp_path: Path):
     root = build(tmp_path / "set")
     damage(root)
     with pytest.raises(ConfigError) as error:

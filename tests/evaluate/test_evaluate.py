@@ -235,7 +235,7 @@ def test_many_classes_are_drawn_as_pairs(tmp_path: Path):
     assert image.imread(tmp_path / "some.png").shape[0] > image.imread(tmp_path / "none.png").shape[0] + 500
 
 
-def test_what_cannot_be_evaluated_is_told_in_one_sentence(command: Command, place: Path, tmp_path: Path):
+def test_what_cannot_be_evaluated_is_named_in_one_sentence(command: Command, place: Path, tmp_path: Path):
     first, second = (str(run.folder) for run in members(place))
     whole, stored = alone(place, "whole"), alone(place, "store")
     begun = Run(place / "runs/begun/it")

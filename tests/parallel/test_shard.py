@@ -51,7 +51,7 @@ def fit(
         seen["losses"].append(float(of_all))
         return loss
 
-    def look(self: ImageClassifier, optimizer: Any) -> None:
+    def record(self: ImageClassifier, optimizer: Any) -> None:
         if self.global_step == 0:
             seen["gradients"] = {name: whole(p.grad) for name, p in self.net.named_parameters()}
 
@@ -61,7 +61,7 @@ def fit(
         patch.setattr(datasets, "SHAPES_SPLITS", SETS)
         patch.setattr(datamodule, "EVAL_PIXELS", 5 * 67**2)  # in batches of 6, or of one image by ten views
         patch.setattr(ImageClassifier, "training_step", noted)
-        patch.setattr(ImageClassifier, "on_before_optimizer_step", look)
+        patch.setattr(ImageClassifier, "on_before_optimizer_step", record)
         for name, value in (patches or {}).items():
             patch.setattr(shard, name, value)
         if os.environ.get("RANK", "0") == "0":

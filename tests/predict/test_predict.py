@@ -165,18 +165,18 @@ def test_what_cannot_be_read_is_told_and_the_rest_goes_on(run: str, photographs:
 
 
 def test_mistakes_are_one_sentence(run: str, photographs: Path, predict: Predict, tmp_path: Path):
-    def said(*args: object) -> str:
+    def error_of(*args: object) -> str:
         code, out, err = predict(*args)
         assert (code, out) == (1, "")
         assert "\n" not in err.strip()
         return err
 
-    assert "there is no checkpoint" in said(tmp_path / "no.ckpt", photographs)
-    assert "error: " in said(photographs, photographs)
-    assert "must end with .png, .svg, .pdf" in said(run, photographs, "--figure", "figure.jpg")
-    assert "there is no folder" in said(run, photographs, "--csv", tmp_path / "away/a.csv")
+    assert "there is no checkpoint" in error_of(tmp_path / "no.ckpt", photographs)
+    assert "error: " in error_of(photographs, photographs)
+    assert "must end with .png, .svg, .pdf" in error_of(run, photographs, "--figure", "figure.jpg")
+    assert "there is no folder" in error_of(run, photographs, "--csv", tmp_path / "away/a.csv")
     (tmp_path / "plan.json").write_text("{}")
-    assert "is not finished" in said(run, photographs, "--neighbours", tmp_path)
+    assert "is not finished" in error_of(run, photographs, "--neighbours", tmp_path)
     assert predict(run)[0] == 2
 
 

@@ -157,7 +157,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], Any], list[str], str]] = {
 
 
 @pytest.mark.parametrize(("prepared", "options", "said"), MISTAKES.values(), ids=MISTAKES)
-def test_mistakes_are_told_in_one_sentence_and_nothing_is_written(
+def test_mistakes_are_named_in_one_sentence_and_nothing_is_written(
     tmp_path: Path, commands: Commands, source: Path, prepared: Callable[[Path], Any], options: list[str], said: str
 ):
     prepared(tmp_path)
@@ -208,7 +208,7 @@ def test_two_at_once_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     pack(source, root, form="raw")
 
 
-def test_a_damaged_done_mark_is_told(tmp_path: Path, source: Path):
+def test_a_damaged_done_mark_is_named(tmp_path: Path, source: Path):
     root = tmp_path / "store"
     pack(source, root)
     mark = root / "store.json"

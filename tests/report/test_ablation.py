@@ -32,7 +32,7 @@ CLAIM = paper.Claim(
 
 
 @pytest.fixture
-def claimed(monkeypatch: pytest.MonkeyPatch) -> None:
+def one_claim(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paper, "claims", lambda: (CLAIM,))
 
 
@@ -313,7 +313,7 @@ def test_two_claims_have_two_names(tmp_path: Path) -> None:
         paper.claims(tmp_path / "paper.yaml")
 
 
-@pytest.mark.usefixtures("claimed")
+@pytest.mark.usefixtures("one_claim")
 def test_claims_are_tested_as_far_as_their_sweeps_are(tmp_path: Path) -> None:
     def state() -> str:
         (claim,) = survey(tmp_path)
@@ -338,7 +338,7 @@ def test_claims_are_tested_as_far_as_their_sweeps_are(tmp_path: Path) -> None:
     assert any(said.startswith("mixed: panel") for said in claim.ours), "what cannot be compared does not stop the rest"
 
 
-@pytest.mark.usefixtures("claimed")
+@pytest.mark.usefixtures("one_claim")
 def test_claims_are_written(written: Path) -> None:
     claims, paths = write_claims(written.parent)
     assert [path.name for path in paths] == ["claims.html", "claims.md"]
@@ -352,7 +352,7 @@ def test_claims_are_written(written: Path) -> None:
     assert "http" not in paths[0].read_text()
 
 
-@pytest.mark.usefixtures("claimed")
+@pytest.mark.usefixtures("one_claim")
 def test_the_command_lists_claims(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

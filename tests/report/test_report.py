@@ -201,7 +201,7 @@ def test_lines_may_differ_in_rate_and_length_and_panels_in_anything(tmp_path: Pa
     ]
 
 
-def test_runs_from_other_commits_or_versions_are_told(tmp_path: Path) -> None:
+def test_runs_from_other_commits_or_versions_are_named(tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("b", 2)):
         make_run(tmp_path / name, settings(seed=seed), rows(3, 2))
         identity = json.loads((tmp_path / name / "run.json").read_text())

@@ -77,25 +77,25 @@ def test_a_net_begins_with_the_convolutions_of_another(run: Run, train: Command,
     assert "neither a checkpoint nor the folder of a run" in train(*TINY, "name=d", "pretrained=nowhere").stderr
 
 
-def test_what_is_no_checkpoint_is_told(run: Run, tmp_path: Path):
-    def said(path: Path, weights: list[str] | None = None) -> str:
+def test_what_is_no_checkpoint_is_named(run: Run, tmp_path: Path):
+    def error_of(path: Path, weights: list[str] | None = None) -> str:
         with pytest.raises(ConfigError) as error:
             trained.load(path, weights)
         return str(error.value)
 
     broken = tmp_path / "broken.ckpt"
     broken.write_bytes(b"nothing")
-    assert "is not a checkpoint of a run" in said(broken)
-    assert "there is no checkpoint" in said(tmp_path / "none.ckpt")
+    assert "is not a checkpoint of a run" in error_of(broken)
+    assert "there is no checkpoint" in error_of(tmp_path / "none.ckpt")
     other = torch.load(run.last, weights_only=True)
     other["state_dict"].pop("net.conv2.weight")
     torch.save(other, broken)
-    assert "only weights of the same net" in said(run.folder, ["last", str(broken)])
+    assert "only weights of the same net" in error_of(run.folder, ["last", str(broken)])
     other["config"]["model"]["colour"] = "red"
     torch.save(other, broken)
-    assert "was written by another version" in said(broken)
+    assert "was written by another version" in error_of(broken)
     (run.last.parent / "best.ckpt").unlink()
-    assert "has no best.ckpt" in said(run.folder, ["best"])
+    assert "has no best.ckpt" in error_of(run.folder, ["best"])
 
 
 def test_torchvision_gives_the_same_logits(tmp_path: Path):

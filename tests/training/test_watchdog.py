@@ -41,7 +41,7 @@ def test_a_run_that_learns_is_left_alone(train: Command):
     assert "warning" not in result.stdout
 
 
-def test_it_looks_once_and_not_at_all_if_so_told():
+def test_it_looks_once_and_not_at_all_if_so_asked():
     said: list[str] = []
     stuck = SimpleNamespace(window_loss=math.log(10))
     for stuck_after_steps, expected in ((5, 1), (0, 0)):
