@@ -35,12 +35,14 @@ def show(cfg: Config, console: Console | None = None) -> None:
     for title in ("parameters", "multiply-adds", *(["from other tower"] if two else [])):
         table.add_column(title, justify="right")
     table.add_column("initial weights")
-    for step in plan:
-        output = "x".join(map(str, step.outputs)).removesuffix("x1x1")
-        costs = [f"{step.parameters:,}", f"{step.macs / 1e6:,.2f} M"] if step.parameters else ["", ""]
-        costs += [f"{step.crossing:,}" if step.crossing else ""] if two else []
-        begins = start(m, step) if step.parameters else ""
-        table.add_row(step.name, what(m, step), output, *costs, begins, style=None if step.parameters else "dim")
+    for layer in plan:
+        output = "x".join(map(str, layer.outputs)).removesuffix("x1x1")
+        costs = [f"{layer.parameters:,}", f"{layer.macs / 1e6:,.2f} M"] if layer.parameters else ["", ""]
+        costs += [f"{layer.crossing:,}" if layer.crossing else ""] if two else []
+        initial = init_text(m, layer) if layer.parameters else ""
+        table.add_row(
+            layer.name, layer_text(m, layer), output, *costs, initial, style=None if layer.parameters else "dim"
+        )
     parameters, macs = sum(s.parameters for s in plan), sum(s.macs for s in plan)
     table.add_section()
     crossing = [f"{sum(s.crossing for s in plan):,}"] if two else []
@@ -49,13 +51,13 @@ def show(cfg: Config, console: Console | None = None) -> None:
     natural = Measurement.get(console, console.options.update(max_width=1000), table).maximum
     console.width = max(console.width, natural)  # a line that the terminal wraps is better than squeezed columns
     console.print(table)
-    for line in (sharing_summary(cfg) or alone(cfg), length_summary(cfg, training_images(cfg.data))):
+    for line in (sharing_summary(cfg) or single_device_summary(cfg), length_summary(cfg, training_images(cfg.data))):
         if line:
             console.print(line, soft_wrap=True)
 
 
-def alone(cfg: Config) -> str:
-    """What a run on one device keeps."""
+def single_device_summary(cfg: Config) -> str:
+    """Return what a run on one device keeps."""
     plan, batch_size = layer_specs(cfg.model, cfg.data.input_size), cfg.data.batch_size
     image = activation_bytes(cfg.model, plan)
     return (
@@ -65,45 +67,47 @@ def alone(cfg: Config) -> str:
     )
 
 
-def what(m: Model, step: LayerSpec) -> str:
-    """One step in the field's words."""
-    match step.kind:
+def layer_text(m: Model, layer: LayerSpec) -> str:
+    """Return what a layer does, in the field's words."""
+    match layer.kind:
         case "pad":
-            return f"zeros: {step.overhang} rows below, {step.overhang} columns to the right"
+            return f"zeros: {layer.overhang} rows below, {layer.overhang} columns to the right"
         case "conv" | "local":
-            assert isinstance(step.row, Conv)
-            words = [f"{step.size}x{step.size} kernels"]
-            if step.stride > 1:
-                words.append(f"stride {step.stride}")
-            if step.padding:
-                words.append(f"padding {step.padding}")
-            if step.kind == "local":
+            assert isinstance(layer.row, Conv)
+            words = [f"{layer.size}x{layer.size} kernels"]
+            if layer.stride > 1:
+                words.append(f"stride {layer.stride}")
+            if layer.padding:
+                words.append(f"padding {layer.padding}")
+            if layer.kind == "local":
                 words.append("other weights at every place")
             if m.towers == 2:
-                words.append("own tower" if step.groups == 2 else "both towers" if step.crossing else "the image")
+                words.append("own tower" if layer.groups == 2 else "both towers" if layer.crossing else "the image")
             return ", ".join(words)
         case "full":
-            return "fully connected" + (", own tower" if step.groups == 2 else ", both towers" if step.crossing else "")
+            return "fully connected" + (
+                ", own tower" if layer.groups == 2 else ", both towers" if layer.crossing else ""
+            )
         case "act":
             return str(m.activation)
         case "lrn":
             by = f"/{m.lrn_size}" if m.lrn_alpha_convention is LrnAlphaConvention.code else ""
-            where = "" if m.towers == 1 else ", within a tower" if step.groups == 2 else ", across the towers"
+            where = "" if m.towers == 1 else ", within a tower" if layer.groups == 2 else ", across the towers"
             return f"LRN n={m.lrn_size} k={m.lrn_k:g} alpha={m.lrn_alpha:g}{by} beta={m.lrn_beta:g}{where}"
         case "spatial":
             return "LRN over 5x5 places k=1 alpha=0.001/25 beta=0.75"
         case "max" | "avg":
-            overlap = "overlapping" if step.size > step.stride else "plain"
-            return f"{step.kind} pooling {step.size}x{step.size}, stride {step.stride} ({overlap})"
+            overlap = "overlapping" if layer.size > layer.stride else "plain"
+            return f"{layer.kind} pooling {layer.size}x{layer.size}, stride {layer.stride} ({overlap})"
         case "dropout":
             return f"dropout {m.dropout_rate:g}, " + ("mask only" if m.dropout is Dropout.mask else "inverted")
 
 
-def start(m: Model, step: LayerSpec) -> str:
-    """How a layer's weights start."""
+def init_text(m: Model, layer: LayerSpec) -> str:
+    """Return how a layer's weights are initialised."""
     match m.init:
         case Init.gaussian:
-            return f"std {step.row.std:g}, bias {step.row.bias:g}"
+            return f"std {layer.row.std:g}, bias {layer.row.bias:g}"
         case Init.fan_in:
             return "by fan-in, bias 0"
         case Init.torch:
@@ -111,7 +115,7 @@ def start(m: Model, step: LayerSpec) -> str:
 
 
 def main() -> None:
-    """The command. Exit code 0: shown; 1: a mistake, in one sentence."""
+    """Run the command. Exit code 0: shown; 1: a mistake, in one sentence."""
     parser = argparse.ArgumentParser(
         prog="python -m alexnet_pl.describe", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

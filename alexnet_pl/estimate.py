@@ -133,7 +133,7 @@ def _now(device: torch.device) -> float:
 
 
 def loading_rate(datamodule: ImageDataModule, batch_size: int) -> float | None:
-    """Images per second that a store's reading threads give; nothing where images lie on the device."""
+    """Return images per second that a store's reading threads give; nothing where images lie on the device."""
     stored = getattr(datamodule, "train", None)
     if not isinstance(stored, PackedDataset):
         return None
@@ -160,7 +160,7 @@ def layouts_for(cfg: Config, plan: list[LayerSpec]) -> Iterator[Layout]:
 
 
 def open_images(cfg: Config) -> tuple[ImageDataModule, int]:
-    """The run's images and how many there are to train on; where there is no store yet, as many as ImageNet has."""
+    """Return the run's images and how many there are to train on; without a store yet, as many as ImageNet has."""
     images = ImageDataModule(cfg)
     if cfg.data.packed and not store.read(Path(cfg.data.root or ".").expanduser()):
         images.mean = torch.zeros(cfg.data.input_size, cfg.data.input_size, 3)
@@ -243,7 +243,7 @@ def _table(
 
 
 def _long(seconds: float) -> str:
-    """A length of time in the unit one would say it in."""
+    """Return a length of time in the unit one would say it in."""
     for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:,.1f} {unit}"
@@ -251,7 +251,7 @@ def _long(seconds: float) -> str:
 
 
 def _bytes(images: ImageDataModule, cfg: Config) -> float:
-    """Bytes of a image in its store; without one, those of a raw square."""
+    """Return bytes of an image in its store; without one, those of a raw square."""
     stored = getattr(images, "train", None)
     if isinstance(stored, PackedDataset):
         return float(stored.places[:, 2].mean())
@@ -259,7 +259,7 @@ def _bytes(images: ImageDataModule, cfg: Config) -> float:
 
 
 def main() -> None:
-    """The command. Exit code 0: shown; 1: a mistake, in one sentence."""
+    """Run the command. Exit code 0: shown; 1: a mistake, in one sentence."""
     parser = argparse.ArgumentParser(
         prog="python -m alexnet_pl.estimate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

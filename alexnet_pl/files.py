@@ -24,7 +24,7 @@ ROOT = _HERE if (_HERE / "conf").is_dir() else _HERE.parent
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to; it takes its place at the end. On an error (a full disk, say) nothing stays."""
+    """Yield a path to write to. At the end it takes the place of `path`; on an error, as a full disk, nothing stays."""
     part = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         yield part
@@ -40,7 +40,7 @@ def write(path: Path, text: str) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; empty where there is no file.
+    """Return the object in a JSON file; empty where there is no file.
 
     Raises:
         ConfigError: the file is something else.

@@ -114,7 +114,7 @@ def explain_sweep(words: list[str]) -> None:
 
 
 def main() -> None:
-    """The command. Exit code 0: done; 1: a mistake or a failure; 75: the folder is in use; 128 + signal: stopped."""
+    """Run the command. Exit code 0: done; 1: a mistake or a failure; 75: folder in use; 128 + signal: stopped."""
     full = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors through to here, where they become sentences
     sys.argv[1:] = sorted(map(quote_path, sys.argv[1:]), key=lambda word: word not in FLAGS)

@@ -1,4 +1,4 @@
-"""The keys of a configuration: their dotted names, types and meanings, read from the dataclasses of config.py."""
+"""The keys of a configuration: their dotted names, types and meanings, read from the dataclasses of schema.py."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from alexnet_pl.config.schema import Config
 
 @cache
 def key_types(schema: type = Config, prefix: str = "") -> dict[str, Any]:
-    """Every dotted key of the schema with its type: {"seed": int, "model.activation": Activation, ...}."""
+    """Return every dotted key of the schema with its type: {"seed": int, "model.activation": Activation, ...}."""
     out: dict[str, Any] = {}
     for name, kind in get_type_hints(schema).items():
         if isinstance(kind, type) and is_dataclass(kind):
@@ -26,13 +26,13 @@ def key_types(schema: type = Config, prefix: str = "") -> dict[str, Any]:
 
 
 def is_key(key: str) -> bool:
-    """Whether a dotted key exists: a field, or an entry of one that holds a dict, such as model.widths.conv1."""
+    """Return whether a dotted key exists: a field, or an entry of one that holds a dict, such as model.widths.conv1."""
     kinds = key_types()
     return key in kinds or any(key.startswith(f"{k}.") and "dict" in str(kind) for k, kind in kinds.items())
 
 
 def type_words(kind: Any) -> str:
-    """A type as --help shows it: its choices, or its name."""
+    """Return a type as --help shows it: its choices, or its name."""
     if isinstance(kind, type) and issubclass(kind, Enum):
         return "|".join(kind.__members__)
     values = get_args(kind)
@@ -45,7 +45,7 @@ def type_words(kind: Any) -> str:
 
 @cache
 def key_docs(schema: type = Config, prefix: str = "") -> dict[str, str]:
-    """Every dotted key with the words below its field in config.py."""
+    """Return every dotted key with the words below its field in schema.py."""
     (cls,) = ast.parse(inspect.getsource(schema)).body
     assert isinstance(cls, ast.ClassDef)
     kinds = get_type_hints(schema)
@@ -61,7 +61,7 @@ def key_docs(schema: type = Config, prefix: str = "") -> dict[str, str]:
 
 
 def help_text() -> str:
-    """The keys as a list for --help: name, choices or type, meaning."""
+    """Return the keys as a list for --help: name, choices or type, meaning."""
     lines = []
     kinds = key_types()
     for key, text in key_docs().items():

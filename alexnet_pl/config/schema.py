@@ -1,7 +1,7 @@
 """A run as dataclasses: every key, its type, its default, its meaning.
 
 `conf/<group>/<choice>.yaml` fills one of these classes. Hydra composes the choices, and `compose.to_config` turns the
-result into a `Config`.
+result into a `Config`. The file is long because it is one table: every key stands here, once.
 """
 
 from __future__ import annotations

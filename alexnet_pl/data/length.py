@@ -10,13 +10,13 @@ from alexnet_pl.data.datasets import SMALL_DATASETS
 
 
 def length_summary(cfg: Config, images: int | None) -> str:
-    """How many images a run is going to see, of so many in its set, in words; nothing where that is open."""
+    """Return how many images a run is going to see, of so many in its set, in words; nothing where that is open."""
     seen = images_in_run(cfg, images)
     return f"{seen:,} images to see" if seen else ""
 
 
 def images_in_run(cfg: Config, images: int | None) -> int | None:
-    """How many images a run is going to see, of so many in its set; None where that is open."""
+    """Return how many images a run is going to see, of so many in its set; None where that is open."""
     t, batch_size = cfg.trainer, cfg.data.batch_size
     steps, epochs = t.max_steps or -1, t.max_epochs or -1
     ends = [steps * (t.accumulate_grad_batches or 1) * batch_size] if steps > 0 else []
@@ -28,7 +28,7 @@ def images_in_run(cfg: Config, images: int | None) -> int | None:
 
 
 def training_images(d: Data) -> int | None:
-    """Of a data set, as far as that is known before it is opened."""
+    """Return how many images a data set has to train on; None where that is not known before it is opened."""
     if d.packed:
         found = store.read(Path(d.root or "").expanduser())
         return found.images["train"] if found else None

@@ -43,7 +43,7 @@ def check(cfg: Config, to_run: bool = True, here: bool = True) -> None:
 
 
 def _run_rules(c: Config) -> Iterator[str]:
-    """What no type can say: a sentence for each rule that is broken."""
+    """Yield a sentence for each rule that is broken."""
     d, t = c.data, c.trainer
     if not Path(c.name).name or ".." in Path(c.name).parts or Path(c.name).is_absolute():
         yield f"name={c.name!r} must name a folder under runs/"
@@ -95,7 +95,7 @@ def _report_rules(r: Report) -> Iterator[str]:
 
 
 def _net_rules(c: Config) -> Iterator[str]:
-    """What speaks against the net, and against it on these devices."""
+    """Yield what speaks against the net, and against it on these devices."""
     try:
         plan = layer_specs(c.model, c.data.input_size)
     except ConfigError as error:
@@ -149,7 +149,7 @@ def _data_rules(d: Data) -> Iterator[str]:
 
 
 def _machine_rules(c: Config) -> Iterator[str]:
-    """What this machine must have for the run."""
+    """Yield what this machine lacks for the run."""
     d = c.data
     small = SMALL_DATASETS.get(d.kind)
     needs_files = small and not small.generated and not d.download
@@ -166,7 +166,7 @@ def _machine_rules(c: Config) -> Iterator[str]:
 
 
 def _store_rules(c: Config) -> Iterator[str]:
-    """What the packed dataset must be for the run."""
+    """Yield what the packed dataset lacks for the run."""
     d = c.data
     if not d.root:
         yield f"data={d.name} needs a packed dataset: data.root=STORE, made once by python -m alexnet_pl.prepare"
@@ -241,7 +241,7 @@ def _folder_hint(root: str | None) -> str:
 
 
 def wandb_key() -> bool:
-    """Whether a W&B key is at hand, in the environment or where `wandb login` keeps it; asks no one."""
+    """Return whether a W&B key is at hand, in the environment or where `wandb login` keeps it. Ask no one."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     file = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()

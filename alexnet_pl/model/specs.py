@@ -16,13 +16,12 @@ from alexnet_pl.config.schema import Model
 from alexnet_pl.errors import ConfigError
 from alexnet_pl.model.tables import Conv, Full, Row, table_rows
 
-# ------------------------------------------------------------------------------------------------ steps
 Kind = Literal["pad", "conv", "local", "full", "act", "lrn", "spatial", "max", "avg", "dropout"]
 
 
 @dataclass(frozen=True)
 class LayerSpec:
-    """One thing done to a image, with its cost per image."""
+    """One thing done to an image, with its cost per image."""
 
     name: str  # as the module is called
     kind: Kind
@@ -45,7 +44,7 @@ class LayerSpec:
 
 
 def layer_specs(m: Model, input_size: int) -> list[LayerSpec]:
-    """Everything between a image (3, input_size, input_size) and the logits, in order.
+    """Return everything between an image (3, input_size, input_size) and the logits, in order.
 
     Raises:
         ConfigError: such a net cannot be: the image is too small for the layers, or towers cannot share a layer.
@@ -81,9 +80,9 @@ def _layer_specs(m: Model, input_size: int) -> Iterator[LayerSpec]:
             continue
         assert isinstance(row, Conv)
         if row.outputs:
-            for step in _convolution(m, row, shape, towers, input_size):
-                yield step
-                shape = step.outputs
+            for layer in _convolution(m, row, shape, towers, input_size):
+                yield layer
+                shape = layer.outputs
             towers = m.towers
         for what in m.order[row.name].name.split("_") if row.name in m.order else ("act", "lrn", "pool"):
             if what == "act" and row.outputs:
@@ -104,7 +103,7 @@ def _layer_specs(m: Model, input_size: int) -> Iterator[LayerSpec]:
 
 
 def _convolution(m: Model, row: Conv, shape: tuple[int, int, int], towers: int, input_size: int) -> Iterator[LayerSpec]:
-    """The convolution of a row, after the zeros of 2012 where windows do not end at the image's edge."""
+    """Return the convolution of a row, after the zeros of 2012 where windows do not end at the image's edge."""
     padding, side = row.padding, shape[1]
     if row.stride > 1 and m.conv1_padding is Conv1Padding.symmetric:
         padding = 2
@@ -142,22 +141,22 @@ def _unshared(m: Model, row: Row) -> str:
 
 
 def activation_bytes(m: Model, plan: list[LayerSpec]) -> int:
-    """Bytes per image that the backward pass needs of the forward pass, in fp32: each tensor once."""
+    """Return bytes per image that the backward pass needs of the forward pass, in fp32: each tensor once."""
     numbers: dict[str, int] = {}
     below = "image"
-    for step in plan:
-        made, given = math.prod(step.outputs), math.prod(step.inputs)
-        if step.kind in ("conv", "full", "lrn", "spatial", "max", "avg"):
+    for layer in plan:
+        made, given = math.prod(layer.outputs), math.prod(layer.inputs)
+        if layer.kind in ("conv", "full", "lrn", "spatial", "max", "avg"):
             numbers[below] = given
-        if step.kind == "local":  # every window laid out
-            numbers[f"{step.name} windows"] = step.fan_in * step.outputs[1] * step.outputs[2]
-        if step.kind == "act":
-            numbers[step.name] = made
-        if step.kind == "max":
-            numbers[f"{step.name} places"] = 2 * made  # int64
-        if step.kind == "dropout":
-            numbers[f"{step.name} mask"] = made
-        if step.kind == "act" and m.activation is Activation.abs_tanh:
-            numbers[f"{step.name} signs"] = made
-        below = step.name
+        if layer.kind == "local":  # every window laid out
+            numbers[f"{layer.name} windows"] = layer.fan_in * layer.outputs[1] * layer.outputs[2]
+        if layer.kind == "act":
+            numbers[layer.name] = made
+        if layer.kind == "max":
+            numbers[f"{layer.name} places"] = 2 * made  # int64
+        if layer.kind == "dropout":
+            numbers[f"{layer.name} mask"] = made
+        if layer.kind == "act" and m.activation is Activation.abs_tanh:
+            numbers[f"{layer.name} signs"] = made
+        below = layer.name
     return 4 * (sum(numbers.values()) + math.prod(plan[-1].outputs))

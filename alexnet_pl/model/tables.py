@@ -91,7 +91,7 @@ TABLES: dict[Arch, list[Row]] = {
 
 
 def table_rows(m: Model) -> list[Row]:
-    """The table of a configuration with its widths, weights, pooling and dropped layers.
+    """Return the table of a configuration with its widths, weights, pooling and dropped layers.
 
     Raises:
         ConfigError: a key of the group names a layer that the table does not have, or drops the last.

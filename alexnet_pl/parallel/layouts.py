@@ -53,7 +53,7 @@ class Layout:
 
 
 def layout(t: Trainer) -> Layout:
-    """What the `trainer` group asks for."""
+    """Return what the `trainer` group asks for."""
     count, nodes = device_count(t), t.num_nodes or 1
     kind = STRATEGIES.get(str(t.strategy or "auto"), "ddp") if count * nodes > 1 else "single"
     if kind == "towers" and count * nodes % 2 == 0:
@@ -62,7 +62,7 @@ def layout(t: Trainer) -> Layout:
 
 
 def device_count(t: Trainer) -> int:
-    """Devices per machine: a number, a list of them, or auto and -1 for all there are."""
+    """Return devices per machine: a number, a list of them, or auto and -1 for all there are."""
     if isinstance(t.devices, list):
         return len(t.devices)
     if t.devices in (None, "auto", -1, "-1"):
@@ -132,7 +132,7 @@ def device_summary(t: Trainer) -> str:
 
 # ------------------------------------------------------------------------------------------------ what cannot be
 def layout_rules(c: Config, plan: list[LayerSpec]) -> Iterator[str]:
-    """A sentence for everything that the net or the batch has against the layout."""
+    """Yield a sentence for everything that the net or the batch has against the layout."""
     t, m = c.trainer, c.model
     if t.accelerator not in ACCELERATORS:
         yield f"trainer.accelerator={t.accelerator} is not a choice: {nearest(t.accelerator, list(ACCELERATORS))}"
@@ -179,19 +179,19 @@ def _tower_rules(where: Layout, m: Model, plan: list[LayerSpec]) -> Iterator[str
 
 
 def _owt_rules(where: Layout, m: Model, plan: list[LayerSpec]) -> Iterator[str]:
-    if any(step.kind == "full" and step.groups > 1 for step in plan):
+    if any(layer.kind == "full" and layer.groups > 1 for layer in plan):
         yield (
             f"trainer.strategy=owt shares fully connected layers that see everything, and model.towers_meet="
             f"{m.towers_meet} leaves some within a tower: train with trainer=towers, or on one device"
         )
-    for step in plan:
-        if step.kind == "full" and step.outputs[0] % where.processes:
-            key = "model.num_classes" if step is plan[-1] else f"model.widths.{step.name}"
-            yield f"{key}={step.outputs[0]} cannot be shared by {where.processes} devices: take a multiple of them"
+    for layer in plan:
+        if layer.kind == "full" and layer.outputs[0] % where.processes:
+            key = "model.num_classes" if layer is plan[-1] else f"model.widths.{layer.name}"
+            yield f"{key}={layer.outputs[0]} cannot be shared by {where.processes} devices: take a multiple of them"
 
 
 def device_rules(t: Trainer) -> Iterator[str]:
-    """A sentence if this machine has fewer devices than the run asks for."""
+    """Yield a sentence if this machine has fewer devices than the run asks for."""
     if not wants_gpus(t):
         return
     asked, there = device_count(t), gpu_count()

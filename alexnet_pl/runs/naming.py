@@ -69,7 +69,7 @@ def run_group(name: str, scale: str) -> str:
 
 
 def parse_overrides(overrides: Iterable[str]) -> dict[str, str]:
-    """Overrides as {key: value}; of a key given twice, the last counts.
+    """Return overrides as {key: value}; of a key given twice, the last counts.
 
     >>> given(["model.lrn=[conv1]", "+trainer.devices=2"])
     {'model.lrn': '[conv1]', 'trainer.devices': '2'}
@@ -79,12 +79,12 @@ def parse_overrides(overrides: Iterable[str]) -> dict[str, str]:
 
 
 def is_bookkeeping(key: str) -> bool:
-    """Whether a key says where and how a run is recorded, not what is trained."""
+    """Return whether a key says where and how a run is recorded, not what is trained."""
     return any(key == b or key.startswith((b + ".", b + "/")) for b in BOOKKEEPING)
 
 
 def config_differences(a: dict[str, Any], b: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Dotted keys whose values differ between two configurations, bookkeeping left out.
+    """Return dotted keys whose values differ between two configurations, bookkeeping left out.
 
     A key that one of them does not have, as it is from before there was such a key, counts as its default.
     """

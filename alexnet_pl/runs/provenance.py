@@ -15,7 +15,7 @@ PACKAGES = ("alexnet-pl", "torch", "torchvision", "pytorch-lightning", "hydra-co
 
 
 def versions() -> dict[str, str]:
-    """Of Python and the packages that decide what a run computes."""
+    """Return the versions of Python and of the packages that decide what a run computes."""
     return {"python": platform.python_version()} | {package: _version(package) for package in PACKAGES}
 
 

@@ -196,7 +196,7 @@ def _identity(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
 
 
 def _given_id() -> str:
-    """The W&B id of a run that W&B's agent starts for a W&B sweep, by which the run belongs to the sweep."""
+    """Return the W&B id of a run that W&B's agent starts for a W&B sweep, by which the run belongs to the sweep."""
     return os.environ.get("WANDB_RUN_ID", "") if "WANDB_SWEEP_ID" in os.environ else ""
 
 
@@ -217,7 +217,7 @@ def record_sweep(folder: Path, jobs: dict[str, list[str]]) -> None:
 
 
 def find_checkpoint(ckpt_path: str, key: str = "ckpt_path") -> Path:
-    """The checkpoint that a path names: a file, a run folder, or a folder of one run.
+    """Return the checkpoint that a path names: a file, a run folder, or a folder of one run.
 
     Args:
         key: what the path was given for, to be named in messages.
@@ -237,7 +237,7 @@ def find_checkpoint(ckpt_path: str, key: str = "ckpt_path") -> Path:
 
 
 def find_runs(folder: Path) -> list[Run]:
-    """The runs of a folder: the folder itself if it is a run, else those below it and those its sweep asked for.
+    """Return the runs of a folder: the folder itself if it is a run, else those below it and those its sweep asked for.
 
     Raises:
         ConfigError: there is no such folder, or no run in it.

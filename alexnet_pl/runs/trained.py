@@ -51,14 +51,14 @@ class TrainedModel:
 
     @property
     def resized_size(self) -> int:
-        """Side in pixels of the squares that a image is made into, before views are cut out."""
+        """Side in pixels of the squares that an image is made into, before views are cut out."""
         return self.cfg.data.resized_size
 
     def to(self, device: torch.device) -> TrainedModel:
         return replace(self, net=self.net.to(device), mean=self.mean.to(device))
 
     def input(self, images: Tensor, views: int = 1) -> Tensor:
-        """uint8 squares (n, S, S, 3) as the net takes them: (n * views, 3, H, W), a image's views side by side."""
+        """uint8 squares (n, S, S, 3) as the net takes them: (n * views, 3, H, W), an image's views side by side."""
         d = self.cfg.data
         return augment.evaluation_input(images.to(self.device), self.mean, d.resized_size, d.pixel_scale, views)
 
@@ -76,7 +76,7 @@ class TrainedModel:
 
 
 def load(path: str | Path, weights: list[str] | None = None) -> TrainedModel:
-    """The trained net of a run, on the CPU.
+    """Return the trained net of a run, on the CPU.
 
     Args:
         path: a run folder, a folder of one run, or a checkpoint file.
@@ -138,7 +138,7 @@ def _shapes(checkpoint: dict[str, Any]) -> dict[str, torch.Size]:
 
 
 def _mean(checkpoints: list[dict[str, Any]]) -> dict[str, Tensor]:
-    """The mean of several checkpoints' weights, summed in float64."""
+    """Return the mean of several checkpoints' weights, summed in float64."""
     states = [checkpoint["state_dict"] for checkpoint in checkpoints]
     if len(states) == 1:
         return states[0]

@@ -35,7 +35,7 @@ class SGD2012(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
-        """One update; parameters without a gradient stay as they are. Returns what the closure returns."""
+        """Update once; parameters without a gradient stay as they are. Return what the closure returns."""
         loss = None
         if closure is not None:
             with torch.enable_grad():

@@ -18,6 +18,7 @@ from alexnet_pl.files import lock
 from alexnet_pl.jobs import launch
 from alexnet_pl.parallel.layouts import Layout
 from alexnet_pl.runs.run import JOB_VARIABLE, find_runs
+from tests.helpers.commands import start
 from tests.helpers.jobs import NET, assert_none_left, check_run, jobs, processes_in
 from tests.helpers.processes import Process
 
@@ -243,3 +244,39 @@ def test_torchrun_starts_a_run_too(tmp_path: Path):
     check_run(found, 2)
     assert out.count("done: ") == 1, "the first process speaks"
     assert_none_left(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_folder_is_locked_as_long_as_one_of_its_processes_lives(tmp_path: Path):
+    """The one that was typed is killed; its processes stop when they notice, and the same command goes on."""
+    over = [
+        *NET,
+        "trainer=ddp",
+        "trainer.max_epochs=2",
+        "trainer.limit_train_batches=200",
+        "logger=csv",
+        "name=orphans",
+    ]
+    over.append("name=orphans")
+    first = start(tmp_path, *over)
+    metrics = wait_for(tmp_path, "runs/orphans/*/metrics.csv")
+    workers = children(first.pid, tmp_path)
+    assert len(workers) == 2
+    for worker in workers:
+        os.kill(worker, signal.SIGSTOP)  # so that they live until the next command
+    first.kill()
+    first.wait(timeout=20)  # its output stays open, as its processes have it too
+    second = start(tmp_path, *over)
+    _, err = second.communicate(timeout=60)
+    assert second.returncode == 75, err
+    assert "another process is training in" in err
+    for worker in workers:
+        os.kill(worker, signal.SIGCONT)
+    assert_none_left(tmp_path)
+    assert not (metrics.parent / "done.json").exists()
+    third = start(tmp_path, *over)
+    out, err = third.communicate(timeout=150)
+    assert third.returncode == 0, err
+    assert "continued after" in out
+    (run,) = find_runs(tmp_path / "runs" / "orphans")
+    assert run.status == "done"

@@ -119,7 +119,7 @@ def test_names_of_all_kinds(tmp_path: Path, commands: Commands):
 
 
 def test_the_photographs(tmp_path: Path):
-    """43 classes with a image each; the smallest photograph has to be enlarged."""
+    """43 classes with an image each; the smallest photograph has to be enlarged."""
     if not (SHARED / "ilsvrc-samples").is_dir():
         pytest.skip("needs the folder of sample photographs ../shared/data/ilsvrc-samples")
     pack(SHARED / "ilsvrc-samples", tmp_path / "store", size=256, form="raw")
