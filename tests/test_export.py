@@ -21,6 +21,7 @@ from torchvision.transforms import v2
 from alexnet_pl import ROOT, export
 from alexnet_pl.config.schema import Model
 from alexnet_pl.data import decode
+from alexnet_pl.data.datasets import SHAPES_CLASSES
 from alexnet_pl.data.shapes import draw_shapes
 from alexnet_pl.errors import UserError
 from alexnet_pl.model.build import build_net
@@ -34,7 +35,9 @@ SAMPLES = ROOT / "../shared/data/ilsvrc-samples"
 
 def draw_squares(size: int) -> Tensor:
     """Three images, enlarged or reduced: uint8 (3, size, size, 3)."""
-    return v2.functional.resize(draw_shapes(3, 1)[0].permute(0, 3, 1, 2), [size, size]).permute(0, 2, 3, 1)
+    return v2.functional.resize(draw_shapes(SHAPES_CLASSES, 3, 1)[0].permute(0, 3, 1, 2), [size, size]).permute(
+        0, 2, 3, 1
+    )
 
 
 @pytest.mark.slow

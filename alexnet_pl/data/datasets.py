@@ -40,7 +40,7 @@ class SmallDataset:
 def _load_shapes(root: Path, split: str, download: bool) -> tuple[Tensor, Tensor]:
     from alexnet_pl.data import shapes
 
-    return shapes.draw_shapes(*SHAPES_SPLITS[split])
+    return shapes.draw_shapes(SHAPES_CLASSES, *SHAPES_SPLITS[split])
 
 
 def _load_cifar10(root: Path, split: str, download: bool) -> tuple[Tensor, Tensor]:

@@ -17,29 +17,31 @@ machine rounds alike.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from alexnet_pl.data.datasets import SHAPES_CLASSES as CLASSES
-
 SIZE = 32  # pixels along a side
 
 
-def draw_shapes(count: int, seed: int) -> tuple[Tensor, Tensor]:
+def draw_shapes(classes: Sequence[str], count: int, seed: int) -> tuple[Tensor, Tensor]:
     """Draw `count` images, as many of each class as of any other (give or take one), in random order.
 
-    Returns the images, uint8 [count, 32, 32, 3] from 0 to 255, and their classes, int64 [count] from 0 to 9.
+    Args:
+        classes: shapes that `outline` knows, in the order of their labels.
+    Returns:
+        The images, uint8 [count, 32, 32, 3] from 0 to 255, and their labels, int64 [count].
     """
     generator = torch.Generator().manual_seed(seed)
-    sizes = [len(range(label, count, len(CLASSES))) for label in range(len(CLASSES))]
-    images = torch.cat([draw_class(label, size, generator) for label, size in enumerate(sizes)])
-    labels = torch.arange(len(CLASSES)).repeat_interleave(torch.tensor(sizes))
+    sizes = [len(range(label, count, len(classes))) for label in range(len(classes))]
+    images = torch.cat([draw_class(classes, label, size, generator) for label, size in enumerate(sizes)])
+    labels = torch.arange(len(classes)).repeat_interleave(torch.tensor(sizes))
     order = torch.randperm(count, generator=generator)
     return images[order], labels[order]
 
 
-def draw_class(label: int, count: int, generator: torch.Generator) -> Tensor:
+def draw_class(classes: Sequence[str], label: int, count: int, generator: torch.Generator) -> Tensor:
     """Draw `count` images of one class: uint8 [count, 32, 32, 3]."""
 
     def between(low: float, high: float) -> Tensor:
@@ -54,8 +56,8 @@ def draw_class(label: int, count: int, generator: torch.Generator) -> Tensor:
     # The shape: mostly in about its class's colour, with a soft edge one pixel wide.
     radius = between(8, 12)
     u, v = frame(between(-8, 8), between(-8, 8), radius, between(-0.2, 0.2))
-    inside = (0.5 - outline(CLASSES[label], u, v) * radius.float()).clamp(0, 1)
-    hue = label / len(CLASSES) + between(-0.1, 0.1) + between(-0.1, 0.1)
+    inside = (0.5 - outline(classes[label], u, v) * radius.float()).clamp(0, 1)
+    hue = label / len(classes) + between(-0.1, 0.1) + between(-0.1, 0.1)
     hue = torch.where(between(0, 1) < 0.15, between(0, 1), hue)
     ink = rgb(hue, between(0.5, 1), between(150, 255))
     image = mix(image, ink, inside * between(0.6, 1).float())

@@ -10,7 +10,8 @@ from alexnet_pl.config.choices import ColorNoise
 from alexnet_pl.config.schema import Config, Data
 from alexnet_pl.data import augment, datasets
 from alexnet_pl.data.datamodule import ImageDataModule
-from alexnet_pl.data.shapes import CLASSES, draw_shapes
+from alexnet_pl.data.datasets import SHAPES_CLASSES as CLASSES
+from alexnet_pl.data.shapes import draw_shapes
 
 FEW = {"train": (1000, 1), "val": (100, 2)}
 
@@ -31,7 +32,7 @@ def whole() -> ImageDataModule:
 
 
 def test_shapes_are_balanced_and_the_same_every_time():
-    images, labels = draw_shapes(205, seed=4)
+    images, labels = draw_shapes(CLASSES, 205, seed=4)
     assert images.shape == (205, 32, 32, 3)
     assert images.dtype == torch.uint8
     assert labels.dtype == torch.int64
@@ -39,16 +40,16 @@ def test_shapes_are_balanced_and_the_same_every_time():
     assert len(CLASSES) == len(counts) == 10
     assert counts.max() - counts.min() <= 1
     torch.manual_seed(99)
-    again, labels_again = draw_shapes(205, seed=4)
+    again, labels_again = draw_shapes(CLASSES, 205, seed=4)
     assert torch.equal(images, again)
     assert torch.equal(labels, labels_again)
-    assert not torch.equal(images, draw_shapes(205, seed=5)[0])
+    assert not torch.equal(images, draw_shapes(CLASSES, 205, seed=5)[0])
 
 
 def test_shapes_need_more_than_colour():
     """A class mean tells something, but far from all: the set is neither noise nor trivial."""
-    train, labels = draw_shapes(3000, seed=1)
-    test, truth = draw_shapes(1000, seed=2)
+    train, labels = draw_shapes(CLASSES, 3000, seed=1)
+    test, truth = draw_shapes(CLASSES, 1000, seed=2)
     means = torch.stack([train[labels == c].float().mean(0) for c in range(10)]).flatten(1)
     error = (torch.cdist(test.float().flatten(1), means).argmin(1) != truth).double().mean()
     assert 0.3 < error < 0.87

@@ -25,7 +25,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error,
 
 from alexnet_pl.config.schema import as_dict
 from alexnet_pl.data import datamodule, datasets, shapes
-from alexnet_pl.data.shapes import CLASSES
+from alexnet_pl.data.datasets import SHAPES_CLASSES as CLASSES
 from alexnet_pl.evaluate import cli, evaluate, plots, predictions
 from alexnet_pl.prepare.options import Options
 from alexnet_pl.prepare.prepare import prepare
@@ -125,7 +125,7 @@ def test_an_ensemble_equals_numpy_over_the_members_logits(
     said = command("runs/pair", "--views", str(views), "--average", by, "--keep-logits")
     folder = place / "runs/ensembles/pair" / f"{views}-{by}"
     logits = [np.load(folder / f"logits-{i}.npy") for i in (1, 2)]
-    labels = shapes.draw_shapes(*datasets.SHAPES_SPLITS["val"])[1].numpy()
+    labels = shapes.draw_shapes(CLASSES, *datasets.SHAPES_SPLITS["val"])[1].numpy()
     assert [each.shape for each in logits] == [(VAL, views, 10)] * 2
     p, expected = truth(logits, labels, by)
     found = results(folder)
@@ -156,7 +156,7 @@ def test_batches_change_nothing(command: Command, place: Path, monkeypatch: pyte
     for out, given in (("one", [run]), ("two", [run, run])):
         command(*given, "--views", "10", "--keep-logits", "--out", out)
     net = trained.load(run)
-    expected = net.logits(shapes.draw_shapes(*datasets.SHAPES_SPLITS["val"])[0], 10).numpy()
+    expected = net.logits(shapes.draw_shapes(CLASSES, *datasets.SHAPES_SPLITS["val"])[0], 10).numpy()
     np.testing.assert_allclose(np.load(place / "one/logits.npy"), expected, atol=1e-5)
     one, two = (results(place / name) for name in ("one", "two"))
     figures = ("error", "top5_error", "nll", "calibration_error")

@@ -8,6 +8,6 @@ from tests.helpers.runs import run_config
 
 run_config("experiment=figure1")
 for split in datasets.SHAPES_SPLITS.values():
-    shapes.draw_shapes(*split)
+    shapes.draw_shapes(datasets.SHAPES_CLASSES, *split)
 gc.collect()
 gc.freeze()  # or the first collection in a fork would copy all pages
