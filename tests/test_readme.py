@@ -1,4 +1,4 @@
-"""Every command of the README is run, scaled down, and every file it names is there."""
+"""Every command of README.md and docs/ runs, scaled down, and every file and heading that they link to is there."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from tests.helpers.commands import environment
 from tests.helpers.images import draw_images, encode, write_parquet
 from tests.helpers.processes import Process
 
-README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
-COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line]
+README = "README.md"
+TABLE_OF_PAGES = re.findall(r"^\| \[(docs/\w+\.md)\]", (ROOT / README).read_text(), re.MULTILINE)
+PAGES = [README, *TABLE_OF_PAGES]
+"""In the order in which a reader meets them"""
+TEXTS = {page: (ROOT / page).read_text() for page in PAGES}
 SMALL = ["trainer.max_epochs=1", "trainer.limit_train_batches=2", "trainer.limit_val_batches=1", "train_eval_images=20"]
 SMALL += ["trainer.limit_test_batches=1", "logger=csv"]
 # One job of each sweep is enough here: what sweeps do with many is tested elsewhere.
@@ -36,9 +38,19 @@ ONE = {
 }
 
 
+def blocks(page: str, language: str) -> list[str]:
+    """Return the code blocks of a page in a language."""
+    return re.findall(rf"```{language}\n(.*?)```", TEXTS[page], re.DOTALL)
+
+
+def commands(page: str) -> list[str]:
+    """Return the lines of a page's bash blocks."""
+    return [line for block in blocks(page, "bash") for line in block.splitlines() if line]
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """data/cifar10 and data/photographs in a folder, where the commands run one after the other, as a reader would."""
+    """A folder with data/cifar10 and data/photographs, where the commands run one after the other."""
     out = tmp_path_factory.mktemp("readme")
     for split, n in (("train", 300), ("test", 40)):
         images, labels = draw_images(n)
@@ -52,11 +64,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def scaled(command: str) -> list[str]:
-    """The command with this Python, and small where it trains."""
-    words = shlex.split(command)
+    """Return the command with this Python, and small where it trains or measures."""
+    words = shlex.split(command, comments=True)
     assert words[0] == "python", command
     words[0] = sys.executable
-    if "alexnet_pl.train" in words and not {"--help", "--cfg"} & set(words):
+    if {"alexnet_pl.train", "alexnet_pl.estimate"} & set(words) and not {"--help", "--cfg"} & set(words):
         words = [word.replace("seed=1,2,3", "seed=1") for word in words] + SMALL
         words += [more for word in words for more in ONE.get(word, [])]
     return words
@@ -70,15 +82,15 @@ def run(command: list[str], folder: Path) -> str:
     return result.stdout
 
 
-def test_the_readme_has_commands():
-    assert {"make figure1", "make test"} <= set(COMMANDS)
-    assert len(COMMANDS) > 10
+def run_page(page: str, folder: Path, real: frozenset[str] = frozenset()) -> None:
+    """Run a page's commands in order, as its reader would.
 
-
-@pytest.mark.slow
-def test_every_command_runs_in_order(folder: Path):
-    real = {"alexnet_pl.train", "alexnet_pl.report", "alexnet_pl.prepare"}
-    for command in COMMANDS:
+    Args:
+        real: modules of which the first command starts as its reader starts it. All others are forked: see
+            tests/helpers/processes.py.
+    """
+    left = set(real)
+    for command in commands(page):
         if command.startswith(("make ", "python bench/")):
             continue  # see below, and test_bench.py
         if command.startswith("eval "):
@@ -86,19 +98,49 @@ def test_every_command_runs_in_order(folder: Path):
             continue
         _, flag, module, *args = words = scaled(command)
         assert flag == "-m"
-        if (
-            module in real
-        ):  # one of each is what its reader starts, all others are forked: see tests/helpers/processes.py
-            real.remove(module)
+        if module in left:
+            left.remove(module)
             assert run(words, folder).strip(), command
         else:
             forked = Process(folder, module, *args)
             out, err = forked.communicate(timeout=200)
-            assert forked.returncode == 0, err
+            assert forked.returncode == 0, f"{page}: {command}\n{err}"
             assert out.strip(), command
-    assert not real
-    assert (folder / "runs/figure1/figure1.png").stat().st_size > 10_000
-    assert (folder / "runs/figure1_cifar10/report.html").stat().st_size > 1_000_000
+        if module == "alexnet_pl.report" and len(args) == 1 and args[0] != "--claims":
+            drawn = folder / args[0]
+            assert (drawn / f"{drawn.name}.png").stat().st_size > 10_000
+            assert (drawn / "report.html").stat().st_size > 1_000_000
+    assert not left
+
+
+@pytest.fixture(scope="module")
+def after_the_readme(folder: Path) -> Path:
+    """The folder after the README's commands: the other pages use its runs and its packed dataset."""
+    run_page(README, folder, frozenset({"alexnet_pl.train", "alexnet_pl.report", "alexnet_pl.prepare"}))
+    return folder
+
+
+def test_the_readme_has_commands():
+    assert {"make figure1", "make test"} <= set(commands(README))
+    assert len(commands(README)) > 10
+
+
+def test_the_readme_lists_every_page():
+    assert sorted(TABLE_OF_PAGES) == sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))
+
+
+@pytest.mark.slow
+def test_the_readmes_commands_run(after_the_readme: Path):
+    assert (after_the_readme / "figure4.png").stat().st_size > 10_000
+    assert (after_the_readme / "runs/claims.html").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", TABLE_OF_PAGES)
+def test_the_commands_of_a_page_run_after_the_readmes(after_the_readme: Path, page: str):
+    run_page(page, after_the_readme)
+    for block in blocks(page, "python"):
+        assert run([sys.executable, "-c", block], after_the_readme).strip()
 
 
 def test_make_runs_what_is_tested_here():
@@ -123,14 +165,34 @@ def test_the_tree_is_the_tree():
     assert all((ROOT / name).is_dir() for name in folders)
 
 
-def test_links_and_images_lead_somewhere():
-    for document in ("README.md", "docs/results.md", "docs/architecture.md"):
-        for target in re.findall(r"\]\(([^)]+)\)", (ROOT / document).read_text()):
-            assert (ROOT / document).parent.joinpath(target).is_file(), f"{document}: {target}"
+def anchors(text: str) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_the_shown_mistake_is_what_is_said(folder: Path):
-    (block,) = re.findall(r"```text\n\$ alexnet-train (.*?)\n(.*?)```", README, re.DOTALL)
+@pytest.mark.parametrize("page", PAGES)
+def test_links_and_images_lead_somewhere(page: str):
+    links = re.findall(r"\]\(([^)]+)\)", TEXTS[page])
+    for target in [link for link in links if not link.startswith("https://")]:
+        file, _, anchor = target.partition("#")
+        path = (ROOT / page).parent / file if file else ROOT / page
+        assert path.is_file(), f"{page}: {target}"
+        assert not anchor or anchor in anchors(path.read_text()), f"{page}: {target}"
+
+
+def test_the_readmes_results_are_those_of_the_results():
+    """Each number of ours in the README's first table stands in docs/results.md."""
+    (table,) = re.findall(r"^\| claim .*?\n\n", TEXTS[README], re.DOTALL | re.MULTILINE)
+    results = set(re.findall(r"\d+(?:\.\d+)?", TEXTS["docs/results.md"]))
+    ours = [row.split("|")[3] for row in table.splitlines()[2:] if row]
+    numbers = [number for cell in ours for number in re.findall(r"\d+(?:\.\d+)?", cell)]
+    assert len(numbers) > 10
+    assert set(numbers) <= results
+
+
+def test_the_shown_mistakes_are_what_is_printed(folder: Path):
+    (block,) = re.findall(r"```text\n\$ alexnet-train (.*?)\n(.*?)```", TEXTS[README], re.DOTALL)
     command = [sys.executable, "-m", "alexnet_pl.train", *block[0].split()]
     result = subprocess.run(command, cwd=folder, env=os.environ, capture_output=True, text=True, timeout=60)
     assert result.stderr == block[1]
