@@ -1,7 +1,7 @@
 """List the commands, with a line each."""
 
 COMMANDS = {
-    "train": "train: one run, or a sweep of runs",
+    "train": "train one run, or a sweep of runs",
     "describe": "show the net of a configuration as a table",
     "estimate": "estimate hours, memory and traffic of a run",
     "prepare": "pack a folder of images into a dataset, once",

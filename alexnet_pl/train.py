@@ -97,7 +97,7 @@ def refuse_mistakes(words: list[str]) -> None:
     if not mistakes:
         return
     sentences = list(mistakes.values())
-    if not set(FLAGS) & set(words):
+    if not set(FLAGS) & set(words) and not compose.named_sweep(words):
         try:
             checks.check(compose.compose([word for word in overrides if word not in mistakes]), to_run=False)
         except ConfigError as error:
@@ -108,9 +108,9 @@ def refuse_mistakes(words: list[str]) -> None:
 def explain_sweep(words: list[str]) -> None:
     """Say on stderr what `--cfg` does not show of a sweep: the settings of its jobs."""
     overrides = [word for word in words if "=" in word]
-    if sweep_word := next((word for word in overrides if word.startswith("sweep=")), ""):
+    if named := compose.named_sweep(overrides):
         job = compose.first_job(overrides)
-        print(f"{sweep_word} is several configurations; to see one of them, add {job}", file=sys.stderr)
+        print(f"{named} is several configurations; to see one of them, add {job}", file=sys.stderr)
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """How fast images are prepared, read and augmented, on one core, against the usual ways.
 
     python bench/data.py                                  photographs drawn for the purpose; about a minute
-    python bench/data.py --source DIR --rounds 9          an image folder of one's own, <class>/<file>
+    python bench/data.py --source DIR --rounds 9          your own image folder, <class>/<file>
 
 All ways get the same images and one thread; what is timed is CPU time. Printed are the median images per
 second of each way, and its ratio to its peer (see ratios.py).

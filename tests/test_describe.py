@@ -41,9 +41,12 @@ def test_a_sweep_names_one_of_its_jobs(describe: Command):
     result = describe("sweep=lrn")
     assert result.returncode == 1
     assert result.stderr == (
-        "error: sweep=lrn is several configurations: give one of them, experiment=released_2012 "
-        "'model.lrn=[conv1,conv2]' 'model.spatial_norm=[conv2]'\n"
+        "error: sweep=lrn is several configurations: add what tells one of them from the others, "
+        "experiment=released_2012 'model.lrn=[conv1,conv2]' 'model.spatial_norm=[conv2]'\n"
     )
+    one = describe("sweep=lrn", "model.lrn=[conv1,conv2]", "model.spatial_norm=[]", "data=shapes")
+    assert one.returncode == 0, one.stderr
+    assert "released_2012: two towers" in one.stdout, "the sweep's own net"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The closed sets of values that a configuration chooses from; what each means stands beside its field in config.py."""
+"""The closed sets of values that a configuration chooses from; what each means stands beside its field in schema.py."""
 
 from __future__ import annotations
 

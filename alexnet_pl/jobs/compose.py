@@ -19,6 +19,7 @@ from typing import Any, get_args, get_type_hints
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import (
@@ -44,22 +45,47 @@ def compose(overrides: Sequence[str]) -> Config:
     """Return the configuration of `alexnet-train OVERRIDES`, not checked yet.
 
     Raises:
-        ConfigError: an override is not understood, or `sweep=...` stands for several configurations.
+        ConfigError: an override is not understood, or `sweep=...` stands for several configurations still.
     """
-    if sweep := next((word for word in overrides if word.startswith("sweep=") and word != "sweep=null"), ""):
-        raise ConfigError(f"{sweep} is several configurations: give one of them, {first_job(overrides)}")
     with translated(), hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return to_config(hydra.compose("config", list(overrides)))
+        parameters = _sweep_parameters(overrides)
+        if any(parameter.is_sweep_override() for parameter in parameters):
+            raise ConfigError(
+                f"{named_sweep(overrides)} is several configurations: add what tells one of them from the others, "
+                f"{_first_values(parameters)}"
+            )
+        words = [str(parameter.input_line) for parameter in parameters]
+        return to_config(hydra.compose("config", [*words, *overrides]))
+
+
+def named_sweep(overrides: Sequence[str]) -> str:
+    """Return the override `sweep=NAME` among others; empty where there is none."""
+    return next((word for word in overrides if word.startswith("sweep=") and word != "sweep=null"), "")
 
 
 def first_job(overrides: Sequence[str]) -> str:
-    """Return the overrides of a sweep's first job, with which it can be looked at alone."""
+    """Return the overrides of a named sweep's first job that are not given, as one types them."""
     with translated(), hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        composed = hydra.compose("config", list(overrides), return_hydra_config=True)
-    lines = [f"{key}={value}" for key, value in (composed.hydra.sweeper.params or {}).items()]
-    first = [str(o.input_line) if not o.is_sweep_override() else f"{o.key_or_group}={next(o.sweep_string_iterator())}"
-             for o in OverridesParser.create().parse_overrides(lines)]  # fmt: skip
-    return " ".join(f"'{word}'" if re.search(r"[\[{ ]", word) else word for word in first)
+        return _first_values(_sweep_parameters(overrides))
+
+
+def _sweep_parameters(overrides: Sequence[str]) -> list[Override]:
+    """Return the parameters of a named sweep that are not given."""
+    if not named_sweep(overrides):
+        return []
+    composed = hydra.compose("config", list(overrides), return_hydra_config=True)
+    given = {word.partition("=")[0].lstrip("+") for word in overrides}
+    lines = [f"{key}={value}" for key, value in (composed.hydra.sweeper.params or {}).items() if key not in given]
+    return OverridesParser.create().parse_overrides(lines)
+
+
+def _first_values(parameters: Sequence[Override]) -> str:
+    words = []
+    for parameter in parameters:
+        swept = parameter.is_sweep_override()
+        value = next(parameter.sweep_string_iterator()) if swept else parameter.get_value_element_as_str()
+        words.append(f"{parameter.key_or_group}={value}")
+    return " ".join(f"'{word}'" if re.search(r"[\[{ ]", word) else word for word in words)
 
 
 def to_config(composed: DictConfig) -> Config:

@@ -71,7 +71,7 @@ def run_group(name: str, scale: str) -> str:
 def parse_overrides(overrides: Iterable[str]) -> dict[str, str]:
     """Return overrides as {key: value}; of a key given twice, the last counts.
 
-    >>> given(["model.lrn=[conv1]", "+trainer.devices=2"])
+    >>> parse_overrides(["model.lrn=[conv1]", "+trainer.devices=2"])
     {'model.lrn': '[conv1]', 'trainer.devices': '2'}
     """
     parts = (override.lstrip("+~").partition("=") for override in overrides)

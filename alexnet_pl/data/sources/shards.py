@@ -70,7 +70,7 @@ def _files(root: Path, split: str) -> list[Path]:
 
 
 def _class_names(file: Path) -> list[str]:
-    """Return the label's names in the hub's metadata; none where there is no such thing."""
+    """Return the label's names in Hugging Face's metadata; none where there is no such thing."""
     from pyarrow.parquet import read_schema
 
     with reading(file):
