@@ -38,11 +38,14 @@ def thread_environment(precision: str) -> dict[str, str]:
     return {"OMP_WAIT_POLICY": "passive"} if passive else {}
 
 
-def process_environment(precision: str) -> dict[str, str]:
+def process_environment(precision: str, processes: int = 1) -> dict[str, str]:
     """Return the variables with which a process that trains is started; what the user set stays.
 
     Args:
         precision: trainer.precision.
+        processes: of the run on this machine, which share its cores.
     """
-    memory = {key: value for key, value in KEEP_FREED_MEMORY.items() if key not in os.environ}
-    return memory | thread_environment(precision)
+    wanted = dict(KEEP_FREED_MEMORY)
+    if processes > 1:
+        wanted["OMP_NUM_THREADS"] = str(max(1, count() // processes))
+    return {key: value for key, value in wanted.items() if key not in os.environ} | thread_environment(precision)

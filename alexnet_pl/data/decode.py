@@ -97,6 +97,15 @@ def encode_jpeg(image: Tensor, quality: int) -> bytes:
     return simplejpeg.encode_jpeg(image.numpy(), quality, "RGB", "444")
 
 
+def decode_jpeg_into(cell: bytearray, image: Tensor) -> None:
+    """Decode a JPEG of a packed store into uint8 (size, size, 3), without a copy.
+
+    Raises:
+        ValueError: the bytes are not those of an image.
+    """
+    simplejpeg.decode_jpeg(cell, "RGB", buffer=image.numpy())
+
+
 def decode_stored(cell: bytearray, size: int, form: str) -> Tensor:
     """Decode an image of a packed store from its bytes there: uint8 (size, size, 3).
 

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import simplejpeg
 import torch
 from torch import Tensor
 
 from alexnet_pl import cpu
+from alexnet_pl.data import decode
 from alexnet_pl.data.store import Store, read_at
 from alexnet_pl.errors import ConfigError, TrainingError
 
@@ -126,7 +126,7 @@ class PackedDataset:
                 else:
                     cell = bytearray(length)
                     read_at(file.fileno(), offset, memoryview(cell))
-                    simplejpeg.decode_jpeg(cell, "RGB", buffer=image.numpy())
+                    decode.decode_jpeg_into(cell, image)
             except (OSError, ValueError) as error:
                 raise TrainingError(
                     f"{file.name} cannot be read ({error}): compare the store with its checksums, "

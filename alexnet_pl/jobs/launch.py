@@ -15,9 +15,9 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from alexnet_pl import cpu
 from alexnet_pl.errors import ConfigError
-from alexnet_pl.parallel.layouts import Layout
+from alexnet_pl.jobs import slurm
+from alexnet_pl.parallel.layouts import Layout, rank_variables
 
 SIGNAL_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
 STOP_SIGNALS = [getattr(signal, name) for name in SIGNAL_NAMES if hasattr(signal, name)]
@@ -52,10 +52,10 @@ def refuse_other_group(where: Layout) -> None:
     Raises:
         ConfigError: it is another number, or the run needs several machines and neither of them is there.
     """
-    tasks = slurm_tasks()
+    tasks = slurm.task_count()
     started, by = (tasks, "Slurm") if tasks > 1 else (int(os.environ.get("WORLD_SIZE", 1)), "torchrun")
     if started == where.processes:
-        if tasks > 1 and slurm_variables(where) is None:
+        if tasks > 1 and slurm.task_variables(where) is None:
             raise ConfigError(
                 f"Slurm's {tasks} tasks are not {where.devices} on each of {where.nodes} machines, as trainer.devices "
                 "and trainer.num_nodes say: use srun --ntasks-per-node"
@@ -82,40 +82,9 @@ def join_group(where: Layout) -> bool:
         for name in RANK_VARIABLES:
             os.environ.pop(name, None)
         return False
-    if slurm_tasks() == where.processes:
-        os.environ.update(slurm_variables(where) or {})
+    if slurm.task_count() == where.processes:
+        os.environ.update(slurm.task_variables(where) or {})
     return int(os.environ.get("WORLD_SIZE", 1)) == where.processes
-
-
-def slurm_tasks() -> int:
-    """Return how many tasks srun started beside this one, itself included; 0 outside of srun."""
-    return int(os.environ.get("SLURM_STEP_NUM_TASKS", 0)) if "SLURM_STEP_ID" in os.environ else 0
-
-
-def slurm_variables(where: Layout) -> dict[str, str] | None:
-    """Return torchrun's variables for a task that srun started; None for one that the run does not need.
-
-    Jobs of one sweep have as many tasks as the largest needs.
-    """
-    local, node = int(os.environ["SLURM_LOCALID"]), int(os.environ["SLURM_NODEID"])
-    if local >= where.devices or node >= where.nodes:
-        return None
-    job = int(os.environ["SLURM_JOB_ID"])
-    address = os.environ["SLURM_LAUNCH_NODE_IPADDR"] if where.nodes > 1 else "127.0.0.1"
-    return _variables(node * where.devices + local, local, node, where, address, 15_000 + job % 10_000)
-
-
-def _variables(number: int, local: int, node: int, where: Layout, address: str, port: int) -> dict[str, str]:
-    names = {
-        "RANK": number,
-        "LOCAL_RANK": local,
-        "NODE_RANK": node,
-        "WORLD_SIZE": where.processes,
-        "LOCAL_WORLD_SIZE": where.devices,
-        "MASTER_ADDR": address,
-        "MASTER_PORT": port,
-    }
-    return {name: str(value) for name, value in names.items()}
 
 
 def process_variables(where: Layout) -> list[dict[str, str]]:
@@ -123,16 +92,15 @@ def process_variables(where: Layout) -> list[dict[str, str]]:
 
     A task of Slurm starts its own part of the run, or nothing where the run does not need the task.
     """
-    if slurm_tasks() > 1:
+    if slurm.task_count() > 1:
         if where.processes == 1:
-            return [] if int(os.environ["SLURM_PROCID"]) else [{}]
-        own = slurm_variables(where)
+            return [{}] if slurm.is_first_task() else []
+        own = slurm.task_variables(where)
         return [] if own is None else [own]
     if where.processes == 1:
         return [{}]
     port = _free_port()
-    threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, cpu.count() // where.processes)))}
-    return [threads | _variables(i, i, 0, where, "127.0.0.1", port) for i in range(where.processes)]
+    return [rank_variables(where, number, number, 0, "127.0.0.1", port) for number in range(where.processes)]
 
 
 # ------------------------------------------------------------------------------------------------ processes
@@ -180,7 +148,7 @@ def run(
             processes.append(start(command, {**os.environ, **more, **own, PARENT: str(os.getpid())}, pass_fds))
             if stopped:
                 _send(processes[-1], signal.SIGTERM)
-        first = _wait(processes, lambda: len(stopped) > 1, failed if slurm_tasks() else bool)
+        first = _wait(processes, lambda: len(stopped) > 1, failed if slurm.task_count() else bool)
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)

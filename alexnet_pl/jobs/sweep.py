@@ -7,7 +7,6 @@ a Hydra multirun that line is the whole sweep, and a failing job can leave two c
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import time
 import traceback
@@ -21,13 +20,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from hydra.types import HydraContext
-from omegaconf import DictConfig, read_write
+from omegaconf import DictConfig
 
 from alexnet_pl import cpu
-from alexnet_pl.config.schema import Config, Trainer, as_dict
+from alexnet_pl.config.schema import Config, as_dict
 from alexnet_pl.console import exit_with
 from alexnet_pl.errors import ConfigError, InUse, UserError
-from alexnet_pl.jobs import checks, gpu_locks, launch
+from alexnet_pl.jobs import checks, gpu_locks, launch, slurm
 from alexnet_pl.jobs.compose import to_config, user_error
 from alexnet_pl.parallel import layouts
 from alexnet_pl.runs.run import JOB_VARIABLE, JOBS_VARIABLE, Run, find_checkpoint, record_sweep
@@ -74,7 +73,7 @@ def run_sweep(
         raise ConfigError("torchrun starts one run: start a sweep without it, each job gets processes of its own")
     trainers = [cfg.trainer for cfg in configs.values()]
     if on_slurm:
-        _ask_slurm(composed, trainers)
+        slurm.request_devices(composed.hydra, trainers)
     elif any((t.num_nodes or 1) > 1 for t in trainers):
         raise ConfigError("a sweep of jobs on several machines needs hydra/launcher=submitit_slurm")
     record_sweep(folder, jobs)
@@ -162,21 +161,6 @@ def _expand(words: list[str], loader: ConfigLoader) -> list[list[str]]:
     return [list(job) for job in product(*values.values())]
 
 
-def _ask_slurm(composed: DictConfig, trainers: list[Trainer]) -> None:
-    """Have Slurm start one task per device, as many as the largest job of the sweep needs."""
-    if composed.hydra.launcher.gpus_per_task:
-        raise ConfigError("hydra.launcher.gpus_per_task hides a job's GPUs from each other: use gpus_per_node")
-    if any(str(t.devices) in ("-1", "auto", "None") for t in trainers):
-        raise ConfigError("trainer.devices must be a number under Slurm, which has to know how many to ask for")
-    launcher, needed = composed.hydra.launcher, [layouts.layout(t) for t in trainers]
-    with read_write(composed.hydra):
-        launcher.tasks_per_node = max(where.devices for where in needed)
-        launcher.nodes = max(where.nodes for where in needed)
-        if launcher.gpus_per_node is None and any(layouts.wants_gpus(t) for t in trainers):
-            launcher.gpus_per_node = launcher.tasks_per_node
-        launcher.max_num_timeout = launcher.max_num_timeout or 1000  # Hydra's 0 would not put a job back into the queue
-
-
 # ------------------------------------------------------------------------------------------------ one job
 
 
@@ -207,11 +191,9 @@ def run_job(run: Run, cfg: Config, overrides: list[str], number: int, at_once: b
         return
     if ending.stopped:
         print(f"sweep stopped at job {place}: the same command continues it", file=sys.stderr)
-        if callable(ending.handler) and ending.handler is not signal.default_int_handler:
-            ending.handler(ending.stopped, None)  # Slurm's launcher puts the job back into the queue
-            if launch.slurm_tasks() and int(os.environ["SLURM_PROCID"]):
-                return  # its first task does; an exit code of another could end it before
-        sys.exit(128 + ending.stopped)
+        if not slurm.requeue(ending.handler, ending.stopped):
+            sys.exit(128 + ending.stopped)
+        return
     if reason := failure_reason(ending, run, before):
         print(f"job {place} failed: {run.folder.name}: {reason}", file=sys.stderr, flush=True)
 
@@ -221,8 +203,8 @@ def _claim(run: Run, cfg: Config, overrides: list[str], where: layouts.Layout) -
 
     Returns whether this task has a part in the run.
     """
-    if not launch.slurm_tasks() or int(os.environ["SLURM_PROCID"]) == 0:
-        mistakes = list(layouts.device_rules(cfg.trainer)) if launch.slurm_tasks() else []
+    if slurm.is_first_task():
+        mistakes = list(layouts.device_rules(cfg.trainer)) if slurm.task_count() else []
         if mistakes:  # the sweep was checked on another machine
             raise ConfigError(*mistakes)
         run.start(as_dict(cfg), overrides)
@@ -245,10 +227,11 @@ def supervise(run: Run, cfg: Config, more: dict[str, str], failed_before: int) -
         failed_before: when an earlier failure was written into the folder.
     """
     command = [sys.executable, "-m", "alexnet_pl.training.fit", str(run.folder)]
-    env = cpu.process_environment(cfg.trainer.precision) | more
+    where = layouts.layout(cfg.trainer)
+    env = cpu.process_environment(cfg.trainer.precision, 1 if slurm.task_count() else where.processes) | more
     held = (run.lock.fileno(),) if run.lock else ()
     failed = lambda: run.failed_at not in (0, failed_before)  # noqa: E731
-    return launch.run(command, layouts.layout(cfg.trainer), env, failed, held)
+    return launch.run(command, where, env, failed, held)
 
 
 def failure_reason(ending: launch.Ending, run: Run, before: int) -> str:

@@ -61,6 +61,25 @@ def layout(t: Trainer) -> Layout:
     return Layout(kind, count, nodes)
 
 
+def rank_variables(where: Layout, number: int, local: int, node: int, address: str, port: int) -> dict[str, str]:
+    """Return torchrun's environment variables for one process of a run.
+
+    Args:
+        number: of the process in the run; `local`: on its machine; `node`: of its machine.
+        address, port: where the processes meet.
+    """
+    variables = {
+        "RANK": number,
+        "LOCAL_RANK": local,
+        "NODE_RANK": node,
+        "WORLD_SIZE": where.processes,
+        "LOCAL_WORLD_SIZE": where.devices,
+        "MASTER_ADDR": address,
+        "MASTER_PORT": port,
+    }
+    return {name: str(value) for name, value in variables.items()}
+
+
 def device_count(t: Trainer) -> int:
     """Return devices per machine: a number, a list of them, or auto and -1 for all there are."""
     if isinstance(t.devices, list):

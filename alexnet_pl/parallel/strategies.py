@@ -44,6 +44,14 @@ def trainer_options(t: Trainer) -> dict[str, Any]:
     return options
 
 
+def ddp_factor(layout: layouts.Layout) -> int:
+    """Return what a loss is multiplied with: DDP averages the processes' gradients, and ours are parts of a sum.
+
+    Each process divides its images' loss by the images of the whole batch, so uneven parts weigh what they should.
+    """
+    return layout.data if layout.name == "ddp" else 1
+
+
 def is_connection_error(error: BaseException) -> bool:
     """Return whether an error says that a process of the run could not be reached any more."""
     return isinstance(error, DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))

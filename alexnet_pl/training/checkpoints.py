@@ -22,7 +22,7 @@ from alexnet_pl.errors import ConfigError, Interrupted, first_line
 from alexnet_pl.files import atomic_path
 from alexnet_pl.jobs import launch
 from alexnet_pl.runs.naming import config_differences
-from alexnet_pl.runs.run import Run
+from alexnet_pl.runs.run import Run, find_checkpoint
 
 FIXED_KEYS = (
     "seed",
@@ -32,6 +32,7 @@ FIXED_KEYS = (
     "trainer.precision",
     "trainer.accumulate_grad_batches",
     "trainer.gradient_clip",
+    "trainer.more",
     "trainer.limit_train_batches",
 )
 """Keys that a run cannot change when it moves to other devices"""
@@ -47,6 +48,22 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as part:
             torch.save(checkpoint, part)
+
+
+def find_start(cfg: Config, run: Run) -> Path | None:
+    """Return the checkpoint to go on from, and drop rows of metrics.csv from after it.
+
+    Raises:
+        ConfigError: `ckpt_path` is of another net, other data or another rule.
+    """
+    resume, origin = run.last if run.last.is_file() else None, run
+    if resume is None and cfg.ckpt_path:
+        resume = find_checkpoint(cfg.ckpt_path)
+        check_origin(resume, cfg)
+        origin = Run(resume.parent.parent)
+    if launch.rank() == 0:
+        run.rewind(images_seen(resume) if resume else 0, origin)
+    return resume
 
 
 def images_seen(path: Path) -> int:

@@ -23,7 +23,7 @@ from alexnet_pl.errors import ConfigError, Interrupted, TrainingError, UserError
 from alexnet_pl.jobs import launch
 from alexnet_pl.parallel import layouts, strategies
 from alexnet_pl.runs import trained
-from alexnet_pl.runs.run import Run, find_checkpoint
+from alexnet_pl.runs.run import Run
 from alexnet_pl.training import checkpoints, loggers, watchdog
 from alexnet_pl.training.module import ImageClassifier
 from alexnet_pl.training.progress import EpochLines
@@ -39,10 +39,10 @@ def fit(cfg: Config, run: Run) -> None:
     started, first = time.perf_counter(), launch.rank() == 0
     if cfg.trainer.profiler is None:  # a profiler reports through Lightning's log
         silence_lightning()
-    resume = find_start(cfg, run, first)
+    resume = checkpoints.find_start(cfg, run)
     lines = EpochLines(run.folder / "train.log" if first else None, run.folder.name)
     lines.say(layouts.device_summary(cfg.trainer))
-    run_loggers = loggers.build_loggers(cfg, run) if first else []
+    run_loggers = loggers.build_loggers(cfg, run)
     datamodule = ImageDataModule(cfg)
     classifier = ImageClassifier(cfg, datamodule.input_size)
     if cfg.pretrained and resume is None:
@@ -63,22 +63,6 @@ def fit(cfg: Config, run: Run) -> None:
     if first:
         metrics = classifier.results | {"images_seen": classifier.images_seen}
         run.finish(metrics, time.perf_counter() - started)
-
-
-def find_start(cfg: Config, run: Run, first: bool) -> Path | None:
-    """Return the checkpoint to go on from, and drop rows of metrics.csv from after it.
-
-    Raises:
-        ConfigError: `ckpt_path` is of another net, other data or another rule.
-    """
-    resume, origin = run.last if run.last.is_file() else None, run
-    if resume is None and cfg.ckpt_path:
-        resume = find_checkpoint(cfg.ckpt_path)
-        checkpoints.check_origin(resume, cfg)
-        origin = Run(resume.parent.parent)
-    if first:
-        run.rewind(checkpoints.images_seen(resume) if resume else 0, origin)
-    return resume
 
 
 def build_callbacks(cfg: Config, run: Run, lines: EpochLines) -> list[pl.Callback]:

@@ -15,6 +15,7 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 
 from alexnet_pl.config.choices import LoggerName
 from alexnet_pl.config.schema import Config
+from alexnet_pl.jobs import launch
 from alexnet_pl.runs.metrics import append_row
 from alexnet_pl.runs.naming import run_group
 from alexnet_pl.runs.run import Run
@@ -71,8 +72,8 @@ class SafeWandbLogger(WandbLogger):
 
 
 def build_loggers(cfg: Config, run: Run) -> list[Logger]:
-    """Return the loggers of a run that has started; to be called by its first process only."""
-    if cfg.logger.name is LoggerName.none:
+    """Return the loggers of a run that has started; of several processes only the first one logs."""
+    if cfg.logger.name is LoggerName.none or launch.rank() > 0:
         return []
     loggers: list[Logger] = [MetricsCSV(run)]
     try:

@@ -19,7 +19,7 @@ from alexnet_pl.errors import NotFinite
 from alexnet_pl.model.build import build_net
 from alexnet_pl.model.layers import memory_format
 from alexnet_pl.model.specs import layer_specs
-from alexnet_pl.parallel import layouts
+from alexnet_pl.parallel import layouts, strategies
 from alexnet_pl.parallel.shard import CurrentSlice, parallelize
 from alexnet_pl.training import optim
 from alexnet_pl.training.meters import EvaluationCounts, RunningError, Throughput, ends_window
@@ -135,12 +135,7 @@ class ImageClassifier(pl.LightningModule):
         self.images_seen += batch_images
         if self._ends_window(batch_idx):
             self._report_window()
-        return summed_loss * (self.ddp_factor / batch_images)
-
-    @property
-    def ddp_factor(self) -> int:
-        """Factor of a loss: DDP takes the mean of the processes' gradients, and ours are parts of a sum"""
-        return self.replica.count if self.layout.name == "ddp" else 1
+        return summed_loss * (strategies.ddp_factor(self.layout) / batch_images)
 
     def _seed_dropout(self, batch_idx: int) -> None:
         """Seed the masks by the batch's number: a resumed run must draw the same, and all processes as well."""

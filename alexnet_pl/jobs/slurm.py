@@ -1,0 +1,72 @@
+"""Slurm: what a sweep asks it for, what its tasks are in a run, and how a preempted job goes back into the queue.
+
+Hydra's launcher (submitit) starts the job, and the job starts the run. submitit's own handler would put a job back into
+the queue at once; ours waits for the run to save, then calls it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Sequence
+from typing import Any
+
+from omegaconf import DictConfig, read_write
+
+from alexnet_pl.config.schema import Trainer
+from alexnet_pl.errors import ConfigError
+from alexnet_pl.parallel import layouts
+from alexnet_pl.parallel.layouts import Layout, rank_variables
+
+
+def request_devices(hydra_config: DictConfig, trainers: Sequence[Trainer]) -> None:
+    """Have Slurm start one task per device, as many as the largest job of the sweep needs.
+
+    Raises:
+        ConfigError: the number of devices is open, or the launcher hides a job's GPUs from each other.
+    """
+    launcher, needed = hydra_config.launcher, [layouts.layout(t) for t in trainers]
+    if launcher.gpus_per_task:
+        raise ConfigError("hydra.launcher.gpus_per_task hides a job's GPUs from each other: use gpus_per_node")
+    if any(str(t.devices) in ("-1", "auto", "None") for t in trainers):
+        raise ConfigError("trainer.devices must be a number under Slurm, which has to know how many to ask for")
+    with read_write(hydra_config):
+        launcher.tasks_per_node = max(where.devices for where in needed)
+        launcher.nodes = max(where.nodes for where in needed)
+        if launcher.gpus_per_node is None and any(layouts.wants_gpus(t) for t in trainers):
+            launcher.gpus_per_node = launcher.tasks_per_node
+        launcher.max_num_timeout = launcher.max_num_timeout or 1000  # Hydra's 0 would not put a job back into the queue
+
+
+def task_count() -> int:
+    """Return how many tasks srun started beside this one, itself included; 0 outside of srun."""
+    return int(os.environ.get("SLURM_STEP_NUM_TASKS", 0)) if "SLURM_STEP_ID" in os.environ else 0
+
+
+def is_first_task() -> bool:
+    """Return whether this is the first task of a job; also outside of srun."""
+    return task_count() == 0 or int(os.environ["SLURM_PROCID"]) == 0
+
+
+def task_variables(where: Layout) -> dict[str, str] | None:
+    """Return torchrun's variables for a task that srun started; None for one that the run does not need.
+
+    Jobs of one sweep have as many tasks as the largest needs.
+    """
+    local, node = int(os.environ["SLURM_LOCALID"]), int(os.environ["SLURM_NODEID"])
+    if local >= where.devices or node >= where.nodes:
+        return None
+    job = int(os.environ["SLURM_JOB_ID"])
+    address = os.environ["SLURM_LAUNCH_NODE_IPADDR"] if where.nodes > 1 else "127.0.0.1"
+    return rank_variables(where, node * where.devices + local, local, node, address, 15_000 + job % 10_000)
+
+
+def requeue(handler: Any, signum: int) -> bool:
+    """Hand a stopped job to the handler of Slurm's launcher, which puts it back into the queue, if there is one.
+
+    Returns whether this task must end quietly: the first one does it, and another's exit code could end it before.
+    """
+    if not callable(handler) or handler is signal.default_int_handler:
+        return False
+    handler(signum, None)
+    return not is_first_task()
