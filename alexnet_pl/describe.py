@@ -19,9 +19,9 @@ from alexnet_pl.console import exit_on_error
 from alexnet_pl.data.length import length_summary, training_images
 from alexnet_pl.jobs.checks import check
 from alexnet_pl.jobs.compose import compose
+from alexnet_pl.model.architectures import Conv
 from alexnet_pl.model.specs import LayerSpec, activation_bytes, layer_specs
-from alexnet_pl.model.tables import Conv
-from alexnet_pl.parallel.costs import sharing_summary
+from alexnet_pl.parallel.memory import sharing_summary
 
 
 def show(cfg: Config, console: Console | None = None) -> None:

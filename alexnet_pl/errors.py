@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import signal
-
-
-def nearest(word: str, choices: list[str]) -> str:
-    """Return `did you mean ...?` with the closest of the choices, or all of them where none is close."""
-    close = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
-    return f"did you mean {close[0]}?" if close else "choose from " + ", ".join(choices)
 
 
 def first_line(error: BaseException) -> str:

@@ -11,8 +11,8 @@ three measured batches gives. On several devices each has its share of both,
     towers       half (it has half of the weights)    half, of its part of the batch
     owt          its share of the weights             of its part of the batch
 
-and to that comes what it sends (`costs.bytes_per_step`) at the rate of its link, and for each time that it sends
-(`costs.collectives_per_step`) a delay. Nothing is assumed to overlap. Validation, start-up and checkpoints are left
+and to that comes what it sends (`traffic.bytes_per_step`) at the rate of its link, and for each time that it sends
+(`traffic.collectives_per_step`) a delay. Nothing is assumed to overlap. Validation, start-up and checkpoints are left
 out. `bench/scale.py` compares the model with runs of two processes.
 """
 
@@ -49,8 +49,9 @@ from alexnet_pl.model.build import build_net
 from alexnet_pl.model.layers import memory_format
 from alexnet_pl.model.specs import LayerSpec, layer_specs
 from alexnet_pl.parallel import layouts
-from alexnet_pl.parallel.costs import bytes_per_step, collectives_per_step, memory_bytes
 from alexnet_pl.parallel.layouts import Layout
+from alexnet_pl.parallel.memory import memory_bytes
+from alexnet_pl.parallel.traffic import bytes_per_step, collectives_per_step
 from alexnet_pl.training import optim
 
 IMAGENET = 1_281_167

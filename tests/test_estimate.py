@@ -10,8 +10,8 @@ import pytest
 from alexnet_pl import estimate
 from alexnet_pl.config.schema import Config
 from alexnet_pl.model.specs import LayerSpec, layer_specs
-from alexnet_pl.parallel.costs import bytes_per_step
 from alexnet_pl.parallel.layouts import Layout
+from alexnet_pl.parallel.traffic import bytes_per_step
 from tests.helpers.commands import Command, train_command
 from tests.helpers.runs import run_config
 

@@ -36,12 +36,12 @@ from alexnet_pl.config.choices import (
 # ------------------------------------------------------------------------------------------------ groups
 @dataclass
 class Model:
-    """conf/model: the net, as a layer table of model/tables.py."""
+    """conf/model: the net, as a layer table of model/architectures.py."""
 
     name: str = MISSING
     """what the net is called, in W&B tags and messages"""
     arch: Arch = MISSING
-    """the layer table in model/tables.py; all below departs from it"""
+    """the layer table in model/architectures.py; all below departs from it"""
     num_classes: int = MISSING
     """outputs of the last layer"""
     input_size: int = MISSING

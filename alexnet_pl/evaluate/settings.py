@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from alexnet_pl.config.suggestions import suggest
 from alexnet_pl.data import store
-from alexnet_pl.errors import ConfigError, nearest
+from alexnet_pl.errors import ConfigError
 from alexnet_pl.runs.naming import safe_file_name
 from alexnet_pl.runs.run import CHECKPOINT_NAMES, Run, find_runs
 
@@ -51,7 +52,7 @@ def find_members(paths: list[Path], settings: Settings) -> list[Run]:
     for name in settings.weights:
         if name not in CHECKPOINT_NAMES and not Path(name).expanduser().is_file():
             raise ConfigError(
-                f"--weights {name} is neither a file nor the name of a checkpoint: {nearest(name, CHECKPOINT_NAMES)}"
+                f"--weights {name} is neither a file nor the name of a checkpoint: {suggest(name, CHECKPOINT_NAMES)}"
             )
     if len(found) > 1 and len(named) < len(settings.weights):
         raise ConfigError(

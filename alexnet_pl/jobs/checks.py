@@ -14,9 +14,10 @@ from pathlib import Path
 from alexnet_pl.config.choices import ColorNoise, LoggerName, Schedule, WandbMode
 from alexnet_pl.config.keys import is_key, key_types
 from alexnet_pl.config.schema import Config, Data, Model, Optim, Report
+from alexnet_pl.config.suggestions import suggest
 from alexnet_pl.data import store
 from alexnet_pl.data.datasets import SMALL_DATASETS
-from alexnet_pl.errors import ConfigError, nearest
+from alexnet_pl.errors import ConfigError
 from alexnet_pl.model.specs import layer_specs
 from alexnet_pl.parallel import layouts
 
@@ -91,7 +92,7 @@ def _report_rules(r: Report) -> Iterator[str]:
         yield f"report.target={r.target} is a share of wrong answers: it must lie between 0 and 1"
     for key in (*r.compare, *r.tuned):
         if not is_key(key):
-            yield f"report names {key}, which is not a key: {nearest(key, list(key_types()))}"
+            yield f"report names {key}, which is not a key: {suggest(key, list(key_types()))}"
 
 
 def _net_rules(c: Config) -> Iterator[str]:
@@ -104,7 +105,7 @@ def _net_rules(c: Config) -> Iterator[str]:
     layers = [layer.name for layer in plan if layer.parameters]
     for name in c.optim.layer_decay:
         if name not in layers:
-            yield f"optim.layer_decay names {name}, which the net does not have: {nearest(name, layers)}"
+            yield f"optim.layer_decay names {name}, which the net does not have: {suggest(name, layers)}"
     yield from layouts.layout_rules(c, plan)
 
 
@@ -131,7 +132,7 @@ def _data_rules(d: Data) -> Iterator[str]:
             yield f"data.download fetches CIFAR-10 only: for data={d.name} prepare a store (alexnet_pl.prepare)"
         return
     if d.kind not in SMALL_DATASETS:
-        yield f"data.kind={d.kind} is not a choice: {nearest(d.kind, [*SMALL_DATASETS, 'packed'])}"
+        yield f"data.kind={d.kind} is not a choice: {suggest(d.kind, [*SMALL_DATASETS, 'packed'])}"
         return
     small = SMALL_DATASETS[d.kind]
     if small.generated and (d.root is not None or d.download):

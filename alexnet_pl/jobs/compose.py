@@ -32,8 +32,9 @@ from omegaconf.errors import (
 
 from alexnet_pl.config.keys import help_text, is_key, key_types, type_words
 from alexnet_pl.config.schema import Config, Trainer, from_dict
+from alexnet_pl.config.suggestions import suggest
 from alexnet_pl.data import store
-from alexnet_pl.errors import ConfigError, UserError, nearest
+from alexnet_pl.errors import ConfigError, UserError
 from alexnet_pl.files import ROOT
 from alexnet_pl.runs.naming import job_folder_name, run_group
 
@@ -127,7 +128,7 @@ def lightning_mistake(key: str) -> str | None:
 
     if key in inspect.signature(Lightning).parameters:
         return None
-    return f"trainer.{key} is not a key of the configuration: {nearest(f'trainer.{key}', own)}"
+    return f"trainer.{key} is not a key of the configuration: {suggest(f'trainer.{key}', own)}"
 
 
 def _leaves(node: Any, prefix: str = "") -> list[str]:
@@ -177,7 +178,7 @@ def unknown(key: str) -> str:
     group, dot, _ = key.partition(".")
     groups = list(get_type_hints(Config))
     near = (
-        nearest(group, groups) if group not in groups else nearest(key, [k for k in key_types() if "." in k or not dot])
+        suggest(group, groups) if group not in groups else suggest(key, [k for k in key_types() if "." in k or not dot])
     )
     return f"{key} is not a key of the configuration: {near}"
 
@@ -196,7 +197,7 @@ def explain(error: OmegaConfBaseException) -> str:
     if isinstance(error, MissingMandatoryValue) or "issing mandatory value" in reason:
         return f"{key} has no value: give one with {key}=..."
     if choices and value:
-        return f"{key}={value} is not a choice: {nearest(value, list(choices.__members__))}"
+        return f"{key}={value} is not a choice: {suggest(value, list(choices.__members__))}"
     if "is not a ListConfig" in reason:
         return f"{key} takes a list: {key}=[...,...], or {key}=[] for none"
     if "could not be converted to" in reason:
@@ -215,7 +216,7 @@ def user_error(error: BaseException | None) -> UserError | None:
             return error
         if isinstance(error, MissingConfigException) and error.options is not None:
             group, _, choice = str(error.missing_cfg_file).rpartition("/")
-            return ConfigError(f"{group}={choice} is not a choice: {nearest(choice, list(error.options))}")
+            return ConfigError(f"{group}={choice} is not a choice: {suggest(choice, list(error.options))}")
         if isinstance(error, OmegaConfBaseException):
             return error.__cause__ if isinstance(error.__cause__, ConfigError) else ConfigError(explain(error))
         if isinstance(error, OSError):

@@ -14,7 +14,7 @@ from typing import Literal
 from alexnet_pl.config.choices import Activation, Conv1Padding, Dropout, DropoutAt, Pooling
 from alexnet_pl.config.schema import Model
 from alexnet_pl.errors import ConfigError
-from alexnet_pl.model.tables import Conv, Full, Row, table_rows
+from alexnet_pl.model.architectures import Conv, Full, Row, architecture_rows
 
 Kind = Literal["pad", "conv", "local", "full", "act", "lrn", "spatial", "max", "avg", "dropout"]
 
@@ -53,7 +53,7 @@ def layer_specs(m: Model, input_size: int) -> list[LayerSpec]:
 
 
 def _layer_specs(m: Model, input_size: int) -> Iterator[LayerSpec]:
-    table = table_rows(m)
+    table = architecture_rows(m)
     last = table[-1].name
     shape = (3, input_size, input_size)
     towers = 1  # parts the signal is in: the image is whole

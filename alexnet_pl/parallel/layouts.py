@@ -1,4 +1,4 @@
-"""How a run lies over its processes, one per device: who shares the batch, who shares the net, and what that costs.
+"""How a run lies over its processes, one per device: who shares the batch and who shares the net.
 
     layout       each process has                                  and exchanges in a step
     single       everything                                        nothing
@@ -21,7 +21,7 @@ from pathlib import Path
 
 from alexnet_pl import cpu
 from alexnet_pl.config.schema import Config, Model, Trainer
-from alexnet_pl.errors import nearest
+from alexnet_pl.config.suggestions import suggest
 from alexnet_pl.model.specs import LayerSpec
 
 STRATEGIES = {"auto": "ddp", "ddp": "ddp", "towers": "towers", "owt": "owt"}
@@ -154,11 +154,11 @@ def layout_rules(c: Config, plan: list[LayerSpec]) -> Iterator[str]:
     """Yield a sentence for everything that the net or the batch has against the layout."""
     t, m = c.trainer, c.model
     if t.accelerator not in ACCELERATORS:
-        yield f"trainer.accelerator={t.accelerator} is not a choice: {nearest(t.accelerator, list(ACCELERATORS))}"
+        yield f"trainer.accelerator={t.accelerator} is not a choice: {suggest(t.accelerator, list(ACCELERATORS))}"
     if t.precision not in PRECISIONS:
-        yield f"trainer.precision={t.precision} is not a choice: {nearest(t.precision, list(PRECISIONS))}"
+        yield f"trainer.precision={t.precision} is not a choice: {suggest(t.precision, list(PRECISIONS))}"
     if t.strategy is not None and t.strategy not in STRATEGIES:
-        yield f"trainer.strategy={t.strategy} is not a choice: {nearest(t.strategy, list(STRATEGIES))}"
+        yield f"trainer.strategy={t.strategy} is not a choice: {suggest(t.strategy, list(STRATEGIES))}"
     if device_count(t) < 1 or (t.num_nodes is not None and t.num_nodes < 1):
         yield (
             f"trainer.devices={t.devices} and trainer.num_nodes={t.num_nodes} must be at least 1 "

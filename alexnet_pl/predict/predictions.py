@@ -9,8 +9,9 @@ from pathlib import Path
 
 from torch import Tensor
 
+from alexnet_pl.config.suggestions import suggest
 from alexnet_pl.data.image_files import ImageFiles, image_batches
-from alexnet_pl.errors import ConfigError, nearest
+from alexnet_pl.errors import ConfigError
 from alexnet_pl.runs.trained import TrainedModel
 
 TOP = 5
@@ -68,7 +69,7 @@ def read_labels(file: Path, classes: list[str]) -> dict[str, str]:
                 if label not in classes and label.isdecimal() and int(label) < len(classes):
                     label = classes[int(label)]
                 if label not in classes:
-                    raise ConfigError(f"{file}: {label} is no class of this net: {nearest(label, classes[:1000])}")
+                    raise ConfigError(f"{file}: {label} is no class of this net: {suggest(label, classes[:1000])}")
                 found[name] = label
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"{file} cannot be read as lines of image,class: {error}") from error

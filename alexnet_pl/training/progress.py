@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from alexnet_pl.data.length import length_summary
-from alexnet_pl.parallel.costs import sharing_summary
+from alexnet_pl.parallel.memory import sharing_summary
 from alexnet_pl.runs.run import JOB_VARIABLE
 from alexnet_pl.training.module import ImageClassifier
 

@@ -12,8 +12,8 @@ import torch
 from alexnet_pl.config.choices import Arch
 from alexnet_pl.config.schema import Model, as_dict
 from alexnet_pl.data import augment
+from alexnet_pl.model.architectures import ARCHITECTURES
 from alexnet_pl.model.build import build_net
-from alexnet_pl.model.tables import TABLES
 from alexnet_pl.runs.trained import TrainedModel
 from tests.helpers.runs import run_config
 
@@ -27,7 +27,7 @@ cached_config = functools.cache(run_config)
 
 def config(name: str, **changes: Any) -> tuple[Model, int]:
     """Return the net of conf/model/`name`.yaml with these fields changed, and the side of its images."""
-    imagenet = "fc6" in [row.name for row in TABLES[cached_config(f"model={name}").model.arch]]
+    imagenet = "fc6" in [row.name for row in ARCHITECTURES[cached_config(f"model={name}").model.arch]]
     cfg = cached_config(f"model={name}", "model.num_classes=1000") if imagenet else cached_config(f"model={name}")
     return replace(cfg.model, **changes), cfg.data.input_size
 

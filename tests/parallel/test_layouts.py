@@ -17,8 +17,9 @@ from alexnet_pl.data.loader import Replica
 from alexnet_pl.model.build import build_net
 from alexnet_pl.model.specs import LayerSpec, layer_specs
 from alexnet_pl.parallel import layouts
-from alexnet_pl.parallel.costs import bytes_per_step, collectives_per_step, memory_bytes
+from alexnet_pl.parallel.memory import memory_bytes
 from alexnet_pl.parallel.shard import CurrentSlice, parallelize
+from alexnet_pl.parallel.traffic import bytes_per_step, collectives_per_step
 from tests.helpers import ranks
 from tests.helpers.runs import run_config
 

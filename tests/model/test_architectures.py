@@ -14,9 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from alexnet_pl.config.choices import Activation, Conv1Padding, Init, Order, Pooling
 from alexnet_pl.model import build
+from alexnet_pl.model.architectures import Conv
 from alexnet_pl.model.build import build_net
 from alexnet_pl.model.specs import LayerSpec, layer_specs
-from alexnet_pl.model.tables import Conv
 from tests.helpers.nets import config
 
 PARAMETERS = {

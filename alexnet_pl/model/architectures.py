@@ -1,6 +1,7 @@
 """The nets as layer tables: rows of weights, and how a configuration departs from them. No torch here.
 
-`TABLES` holds the rows, top to bottom the way of an image. `table_rows` applies a configuration's departures to them.
+`ARCHITECTURES` holds the rows, top to bottom the way of an image; `architecture_rows` applies what a configuration
+changes in them.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from typing import Literal
 
 from alexnet_pl.config.choices import Arch, Conv1Padding, Dropout, ParameterNames, Pooling
 from alexnet_pl.config.schema import Model
-from alexnet_pl.errors import ConfigError, nearest
+from alexnet_pl.config.suggestions import suggest
+from alexnet_pl.errors import ConfigError
 
 
 # ------------------------------------------------------------------------------------------------ rows
@@ -82,7 +84,7 @@ CONV_LOCAL: list[Row] = [
 ]
 
 
-TABLES: dict[Arch, list[Row]] = {
+ARCHITECTURES: dict[Arch, list[Row]] = {
     Arch.alexnet: ALEXNET,
     Arch.six_conv: SIX_CONV,
     Arch.convnet: CONVNET,
@@ -90,13 +92,13 @@ TABLES: dict[Arch, list[Row]] = {
 }
 
 
-def table_rows(m: Model) -> list[Row]:
+def architecture_rows(m: Model) -> list[Row]:
     """Return the table of a configuration with its widths, weights, pooling and dropped layers.
 
     Raises:
         ConfigError: a key of the group names a layer that the table does not have, or drops the last.
     """
-    table = TABLES[m.arch]
+    table = ARCHITECTURES[m.arch]
     _refuse_unknown_layers(m, table)
     _refuse_what_it_cannot_have(m, table)
     out: list[Row] = []
@@ -148,7 +150,7 @@ def _refuse_unknown_layers(m: Model, table: list[Row]) -> None:
             if name == names[-1]:
                 why = {"drop_layers": "the classes come from it", "widths": "its width is model.num_classes"}
                 raise ConfigError(f"model.{key} names {name}, the last layer: {why.get(key, 'it is no convolution')}")
-            raise ConfigError(f"model.{key} names {name}, which model={m.name} does not have: {nearest(name, choices)}")
+            raise ConfigError(f"model.{key} names {name}, which model={m.name} does not have: {suggest(name, choices)}")
 
 
 def _refuse_what_it_cannot_have(m: Model, table: list[Row]) -> None:
