@@ -12,8 +12,8 @@ import pytest
 
 from alexnet_pl.jobs import gpu_locks
 from alexnet_pl.runs.run import find_runs
+from tests.helpers.commands import start
 from tests.helpers.jobs import NET
-from tests.helpers.processes import Process
 
 
 @pytest.fixture
@@ -66,8 +66,9 @@ def test_a_claim_ends_with_its_process(machine: pytest.MonkeyPatch):
 
 @pytest.mark.slow
 def test_a_sweep_runs_several_jobs_at_once(tmp_path: Path):
+    """In a real process: joblib's workers end with the interpreter, which a fork of multiprocessing leaves out."""
     over = ["trainer.max_epochs=1", "trainer.limit_train_batches=8", "logger=csv", "name=at_once", "seed=1,2"]
-    sweep = Process(tmp_path, "alexnet_pl.train", "-m", *NET, *over, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    sweep = start(tmp_path, "-m", *NET, *over, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
     out, err = sweep.communicate(timeout=200)
     assert sweep.returncode == 0, err
     assert "2 of 2 jobs done" in out
