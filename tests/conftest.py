@@ -18,9 +18,19 @@ CACHES = {
 }  # fmt: skip
 """Environment variables with the folders where libraries keep what they compiled or found"""
 LONGEST = [
-    "launch", "train", "shard", "readme", "sweeps", "loggers", "checks", "interruption", "agent", "trained", "evaluate",
-    "loader", "sync", "cpu", "export", "bench",
-]  # fmt: skip
+    "launch",
+    "train",
+    "shard",
+    "checks",
+    "sweeps",
+    "readme",
+    "loggers",
+    "agent",
+    "bench",
+    "evaluate",
+    "trained",
+    "cpu",
+]
 """Files that take longest, the longest first: a worker has a whole file, and one at the end would leave others idle"""
 
 

@@ -3,7 +3,8 @@
 Each is a process as `python -m MODULE` is one: with an id, a session, a folder, an environment, output and an exit code
 of its own, and signals reach it. So are the processes that it starts for a run or for the jobs of a sweep: there
 `launch.start` is replaced by `Fork`. What is left out is a new interpreter, and the five seconds of importing torch,
-Lightning and Hydra into it; test_train.py, jobs/test_launch.py and test_install.py start real ones.
+Lightning and Hydra into it; test_train.py, jobs/test_launch.py and test_install.py start real ones. What uses joblib
+has to: its workers end with a real interpreter only.
 """
 
 from __future__ import annotations

@@ -196,7 +196,7 @@ def test_a_killed_process_fails_its_own_job_only(tmp_path: Path):
     try:
         wait_for(tmp_path, "runs/killed/sweep.json")
         found = jobs(tmp_path / "runs" / "killed")
-        wait_for(found["trainer=towers"].folder, "train.log")
+        wait_for(found["trainer=towers"].folder, "metrics.csv")  # both processes have met
         _, victim = children(sweep.pid, tmp_path)
         os.kill(victim, signal.SIGKILL)
         killed = time.monotonic()
