@@ -53,6 +53,7 @@ from alexnet_pl.parallel.layouts import Layout
 from alexnet_pl.parallel.memory import memory_bytes
 from alexnet_pl.parallel.traffic import bytes_per_step, collectives_per_step
 from alexnet_pl.training import optim
+from alexnet_pl.training.fit import silence_lightning
 
 IMAGENET = 1_281_167
 """Training images of ILSVRC-2012, where no store says how many there are"""
@@ -270,6 +271,7 @@ def main() -> None:
     if arguments.link is not None and not 0 < arguments.link < float("inf"):
         parser.error("--link must be a rate above 0, in gigabytes per second")
     with exit_on_error():
+        silence_lightning()
         cfg = compose(arguments.overrides)
         check(cfg, to_run=False)
         show(cfg, arguments.link)

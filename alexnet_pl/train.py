@@ -42,6 +42,7 @@ def job(composed: DictConfig) -> None:
         at_once = hydra_config.runtime.choices["hydra/launcher"] == "joblib"
         sweep.run_job(run, cfg, overrides, hydra_config.job.num, at_once)
     elif run.done:
+        launch.join_group(layouts.layout(cfg.trainer))
         if launch.rank() == 0:
             run.record(as_dict(cfg))
             print(f"{run.folder} is done already: remove the folder to train again")
@@ -107,7 +108,7 @@ def refuse_mistakes(words: list[str]) -> None:
 
 def explain_sweep(words: list[str]) -> None:
     """Say on stderr what `--cfg` does not show of a sweep: the settings of its jobs."""
-    overrides = [word for word in words if "=" in word]
+    overrides = [word for word in words if "=" in word and not word.startswith("-")]
     if named := compose.named_sweep(overrides):
         job = compose.first_job(overrides)
         print(f"{named} is several configurations; to see one of them, add {job}", file=sys.stderr)

@@ -1,7 +1,7 @@
 """A whole epoch from files: AlexNet from a packed store, against torchvision's reference and timm's loader.
 
     python bench/epoch.py                                        a minute on two cores
-    python bench/epoch.py --device cuda --batch_size 128 --steps 40
+    python bench/epoch.py --device cuda --batch-size 128 --steps 40
 
 The same photographs, drawn for the purpose, and the same net (model=torchvision). The reference is what torchvision's
 training script does without options: an image folder, RandomResizedCrop and a flip, NCHW, fp32, torch's SGD; its two
@@ -34,6 +34,7 @@ from rich.console import Console
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
+import alexnet_pl
 from alexnet_pl.data.datamodule import ImageDataModule
 from alexnet_pl.prepare.options import Options
 from alexnet_pl.prepare.prepare import prepare
@@ -48,7 +49,7 @@ BAR = 1.5  # on two cores at batch 64, against either
 
 def ours(folder: Path, device: str, batch_size: int) -> Callable[[], float]:
     """Images per second of an epoch, our way."""
-    cfg = ratios.composed(
+    cfg = alexnet_pl.compose(
         "experiment=alexnet",
         "model=torchvision",
         "optim=sgd_2012",
@@ -139,7 +140,7 @@ def way(name: str, folder: Path, device: str, batch_size: int) -> Callable[[], f
 def main() -> None:
     parser = ratios.arguments(__doc__, rounds=3, steps=6)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--batch_size", type=int, default=64, help="(%(default)s)")
+    parser.add_argument("--batch-size", type=int, default=64, help="(%(default)s)")
     given = parser.parse_args()
     names = [OURS, REFERENCE]
     if importlib.util.find_spec("timm"):

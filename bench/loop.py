@@ -5,7 +5,7 @@
 
 Every variant takes the same steps of the convnet on the generated images: gather, centre, forward, backward, update.
 The plain loop is what one would write first: a DataLoader over tensors centred beforehand, NCHW, fp32, each activation
-right after its convolution, torch's SGD. Each way has a process of its own, ours with the settings of the command.
+right after its convolution, torch's SGD. Each way has a process of its own, ours with the settings of a job of a sweep.
 Printed are the median images per second of each variant, and its ratio to its peer (see ratios.py).
 """
 
@@ -28,6 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
+import alexnet_pl
 from alexnet_pl.config.schema import Config
 from alexnet_pl.data.datamodule import ImageDataModule
 from alexnet_pl.model.build import build_net
@@ -50,7 +51,7 @@ PAIRS = [  # and the least that the ratio must be
 def configuration(channels_last: bool, *more: str) -> Config:
     """One of Figure 1's curves, without what a run does beside its steps."""
     layout = f"model.channels_last={str(channels_last).lower()}"
-    return ratios.composed(
+    return alexnet_pl.compose(
         "experiment=figure1", "logger=csv", "train_error_window=2500", "train_eval_images=0", layout, *more
     )
 

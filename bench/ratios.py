@@ -23,9 +23,7 @@ from unittest.mock import patch
 
 import torch
 
-import alexnet_pl
 from alexnet_pl import cpu
-from alexnet_pl.config.schema import Config
 
 Way = TypeVar("Way", bound=Hashable)
 
@@ -60,11 +58,6 @@ def arguments(doc: str | None, rounds: int, steps: int) -> argparse.ArgumentPars
     parser.add_argument("--steps", type=int, default=steps, help="what each way does in a round (%(default)s times)")
     parser.add_argument("--json", type=Path, help="write the rows there, for bench/all.py")
     return parser
-
-
-def composed(*overrides: str) -> Config:
-    """The configuration of a run with these overrides."""
-    return alexnet_pl.compose(*overrides)
 
 
 def train(folder: Path, threads: int, *words: str) -> None:

@@ -23,6 +23,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import ratios
 from lightning_fabric import Fabric
 
+import alexnet_pl
 from alexnet_pl import estimate
 from alexnet_pl.model.specs import layer_specs
 from alexnet_pl.parallel import layouts
@@ -55,7 +56,7 @@ SMALL = [
 
 def estimated(overrides: list[str]) -> float:
     """Images per second, from steps of one process."""
-    cfg = ratios.composed(*overrides, *SMALL)
+    cfg = alexnet_pl.compose(*overrides, *SMALL)
     images, _ = estimate.open_images(cfg)
     precision = layouts.resolve_precision(cfg.trainer)
     fabric = Fabric(accelerator="cpu", devices=1, precision=precision)  # type: ignore[arg-type]
@@ -67,7 +68,7 @@ def estimated(overrides: list[str]) -> float:
 
 def run(overrides: list[str], steps: int) -> float:
     """Images per second of the command, in two processes."""
-    batch_size = ratios.composed(*overrides, *SMALL).data.batch_size
+    batch_size = alexnet_pl.compose(*overrides, *SMALL).data.batch_size
     batches = [f"trainer.limit_train_batches={steps}", f"train_error_window={max(1, steps // 4) * batch_size}"]
     with tempfile.TemporaryDirectory() as folder:
         ratios.train(Path(folder), 1, *overrides, *SMALL, *batches)

@@ -1,14 +1,15 @@
 """What AlexNet's training step costs: with our normalisation, with torch's and with none; part by part; torchvision's.
 
     python bench/step.py                                              some minutes on two cores
-    python bench/step.py --device cuda --batch_size 128 --steps 20
+    python bench/step.py --device cuda --batch-size 128 --steps 20
 
 A step is forward, cross entropy, backward and the update of 2012, with dropout, on a random batch of 224x224 images
 of 0..255 minus their mean. The variants differ in the two layers of LRN alone, and share weights and optimiser; what
 torch's own leaves out is done around it: it runs once per tower. torchvision's net is trained as its reference does it,
 and ours of the same shape beside it. The peers have a process with memory and threads as any torch program, ours one
-with the settings of a run in bf16 (one in fp32 lets threads sleep, and is a tenth slower at most). Printed are the
-median images per second and the shares of the step's parts, the ratios (see ratios.py), and LRN's share of the step.
+with the settings of a sweep's job in bf16 (in fp32 it lets threads sleep, and is a tenth slower at most). Printed are
+the median images per second and the shares of the step's parts, the ratios (see ratios.py), and LRN's share of the
+step.
 """
 
 from __future__ import annotations
@@ -180,7 +181,7 @@ def prepare(other: str, device: torch.device, batch_size: int) -> Callable[[str,
 
 def main() -> None:
     parser = ratios.arguments(__doc__, rounds=5, steps=1)
-    parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     given = parser.parse_args()
     device, size = torch.device(given.device), given.batch_size

@@ -79,7 +79,7 @@ def test_a_script_of_several_processes_prints_figures_with_their_range(
     if name == "scale":
         monkeypatch.delitem(script.RUNS, "a quarter of AlexNet, towers")
     rows = tmp_path / "rows.json"
-    few = [*FEW, *(["--batch_size", "2"] if name in ("epoch", "step") else [])]
+    few = [*FEW, *(["--batch-size", "2"] if name in ("epoch", "step") else [])]
     monkeypatch.setattr(sys, "argv", [name, *few, "--json", str(rows)])
     script.main()
     check_rows(capsys.readouterr().out, rows)

@@ -63,6 +63,15 @@ def test_a_mistake_is_named(describe: Command, overrides: list[str], named: str)
     assert named in result.stderr
 
 
+def test_all_mistakes_are_named_at_once(describe: Command):
+    result = describe("model.activaton=tanh", "optim.lr=fast")
+    assert result.returncode == 1
+    assert result.stderr.splitlines() == [
+        "error: model.activaton is not a key of the configuration: did you mean model.activation?",
+        "error: optim.lr=fast is not of type float",
+    ]
+
+
 @pytest.mark.parametrize(
     "overrides",
     [

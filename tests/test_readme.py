@@ -147,7 +147,7 @@ def test_make_runs_what_is_tested_here():
     """make itself would set up a second environment: its recipes are compared with what these tests run."""
     lines = {}
     for target in ("figure1", "test", "test-all"):
-        make = ["make", "-n", "--assume-old=.venv/.ok", f"PYTHON={sys.executable}", target]
+        make = ["make", "-n", "--no-print-directory", "--assume-old=.venv/.ok", f"PYTHON={sys.executable}", target]
         lines[target] = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert ".venv/bin/python -m alexnet_pl.train sweep=figure1\n" in lines["figure1"]
     assert ".venv/bin/python -m alexnet_pl.report runs/figure1\n" in lines["figure1"]

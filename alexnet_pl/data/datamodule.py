@@ -86,7 +86,7 @@ class ImageDataModule(pl.LightningDataModule):
             images, labels = SMALL_DATASETS[d.kind].load(root, split, d.download)
             dataset = InMemoryDataset(images.to(self.device), labels.to(self.device))
         if not len(labels):
-            raise ConfigError(f"the {split} split of data={d.name} is empty")
+            raise ConfigError(f"the {split} split of data.name={d.name} is empty")
         if labels.min() < 0 or labels.max() >= d.num_classes:
             raise ConfigError(
                 f"the {split} split has labels from {labels.min()} to {labels.max()}, "

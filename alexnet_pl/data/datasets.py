@@ -25,8 +25,7 @@ class SmallDataset:
 
     load: Callable[[Path, str, bool], tuple[Tensor, Tensor]]
     """(root, train or val, whether to download) -> uint8 (N, size, size, 3) and int64 (N,)"""
-    images: dict[str, int]
-    """split -> how many it has"""
+    train_images: int
     classes: tuple[str, ...]
     """names in the order of the labels"""
     size: int = 32
@@ -50,7 +49,7 @@ def _load_cifar10(root: Path, split: str, download: bool) -> tuple[Tensor, Tenso
 
 
 SMALL_DATASETS = {
-    "shapes": SmallDataset(_load_shapes, {"train": 10_000, "val": 2_000}, SHAPES_CLASSES, generated=True),
-    "cifar10": SmallDataset(_load_cifar10, {"train": 50_000, "val": 10_000}, CIFAR10_CLASSES, downloads=True),
+    "shapes": SmallDataset(_load_shapes, SHAPES_SPLITS["train"][0], SHAPES_CLASSES, generated=True),
+    "cifar10": SmallDataset(_load_cifar10, 50_000, CIFAR10_CLASSES, downloads=True),
 }
 """data.kind -> the data set; any other kind is `packed`, a store that `alexnet_pl.prepare` makes"""

@@ -32,4 +32,4 @@ def training_images(d: Data) -> int | None:
     if d.packed:
         found = store.read(Path(d.root or "").expanduser())
         return found.images["train"] if found else None
-    return SMALL_DATASETS[d.kind].images["train"]
+    return SMALL_DATASETS[d.kind].train_images

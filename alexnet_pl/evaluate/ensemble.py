@@ -62,7 +62,7 @@ class EvalImages:
             raise ConfigError(f"{net.name} was trained on shapes, which are drawn, not read: leave out --data")
         self.root = None if generated else settings.data or Path(d.root or ".").expanduser()
         if self.root and not self.root.is_dir():
-            raise ConfigError(f"the images of data={d.name} should be in {self.root}, which is no folder: "
+            raise ConfigError(f"the images of data.name={d.name} should be in {self.root}, which is no folder: "
                               "say with --data where they are")  # fmt: skip
         if self.root and d.packed and not store.require(self.root).images.get(settings.split):
             raise ConfigError(f"{self.root} holds no images in its {settings.split} split: use --split train, or "
@@ -73,7 +73,7 @@ class EvalImages:
             raise ConfigError(f"the images in {self.root} are of other classes than those {net.name} was trained on")
         self.set: InMemoryDataset | PackedDataset = module.load(settings.split)
         self.classes = net.classes
-        self.name = d.name
+        self.name = self.set.store.plan.name if settings.data and isinstance(self.set, PackedDataset) else d.name
 
     def __len__(self) -> int:
         return len(self.set)

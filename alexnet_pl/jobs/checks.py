@@ -66,7 +66,7 @@ def _run_rules(c: Config) -> Iterator[str]:
     if c.stop_at_train_error is not None and not 0 < c.stop_at_train_error < 1:
         yield f"stop_at_train_error={c.stop_at_train_error} is a share of wrong answers: it must lie between 0 and 1"
     if c.model.num_classes < d.num_classes:
-        yield f"model.num_classes={c.model.num_classes} is fewer than the {d.num_classes} of data={d.name}"
+        yield f"model.num_classes={c.model.num_classes} is fewer than the {d.num_classes} of data.name={d.name}"
     if t.limit_train_batches == 0:
         yield "trainer.limit_train_batches=0 would not train: use trainer.limit_train_batches above 0"
     if all(limit is None for limit in (t.max_epochs, t.max_steps, t.max_time, t.more.get("fast_dev_run"))):
@@ -129,7 +129,7 @@ def _data_rules(d: Data) -> Iterator[str]:
         yield f"data.workers={d.workers} must be at least 1, and only a packed store (data=imagenet) is read by any"
     if d.packed:
         if d.download:
-            yield f"data.download fetches CIFAR-10 only: for data={d.name} prepare a store (alexnet_pl.prepare)"
+            yield f"data.download fetches CIFAR-10 only: for data.name={d.name} prepare a store (alexnet_pl.prepare)"
         return
     if d.kind not in SMALL_DATASETS:
         yield f"data.kind={d.kind} is not a choice: {suggest(d.kind, [*SMALL_DATASETS, 'packed'])}"
@@ -170,7 +170,7 @@ def _store_rules(c: Config) -> Iterator[str]:
     """Yield what the packed dataset lacks for the run."""
     d = c.data
     if not d.root:
-        yield f"data={d.name} needs a packed dataset: data.root=STORE, made once by python -m alexnet_pl.prepare"
+        yield f"data.name={d.name} needs a packed dataset: data.root=STORE, made once by python -m alexnet_pl.prepare"
         return
     try:
         found = store.require(Path(d.root).expanduser())

@@ -1,4 +1,4 @@
-"""Everything Hydra: the schema, the sweeps as a group, the resolvers of conf/, and its errors as sentences.
+"""Compose configurations with Hydra: schema, sweeps as a group, resolvers of conf/, and its errors as sentences.
 
 compose(["model=alexnet", "seed=2"])     a configuration for the commands and notebooks that do not train
 to_config(what Hydra composed)           the same for the one that does
@@ -34,7 +34,7 @@ from alexnet_pl.config.keys import help_text, is_key, key_types, type_words
 from alexnet_pl.config.schema import Config, Trainer, from_dict
 from alexnet_pl.config.suggestions import suggest
 from alexnet_pl.data import store
-from alexnet_pl.errors import ConfigError, UserError
+from alexnet_pl.errors import ConfigError, UserError, find_user_error
 from alexnet_pl.files import ROOT
 from alexnet_pl.runs.naming import job_folder_name, run_group
 
@@ -46,8 +46,11 @@ def compose(overrides: Sequence[str]) -> Config:
     """Return the configuration of `alexnet-train OVERRIDES`, not checked yet.
 
     Raises:
-        ConfigError: an override is not understood, or `sweep=...` stands for several configurations still.
+        ConfigError: a sentence for each override that is not understood, or `sweep=...` stands for several
+            configurations still.
     """
+    if mistakes := find_mistakes(overrides):
+        raise ConfigError(*mistakes.values())
     with translated(), hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         parameters = _sweep_parameters(overrides)
         if any(parameter.is_sweep_override() for parameter in parameters):
@@ -177,9 +180,8 @@ def unknown(key: str) -> str:
     """Return the sentence about a key that does not exist."""
     group, dot, _ = key.partition(".")
     groups = list(get_type_hints(Config))
-    near = (
-        suggest(group, groups) if group not in groups else suggest(key, [k for k in key_types() if "." in k or not dot])
-    )
+    keys = [known for known in key_types() if "." in known or not dot]
+    near = suggest(key, keys) if group in groups else suggest(group, groups)
     return f"{key} is not a key of the configuration: {near}"
 
 
@@ -212,15 +214,13 @@ def explain(error: OmegaConfBaseException) -> str:
 def user_error(error: BaseException | None) -> UserError | None:
     """Return the user's mistake behind an error of Hydra, OmegaConf or the file system; None for a bug."""
     while error is not None:
-        if isinstance(error, UserError):
-            return error
-        if isinstance(error, MissingConfigException) and error.options is not None:
+        if isinstance(error, MissingConfigException) and error.options is not None:  # an OSError as well
             group, _, choice = str(error.missing_cfg_file).rpartition("/")
             return ConfigError(f"{group}={choice} is not a choice: {suggest(choice, list(error.options))}")
+        if isinstance(error, UserError | OSError):
+            return find_user_error(error)
         if isinstance(error, OmegaConfBaseException):
             return error.__cause__ if isinstance(error.__cause__, ConfigError) else ConfigError(explain(error))
-        if isinstance(error, OSError):
-            return UserError(f"{error.filename or 'the file system'}: {error.strerror or error}")
         if isinstance(error, HydraException) and error.__cause__ is None:
             return ConfigError(" ".join(str(error).split()))
         error = error.__cause__

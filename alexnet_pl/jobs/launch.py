@@ -134,6 +134,7 @@ def run(
     variables = process_variables(where)
     if not variables:
         return None
+    inherited = {name: value for name, value in os.environ.items() if name not in RANK_VARIABLES}
     processes: list[subprocess.Popen[bytes]] = []
     stopped: list[int] = []
 
@@ -145,7 +146,7 @@ def run(
     before = {s: signal.signal(s, pass_on) for s in STOP_SIGNALS}
     try:
         for own in variables:
-            processes.append(start(command, {**os.environ, **more, **own, PARENT: str(os.getpid())}, pass_fds))
+            processes.append(start(command, {**inherited, **more, **own, PARENT: str(os.getpid())}, pass_fds))
             if stopped:
                 _send(processes[-1], signal.SIGTERM)
         first = _wait(processes, lambda: len(stopped) > 1, failed if slurm.task_count() else bool)

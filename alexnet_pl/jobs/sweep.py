@@ -1,7 +1,6 @@
 """A sweep: every job checked before the first starts, each in a process of its own, the outcome shown at the end.
 
-Why own processes: Lightning's multi-device launchers start a run's other processes by repeating its command line. In
-a Hydra multirun that line is the whole sweep, and a failing job can leave two configurations in one process group.
+Why own processes: a job that crashes or is killed ends no other, and each may take another number of devices.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from omegaconf import DictConfig
 from alexnet_pl import cpu
 from alexnet_pl.config.schema import Config, as_dict
 from alexnet_pl.console import exit_with
-from alexnet_pl.errors import ConfigError, InUse, UserError
+from alexnet_pl.errors import ConfigError, UserError
 from alexnet_pl.jobs import checks, gpu_locks, launch, slurm
 from alexnet_pl.jobs.compose import to_config, user_error
 from alexnet_pl.parallel import layouts
@@ -206,6 +205,8 @@ def _claim(run: Run, cfg: Config, overrides: list[str], where: layouts.Layout) -
     if slurm.is_first_task():
         mistakes = list(layouts.device_rules(cfg.trainer)) if slurm.task_count() else []
         if mistakes:  # the sweep was checked on another machine
+            run.folder.mkdir(parents=True, exist_ok=True)
+            run.fail(" ".join(mistakes))  # which ends the other tasks, and is shown with the outcome
             raise ConfigError(*mistakes)
         run.start(as_dict(cfg), overrides)
         return True
@@ -228,7 +229,7 @@ def supervise(run: Run, cfg: Config, more: dict[str, str], failed_before: int) -
     """
     command = [sys.executable, "-m", "alexnet_pl.training.fit", str(run.folder)]
     where = layouts.layout(cfg.trainer)
-    env = cpu.process_environment(cfg.trainer.precision, 1 if slurm.task_count() else where.processes) | more
+    env = cpu.process_environment(cfg.trainer.precision, 1 if slurm.task_count() > 1 else where.processes) | more
     held = (run.lock.fileno(),) if run.lock else ()
     failed = lambda: run.failed_at not in (0, failed_before)  # noqa: E731
     return launch.run(command, where, env, failed, held)
@@ -242,8 +243,6 @@ def failure_reason(ending: launch.Ending, run: Run, before: int) -> str:
     """
     if not ending.code:
         return ""
-    if ending.code == InUse.exit_code:  # the folder is another's
-        return "another process is training there"
     if ending.killed or run.failed_at in (0, before):
         run.fail(ending.killed or f"exit code {ending.code}")
     return run.failure

@@ -38,7 +38,7 @@ def prepare(source: Path, root: Path, options: Options, console: Console, dry_ru
         raise ConfigError(f"{root} lies among the classes of {source}, as if it were one: give the store another place")
     console.print(found.describe())
     preview = Preview(found, options)
-    plan = make_plan(found, source.resolve().stem, preview, options, begun)
+    plan = make_plan(found, source, preview, options, begun)
     if begun:
         refuse_change(begun, plan, root)
     if done:
@@ -67,13 +67,15 @@ def prepare(source: Path, root: Path, options: Options, console: Console, dry_ru
 
 
 def make_plan(
-    source: sources.Source, source_name: str, preview: Preview, options: Options, begun: store.Plan | None
+    found: sources.Source, source: Path, preview: Preview, options: Options, begun: store.Plan | None
 ) -> store.Plan:
     """Return the plan of a packing.
 
     `--form auto` is raw where the whole store stays in memory once it was read, and JPEG where it would not; a packing
-    that was begun keeps its form.
+    that was begun keeps its form, and its name where none is given. The name else is the folder's or the zip file's.
     """
+    given = source.resolve()
+    name = given.stem if given.is_file() else given.name
     form = options.form
     if form == "auto" and begun:
         form = begun.form
@@ -81,8 +83,8 @@ def make_plan(
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         form = "raw" if preview.store_bytes("raw") < memory / 2 else "jpeg"
     return store.Plan(
-        name=options.name or source_name,
-        source=source.describe().removeprefix("found: "),
+        name=options.name or (begun.name if begun else name),
+        source=found.describe().removeprefix("found: "),
         fingerprint=preview.fingerprint,
         size=options.size,
         form=form,

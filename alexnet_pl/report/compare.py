@@ -135,7 +135,7 @@ def collect(folder: Path, allow: Sequence[str] = ()) -> Report:
 def _panel(title: str, runs: list[RunCurves], allow: Sequence[str]) -> Panel:
     figure = runs[0].config["report"]
     declared = figure["compare"]
-    compare = ([declared] if isinstance(declared, str) else declared) or swept_keys(runs)  # once it was a single key
+    compare = declared or swept_keys(runs)
     tuned = {key for run in runs for key in run.config["report"]["tuned"]}
     _refuse_mixture(f"panel {title!r}", runs, {"seed", *compare, *tuned, *LENGTH, *allow})
     groups: dict[tuple[str, ...], list[RunCurves]] = {}

@@ -8,8 +8,8 @@ from pathlib import Path
 from alexnet_pl.files import write
 
 
-# ------------------------------------------------------------------------------------------------ metrics.csv
 def read_rows(path: Path) -> list[dict[str, float]]:
+    """Return the rows that are whole, as numbers; none where there is no file."""
     if not path.is_file():
         return []
     whole = path.read_text().rpartition("\n")[0]

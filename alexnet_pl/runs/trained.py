@@ -27,7 +27,7 @@ from alexnet_pl.config.choices import (
 )
 from alexnet_pl.config.schema import Config, Data, Model, from_dict
 from alexnet_pl.data import augment
-from alexnet_pl.errors import ConfigError
+from alexnet_pl.errors import ConfigError, first_line
 from alexnet_pl.model.build import build_net
 from alexnet_pl.model.layers import LocalConv2d, memory_format
 from alexnet_pl.runs.run import CHECKPOINT_NAMES, Run, find_checkpoint
@@ -80,8 +80,8 @@ def load(path: str | Path, weights: list[str] | None = None) -> TrainedModel:
 
     Args:
         path: a run folder, a folder of one run, or a checkpoint file.
-        weights: names of the run's checkpoints (`runs.WEIGHTS`) or files; of several the mean of the weights is taken.
-            None: the last.
+        weights: names of the run's checkpoints (`run.CHECKPOINT_NAMES`) or files; of several the mean of the weights is
+            taken. None: the last.
     Raises:
         ConfigError: there is no checkpoint, it cannot be read, or the several are not of one net.
     """
@@ -119,7 +119,7 @@ def _read(file: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise ConfigError(f"there is no checkpoint {file}: give a run folder, or a file in its checkpoints/") from error
     except Exception as error:  # whatever a damaged or foreign file makes torch say
-        reason = str(error).strip().split("\n")[0]
+        reason = first_line(error)
         raise ConfigError(f"{file} is not a checkpoint of a run ({reason}): give one that training wrote") from error
 
 
@@ -196,7 +196,7 @@ def torchvision_net(file: str | Path | None = None) -> TrainedModel:
         else:
             state = torch.load(Path(file).expanduser(), map_location="cpu", weights_only=True)
     except Exception as error:  # no network, no file, or one of another kind: torch says it in many ways
-        reason = str(error).strip().split("\n")[0]
+        reason = first_line(error)
         raise ConfigError(f"torchvision's weights cannot be read ({reason}): give the .pth file") from error
     cfg = Config(name="torchvision", seed=0, train_error_window=1, train_eval_images=0)
     cfg.model = Model(
@@ -210,7 +210,7 @@ def torchvision_net(file: str | Path | None = None) -> TrainedModel:
     try:
         net.load_state_dict(state)
     except (RuntimeError, AttributeError) as error:
-        reason = str(error).strip().split("\n")[0]
+        reason = first_line(error)
         raise ConfigError(f"{file} does not hold torchvision's alexnet ({reason})") from error
     with torch.no_grad():
         net.get_parameter("conv1.weight").div_(255 * torch.tensor(STD)[:, None, None])

@@ -32,7 +32,7 @@ FIXED_KEYS = (
     "trainer.precision",
     "trainer.accumulate_grad_batches",
     "trainer.gradient_clip",
-    "trainer.more",
+    "trainer.more.gradient_clip_algorithm",
     "trainer.limit_train_batches",
 )
 """Keys that a run cannot change when it moves to other devices"""

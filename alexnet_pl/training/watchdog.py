@@ -178,8 +178,8 @@ def labels(cfg: Config) -> Cause:
     return Cause(
         "labels",
         False,
-        f"{cfg.model.num_classes} outputs for the {cfg.data.num_classes} classes of data={cfg.data.name}; are images "
-        "and labels in the same order?",
+        f"{cfg.model.num_classes} outputs for the {cfg.data.num_classes} classes of data.name={cfg.data.name}; are "
+        "images and labels in the same order?",
     )
 
 

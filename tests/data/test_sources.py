@@ -488,9 +488,9 @@ MISTAKES: list[tuple[Callable[[Path], Path], Callable[[Path], object], float, st
     (image_folder, lambda r: put(r, {"store.json": b""}), 0, "set is a packed store already, give the source"),
     (image_folder, lambda r: put(r, {"plan.json": b""}), 0, "set is a packed store already, give the source"),
     (image_folder, tiny_zip, 0, "set holds Tiny ImageNet and image folder: give a folder with one of them"),
-    (image_folder, lambda r: None, 0.1, "has a val split of 7 images: leave out hold_out=0.1"),
-    (image_folder, lambda r: None, 1.0, "hold_out=1.0 must be a share"),
-    (lambda r: put(r, TRAIN), lambda r: None, 0.05, "hold_out=0.05 is less than one image of every class"),
+    (image_folder, lambda r: None, 0.1, "has a val split of 7 images: leave out --hold-out 0.1"),
+    (image_folder, lambda r: None, 1.0, "--hold-out 1 must be a share"),
+    (lambda r: put(r, TRAIN), lambda r: None, 0.05, "--hold-out 0.05 is less than one image of every class"),
     # Kaggle
     (kaggle, lambda r: without(r, SOLUTION), 0, "does not give the classes of its images"),
     (kaggle, lambda r: put(r, {"ILSVRC/Data/CLS-LOC/val/x.JPEG": b""}), 0, "give the class of image x: both"),
@@ -531,7 +531,7 @@ def test_mistakes_are_named_in_one_sentence(build, damage, hold_out: float, said
     with pytest.raises(ConfigError) as error:
         find(root, hold_out)
     assert said in str(error.value)
-    assert str(tmp_path) in str(error.value) or "hold_out" in said
+    assert str(tmp_path) in str(error.value) or "--hold-out" in said
     assert "\n" not in str(error.value)
 
 

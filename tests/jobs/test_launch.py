@@ -55,6 +55,13 @@ def test_processes_know_each_other(tmp_path: Path):
     assert len({t["MASTER_PORT"] for t in told}) == 1
 
 
+def test_a_rank_left_in_the_environment_is_not_passed_on(fresh: pytest.MonkeyPatch):
+    fresh.setenv("RANK", "1")
+    ending = launch.run([sys.executable, "-c", "import os, sys; sys.exit('RANK' in os.environ)"], Layout("single"), {})
+    assert ending is not None
+    assert ending.code == 0
+
+
 def test_one_that_is_killed_ends_the_others(monkeypatch: pytest.MonkeyPatch):
     """Which hang, as those do that wait for it on a GPU."""
     monkeypatch.setattr(launch, "GRACE", 0.5)

@@ -79,6 +79,17 @@ def test_a_source_without_val(tmp_path: Path):
     assert not (done.root / "val.parquet").exists()
 
 
+def test_a_store_is_named_once(tmp_path: Path):
+    """By --name, or the source's folder, whole; both may be left out or renamed later."""
+    source = write_folders(tmp_path / "photos.v2", draw_source())
+    pack(source, tmp_path / "store")
+    pack(source, tmp_path / "named", name="mine")
+    source = source.rename(tmp_path / "renamed")
+    for root, name in (("store", "photos.v2"), ("named", "mine")):
+        assert "is finished already" in pack(source, tmp_path / root)
+        assert store.require(tmp_path / root).plan.name == name
+
+
 def test_hold_out(tmp_path: Path):
     source = write_folders(tmp_path / "source", draw_source(val=0)) / "train"
     pack(source, tmp_path / "store", hold_out=0.2)

@@ -150,7 +150,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], Any], list[str], str]] = {
     "hold_out": (str, ["--hold-out", "-0.1"], "--hold-out -0.1 is a share: it must be at least 0 and below 1"),
     "hold_out of no number": (str, ["--hold-out", "nan"], "--hold-out nan is a share"),
     "hold_out of all": (str, ["--hold-out", "1"], "--hold-out 1.0 is a share: it must be at least 0 and below 1"),
-    "hold_out beside val": (str, ["--hold-out", "0.1"], "has a val split of 11 images: leave out hold_out=0.1"),
+    "hold_out beside val": (str, ["--hold-out", "0.1"], "has a val split of 11 images: leave out --hold-out 0.1"),
     "max_skipped": (str, ["--max-skipped", "1.5"], "--max-skipped 1.5 is a share: it must be at least 0 and below 1"),
     "workers": (str, ["--workers", "0"], "--workers 0 must be at least 1"),
 }

@@ -44,7 +44,7 @@ def find(root: Path, hold_out: float = 0.0) -> Source:
         ConfigError: nothing to read, or not all of it, or a share that does not fit.
     """
     if not 0 <= hold_out < 1:
-        raise ConfigError(f"hold_out={hold_out} must be a share of the training images: at least 0 and below 1")
+        raise ConfigError(f"--hold-out {hold_out:g} must be a share of the training images: at least 0 and below 1")
     source = _recognise(root)
     for name, split in source.splits.items():
         if not len(split):
@@ -60,12 +60,12 @@ def find(root: Path, hold_out: float = 0.0) -> Source:
         return source
     if "val" in source.splits:
         raise ConfigError(
-            f"{root} has a val split of {len(source.splits['val']):,} images: leave out hold_out={hold_out}, "
+            f"{root} has a val split of {len(source.splits['val']):,} images: leave out --hold-out {hold_out:g}, "
             f"it is for sources without one"
         )
     held = _hold_out(train, hold_out)
     if not held.any():
-        raise ConfigError(f"hold_out={hold_out} is less than one image of every class: give a larger share")
+        raise ConfigError(f"--hold-out {hold_out:g} is less than one image of every class: give a larger share")
     splits = {"train": train.part(np.flatnonzero(~held)), "val": train.part(np.flatnonzero(held))}
     return Source(source.kind, source.classes, splits)
 
