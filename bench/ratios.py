@@ -30,21 +30,19 @@ Way = TypeVar("Way", bound=Hashable)
 
 @dataclass(frozen=True)
 class Row:
-    """A measured figure: a ratio of two speeds, or seconds."""
+    """A measured figure: a ratio of two speeds, or a share."""
 
     what: str
     median: float
     low: float
     high: float
     unit: str = "times as fast"
-    bar: float | None = None  # the least it must be; of seconds, the most
+    bar: float | None = None  # the least it must be
 
     @property
     def holds(self) -> bool:
         """Whether it keeps to its bar, if it has one."""
-        if self.bar is None:
-            return True
-        return self.median <= self.bar if self.unit == "s" else self.median >= self.bar
+        return self.bar is None or self.median >= self.bar
 
     def __str__(self) -> str:
         bar = "" if self.bar is None else f"  [bar {self.bar:g}: {'holds' if self.holds else 'FAILS'}]"
