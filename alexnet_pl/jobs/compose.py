@@ -46,8 +46,7 @@ def compose(overrides: Sequence[str]) -> Config:
     """Return the configuration of `alexnet-train OVERRIDES`, not checked yet.
 
     Raises:
-        ConfigError: a sentence for each override that is not understood, or `sweep=...` stands for several
-            configurations still.
+        ConfigError: a sentence for each override that is not understood, or `sweep=...` stands for several runs still.
     """
     if mistakes := find_mistakes(overrides):
         raise ConfigError(*mistakes.values())
