@@ -100,14 +100,11 @@ def test_the_readme_names_every_script():
     assert [file.name for file in SCRIPTS if f"python bench/{file.name}\n" not in text] == []
 
 
-@pytest.mark.parametrize(
-    ("median", "unit", "bar", "holds"),
-    [(2.0, "times as fast", 2, True), (1.99, "times as fast", 2, False), (5.0, "s", 5, True), (5.1, "s", 5, False)],
-)
+@pytest.mark.parametrize(("median", "bar", "holds"), [(2.0, 2, True), (1.99, 2, False)])
 def test_a_figure_below_its_bar_ends_the_whole_with_an_error(
-    median: float, unit: str, bar: float, holds: bool, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    median: float, bar: float, holds: bool, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ):
-    rows = [ratios.Row("ours / theirs", median, 1.0, 9.0, unit, bar), ratios.Row("without a bar", 0.0, 0.0, 0.0)]
+    rows = [ratios.Row("ours / theirs", median, 1.0, 9.0, bar=bar), ratios.Row("without a bar", 0.0, 0.0, 0.0)]
     monkeypatch.setattr(every, "run", lambda script, device: rows)
     monkeypatch.setattr(sys, "argv", ["all.py", "--only", "lrn"])
     if holds:
