@@ -13,14 +13,21 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
+from alexnet_pl import compose
 from alexnet_pl.config.choices import Dropout, Init, LrnAlphaConvention
 from alexnet_pl.config.schema import Config, Model
 from alexnet_pl.console import exit_on_error
 from alexnet_pl.data.length import length_summary, training_images
-from alexnet_pl.jobs.checks import check
-from alexnet_pl.jobs.compose import compose
 from alexnet_pl.model.architectures import Conv
-from alexnet_pl.model.specs import LayerSpec, activation_bytes, layer_specs
+from alexnet_pl.model.specs import (
+    SPATIAL_ALPHA,
+    SPATIAL_BETA,
+    SPATIAL_K,
+    SPATIAL_SIZE,
+    LayerSpec,
+    activation_bytes,
+    layer_specs,
+)
 from alexnet_pl.parallel.memory import sharing_summary
 
 
@@ -95,7 +102,9 @@ def layer_text(m: Model, layer: LayerSpec) -> str:
             where = "" if m.towers == 1 else ", within a tower" if layer.groups == 2 else ", across the towers"
             return f"LRN n={m.lrn_size} k={m.lrn_k:g} alpha={m.lrn_alpha:g}{by} beta={m.lrn_beta:g}{where}"
         case "spatial":
-            return "LRN over 5x5 places k=1 alpha=0.001/25 beta=0.75"
+            places = SPATIAL_SIZE**2
+            alpha = f"{SPATIAL_ALPHA * places:g}/{places}"
+            return f"LRN over {SPATIAL_SIZE}x{SPATIAL_SIZE} places k={SPATIAL_K} alpha={alpha} beta={SPATIAL_BETA:g}"
         case "max" | "avg":
             overlap = "overlapping" if layer.size > layer.stride else "plain"
             return f"{layer.kind} pooling {layer.size}x{layer.size}, stride {layer.stride} ({overlap})"
@@ -122,8 +131,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as python -m alexnet_pl.train takes them")
     arguments = parser.parse_args()
     with exit_on_error():
-        cfg = compose(arguments.overrides)
-        check(cfg, to_run=False)
+        cfg = compose(*arguments.overrides)
         show(cfg)
 
 

@@ -35,7 +35,7 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from alexnet_pl import cpu
+from alexnet_pl import compose, cpu
 from alexnet_pl.config.schema import Config
 from alexnet_pl.console import exit_on_error
 from alexnet_pl.data import augment, store
@@ -43,8 +43,6 @@ from alexnet_pl.data.datamodule import ImageDataModule
 from alexnet_pl.data.length import images_in_run
 from alexnet_pl.data.loader import BatchLoader, PackedDataset
 from alexnet_pl.data.pixel_stats import ColorPCA
-from alexnet_pl.jobs.checks import check
-from alexnet_pl.jobs.compose import compose
 from alexnet_pl.model.build import build_net
 from alexnet_pl.model.layers import memory_format
 from alexnet_pl.model.specs import LayerSpec, layer_specs
@@ -272,8 +270,7 @@ def main() -> None:
         parser.error("--link must be a rate above 0, in gigabytes per second")
     with exit_on_error():
         silence_lightning()
-        cfg = compose(arguments.overrides)
-        check(cfg, to_run=False)
+        cfg = compose(*arguments.overrides)
         show(cfg, arguments.link)
 
 

@@ -60,10 +60,6 @@ class Replica:
         return BatchSlice(first, min(first + full, images), images, full)
 
 
-SINGLE = Replica()
-"""The only process that has the batch"""
-
-
 class InMemoryDataset:
     """A dataset that fits on the device: uint8 (N, S, S, 3) and int64 (N,)."""
 
@@ -156,7 +152,7 @@ class BatchLoader:
         batch_size: int,
         transform: Callable[[Tensor, int, BatchSlice], Tensor],
         device: torch.device,
-        replica: Replica = SINGLE,
+        replica: Replica = Replica(),
     ) -> None:
         self.dataset, self.rows, self.count, self.batch_size = dataset, rows, count, batch_size
         self.transform, self.device, self.replica = transform, device, replica

@@ -153,8 +153,7 @@ def _machine_rules(c: Config) -> Iterator[str]:
     """Yield what this machine lacks for the run."""
     d = c.data
     small = SMALL_DATASETS.get(d.kind)
-    needs_files = small and not small.generated and not d.download
-    if small and needs_files and not (d.root and Path(d.root).expanduser().is_dir()):
+    if small and not small.generated and not d.download and not (d.root and Path(d.root).expanduser().is_dir()):
         download = ", or data.download=true" if small.downloads else ""
         yield f"data.root={d.root} is not a folder: {_folder_hint(d.root)}give the one with {d.name}{download}"
     if d.packed:

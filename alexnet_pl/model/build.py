@@ -18,11 +18,7 @@ from alexnet_pl.config.choices import Activation, Dropout, Init, LrnAlphaConvent
 from alexnet_pl.config.schema import Model
 from alexnet_pl.model.layers import ACTIVATIONS, Flatten, LocalConv2d, MaskDropout, TowerLinear, memory_format
 from alexnet_pl.model.lrn import LocalResponseNorm, SpatialResponseNorm
-from alexnet_pl.model.specs import LayerSpec, layer_specs
-
-SPATIAL_SIZE, SPATIAL_BETA, SPATIAL_K = 5, 0.75, 1
-SPATIAL_ALPHA = 1e-3 / SPATIAL_SIZE**2
-"""The spatial normalisation's constants, of net 145 in the released code, which divides 1e-3 by the window's area"""
+from alexnet_pl.model.specs import SPATIAL_ALPHA, SPATIAL_BETA, SPATIAL_K, SPATIAL_SIZE, LayerSpec, layer_specs
 
 
 # ------------------------------------------------------------------------------------------------ build

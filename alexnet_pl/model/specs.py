@@ -17,6 +17,9 @@ from alexnet_pl.errors import ConfigError
 from alexnet_pl.model.architectures import Conv, Full, Row, architecture_rows
 
 Kind = Literal["pad", "conv", "local", "full", "act", "lrn", "spatial", "max", "avg", "dropout"]
+SPATIAL_SIZE, SPATIAL_BETA, SPATIAL_K = 5, 0.75, 1
+SPATIAL_ALPHA = 1e-3 / SPATIAL_SIZE**2
+"""The spatial normalisation's constants, of net 145 in the released code, which divides 1e-3 by the window's area"""
 
 
 @dataclass(frozen=True)
