@@ -13,6 +13,10 @@ faults cost more than the arithmetic of a float batch: AlexNet's step on a CPU g
 only, so set where a process is started."""
 
 
+READ_AT_START = (*KEEP_FREED_MEMORY, "OMP_WAIT_POLICY")
+"""Environment variables that count only if they are there when an interpreter starts, or loads torch"""
+
+
 def count() -> int:
     """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -43,7 +47,7 @@ def process_environment(precision: str, processes: int = 1) -> dict[str, str]:
 
     Args:
         precision: trainer.precision.
-        processes: of the run on this machine, which share its cores.
+        processes: on this machine that share its cores.
     """
     wanted = dict(KEEP_FREED_MEMORY)
     if processes > 1:

@@ -21,26 +21,27 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from alexnet_pl.config.help import help_text
 from alexnet_pl.config.schema import Config, as_dict
 from alexnet_pl.console import exit_with
 from alexnet_pl.errors import ConfigError, UserError
 from alexnet_pl.files import ROOT
-from alexnet_pl.jobs import checks, compose, launch, sweep
+from alexnet_pl.jobs import checks, compose, launch, local
 from alexnet_pl.parallel import layouts
-from alexnet_pl.runs.run import Run
+from alexnet_pl.runs.run import JOBS_VARIABLE, Run
 
 FLAGS = ("-m", "--multirun")
 """Hydra's parser wants them before the overrides; people type them anywhere"""
 
 
 def job(composed: DictConfig) -> None:
-    """Run what Hydra composed: the run itself, or a job of a sweep in processes of its own. `sweep` has checked it."""
+    """Run what Hydra composed: the run itself, or a job of a sweep as a task of Slurm. `sweep` has checked it."""
     hydra_config = HydraConfig.get()
     cfg = compose.to_config(composed)
     run, overrides = Run(Path(hydra_config.runtime.output_dir)), list(hydra_config.overrides.task)
     if hydra_config.mode is RunMode.MULTIRUN:
-        at_once = hydra_config.runtime.choices["hydra/launcher"] == "joblib"
-        sweep.run_job(run, cfg, overrides, hydra_config.job.num, at_once)
+        place = f"{hydra_config.job.num + 1} of {os.environ.get(JOBS_VARIABLE, '?')}"
+        local.run_jobs([local.Job(run, cfg, overrides, place)], at_once=1)
     elif run.done:
         launch.join_group(layouts.layout(cfg.trainer))
         if launch.rank() == 0:
@@ -69,15 +70,14 @@ def train(cfg: Config, run: Run, overrides: list[str]) -> None:
         fit.work(cfg, run)
         return
     before = run.failed_at
-    ending = sweep.supervise(run, cfg, {}, before)
-    assert ending is not None
+    ending, stop = launch.run(lambda: local.start(run, cfg, {}, before))
     if not ending.code:
         return
-    if ending.stopped:
+    if stop.signum:
         if run.failed_at not in (0, before):
             print(f"error: {run.failure}", file=sys.stderr)
-        sys.exit(128 + ending.stopped)
-    print(f"error: {sweep.failure_reason(ending, run, before)}", file=sys.stderr)
+        sys.exit(128 + stop.signum)
+    print(f"error: {local.failure_reason(ending, run, before)}", file=sys.stderr)
     sys.exit(ending.code if ending.code > 0 else 128 - ending.code)
 
 
@@ -116,6 +116,10 @@ def explain_sweep(words: list[str]) -> None:
 
 def main() -> None:
     """Run the command. Exit code 0: done; 1: a mistake or a failure; 75: folder in use; 128 + signal: stopped."""
+    if {"--help", "-h"} & set(sys.argv):
+        print(help_text(), end="")
+        return
+    compose.register()
     full = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors through to here, where they become sentences
     sys.argv[1:] = sorted(map(quote_path, sys.argv[1:]), key=lambda word: word not in FLAGS)

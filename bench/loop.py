@@ -1,9 +1,11 @@
 """How much of a bare PyTorch loop's speed training through Lightning keeps, and what memory layout and precision buy.
 
-    python bench/loop.py                 about a minute on two cores
-    python bench/loop.py --rounds 9
+    python bench/loop.py                 two minutes on two cores
+    python bench/loop.py --only-plain    the machine's speed alone, in seconds
 
-Every variant takes the same steps of the convnet on the generated images: gather, centre, forward, backward, update.
+First comes the speed of the machine, by which times in docs/results.md are compared: the plain loop on two threads.
+Then every variant takes the same steps of the convnet (width 1, batch 128) on the generated images: gather, centre,
+forward, backward, update. Those in bf16 are left out where the CPU has none.
 The plain loop is what one would write first: a DataLoader over tensors centred beforehand, NCHW, fp32, each activation
 right after its convolution, torch's SGD. Each way has a process of its own, ours with the settings of a job of a sweep.
 Printed are the median images per second of each variant, and its ratio to its peer (see ratios.py).
@@ -39,6 +41,7 @@ from alexnet_pl.training.module import ImageClassifier
 LIGHTNING, LIGHTNING_BF16 = "through Lightning, channels-last fp32", "through Lightning, channels-last bf16"
 BARE, BARE_BF16 = "bare loop, channels-last fp32", "bare loop, channels-last bf16"
 PLAIN, LIGHTNING_NCHW = "plain loop, NCHW fp32", "through Lightning, NCHW fp32"
+MACHINE = "the machine's speed: the plain loop on two threads"
 PAIRS = [  # and the least that the ratio must be
     (LIGHTNING, BARE, 0.95),
     (LIGHTNING_BF16, BARE_BF16, 0.9),  # the same millisecond of a shorter step
@@ -51,9 +54,8 @@ PAIRS = [  # and the least that the ratio must be
 def configuration(channels_last: bool, *more: str) -> Config:
     """One of Figure 1's curves, without what a run does beside its steps."""
     layout = f"model.channels_last={str(channels_last).lower()}"
-    return alexnet_pl.compose(
-        "experiment=figure1", "logger=csv", "train_error_window=2500", "train_eval_images=0", layout, *more
-    )
+    fixed = ["model.width=1", "data.batch_size=128", "optim.lr=0.004", "train_error_window=2500", "train_eval_images=0"]
+    return alexnet_pl.compose("experiment=figure1", "logger=csv", layout, *fixed, *more)
 
 
 def plain(datamodule: ImageDataModule, steps: int) -> float:
@@ -72,6 +74,12 @@ def plain(datamodule: ImageDataModule, steps: int) -> float:
         optimizer.step()
         running_loss += loss.item()
     return steps * cfg.data.batch_size / (time.perf_counter() - start)
+
+
+def plain_on_two_threads(datamodule: ImageDataModule, steps: int) -> float:
+    """Images per second of the plain loop, the same on every machine."""
+    torch.set_num_threads(2)
+    return plain(datamodule, steps)
 
 
 def bare(datamodule: ImageDataModule, steps: int, bf16: bool) -> float:
@@ -134,23 +142,37 @@ WAYS: dict[str, tuple[Callable[[ImageDataModule, int], float], str | None]] = { 
 }
 
 
+def has_bf16() -> bool:
+    """Whether the CPU multiplies in bf16; elsewhere it is emulated, many times as slowly as fp32."""
+    info = Path("/proc/cpuinfo")
+    return info.is_file() and bool({"avx512_bf16", "amx_bf16", "bf16"} & set(info.read_text().split()))
+
+
 def prepare(way: str, steps: int) -> Callable[[], float]:
     """In the process of one way."""
     warnings.filterwarnings("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     images = ImageDataModule(configuration(True))
     images.setup("fit")
-    return partial(WAYS[way][0], images, steps)
+    return partial(plain_on_two_threads if way == MACHINE else WAYS[way][0], images, steps)
 
 
 def main() -> None:
-    given = ratios.arguments(__doc__, rounds=5, steps=78).parse_args()
-    ways = {way: ratios.Apart(partial(prepare, way, given.steps), precision) for way, (_, precision) in WAYS.items()}
+    parser = ratios.arguments(__doc__, rounds=5, steps=40)
+    parser.add_argument("--only-plain", action="store_true", help="print the machine's speed and stop there")
+    given = parser.parse_args()
+    speed = ratios.interleaved({MACHINE: ratios.Apart(partial(prepare, MACHINE, given.steps), None)}, given.rounds)
+    print(f"{statistics.median(speed[MACHINE]):,.0f} images/s  {MACHINE}", flush=True)
+    if given.only_plain:
+        return
+    names = [way for way in WAYS if has_bf16() or way not in (BARE_BF16, LIGHTNING_BF16)]
+    ways = {way: ratios.Apart(partial(prepare, way, given.steps), WAYS[way][1]) for way in names}
     speeds = ratios.interleaved(ways, given.rounds)
     print(f"\n{ratios.machine()}, {given.rounds} rounds")
     for way, values in speeds.items():
         print(f"{statistics.median(values):8,.0f} images/s  {way}")
-    rows = [ratios.ratio(speeds[ours], speeds[peer], f"{ours} / {peer}", bar) for ours, peer, bar in PAIRS]
+    pairs = [(ours, peer, bar) for ours, peer, bar in PAIRS if {ours, peer} <= set(names)]
+    rows = [ratios.ratio(speeds[ours], speeds[peer], f"{ours} / {peer}", bar) for ours, peer, bar in pairs]
     ratios.print_rows(rows, given.json)
 
 

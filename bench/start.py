@@ -1,15 +1,16 @@
-"""How long a job takes to start, and what a sweep gains from several jobs at once.
+"""How long a command takes to start, and what a sweep gains from a warm process and from several jobs at once.
 
-    python bench/start.py                                  a minute on two cores
+    python bench/start.py                                  two minutes on two cores
     python bench/start.py --steps 78                       jobs of a whole epoch
 
-By the clock: a job of a sweep that trains one batch, from its command to its end, and what of that are the imports;
-then a sweep of two jobs of so many batches, one after the other with all threads, and both at once with half of them
-(`hydra/launcher=joblib hydra.launcher.n_jobs=2`).
+By the clock: the help; what Python imports for a run; a run that trains one batch, from its command to its end; ten of
+them as a sweep; the time until the first of 100 jobs starts, which differ in a plain value (their seed). Then a sweep
+of two jobs of so many batches, one after the other with all threads, and both at once with half of them.
 """
 
 from __future__ import annotations
 
+import signal
 import statistics
 import subprocess
 import sys
@@ -23,8 +24,9 @@ import ratios
 
 from alexnet_pl import cpu
 
-TORCH, LIGHTNING = "import torch", "import pytorch_lightning"
-HELP, JOB = "--help", "a job of one batch"
+TORCH, LIGHTNING, OPTIMIZER = "import torch", "import pytorch_lightning", "import torch._dynamo"
+HELP, RUN = "--help", "a run of one batch"
+TEN, FIRST = "a sweep of ten runs of one batch", "the first of 100 jobs starts"
 IN_TURN, AT_ONCE = "two jobs, one after the other", "two jobs at once"
 JOBS = [
     "logger=csv",
@@ -33,7 +35,7 @@ JOBS = [
     "trainer.limit_val_batches=0",
     "trainer.max_epochs=1",
 ]
-TWO = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+ONE_BATCH = [*JOBS, "trainer.limit_train_batches=1"]
 
 
 def python(code: str) -> float:
@@ -51,6 +53,19 @@ def command(threads: int, *words: str) -> float:
         return time.perf_counter() - start
 
 
+def first_job(*words: str) -> float:
+    """Seconds until the first job of a sweep has its folder; then the sweep is stopped."""
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        arguments = [sys.executable, "-m", "alexnet_pl.train", *words]
+        with subprocess.Popen(arguments, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as sweep:
+            while not list(Path(folder).glob("runs/*/*/run.json")) and sweep.poll() is None:
+                time.sleep(0.01)
+            taken = time.perf_counter() - start
+            sweep.send_signal(signal.SIGINT)
+        return taken
+
+
 def main() -> None:
     given = ratios.arguments(__doc__, rounds=3, steps=40).parse_args()
     cores = cpu.count()
@@ -58,17 +73,27 @@ def main() -> None:
     ways: dict[str, Callable[[], float]] = {
         TORCH: partial(python, TORCH),
         LIGHTNING: partial(python, LIGHTNING),
+        OPTIMIZER: partial(python, f"{LIGHTNING}, torch._dynamo"),
         HELP: partial(command, cores, HELP),
-        JOB: partial(command, cores, *JOBS, "trainer.limit_train_batches=1"),
+        RUN: partial(command, cores, *ONE_BATCH),
+        TEN: partial(command, cores, "-m", *ONE_BATCH, "seed=range(10)"),
+        FIRST: partial(first_job, "-m", *ONE_BATCH, "seed=range(100)"),
         IN_TURN: partial(command, cores, *jobs),
-        AT_ONCE: partial(command, max(1, cores // 2), *jobs, *TWO),
+        AT_ONCE: partial(command, max(1, cores // 2), *jobs, "hydra.sweeper.n_jobs=2"),
     }
     taken = ratios.interleaved(ways, given.rounds)
+    middle = {name: statistics.median(values) for name, values in taken.items()}
     print(f"\n{ratios.machine()}, {given.rounds} rounds")
-    for name, values in taken.items():
-        print(f"{statistics.median(values):8.2f} s  {name}")
+    for name, seconds in middle.items():
+        print(f"{seconds:8.2f} s  {name}")
+    print(
+        f"of the run of one batch: torch {middle[TORCH]:.2f} s, the rest of Lightning "
+        f"{middle[LIGHTNING] - middle[TORCH]:.2f} s, torch._dynamo, which torch's optimisers import, "
+        f"{middle[OPTIMIZER] - middle[LIGHTNING]:.2f} s, and all else {middle[RUN] - middle[OPTIMIZER]:.2f} s"
+    )
     rows = [
-        ratios.ratio(taken[LIGHTNING], taken[JOB], f"{JOB} / {LIGHTNING}", 0.65),
+        ratios.ratio(taken[OPTIMIZER], taken[RUN], f"{RUN} / {LIGHTNING}, torch._dynamo", 0.6),
+        ratios.ratio([10 * seconds for seconds in taken[RUN]], taken[TEN], f"{TEN} / ten commands of one run", 2),
         ratios.ratio(taken[IN_TURN], taken[AT_ONCE], f"a sweep: {AT_ONCE} / {IN_TURN}", 1.1),
     ]
     ratios.print_rows(rows, given.json)

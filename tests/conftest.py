@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import alexnet_pl.describe
-from tests.helpers import speed  # noqa: F401  before torch starts its threads
+from tests.helpers import processes, speed  # noqa: F401  before torch starts its threads
 from tests.helpers.commands import Command, start, train_command
 
 CACHES = {

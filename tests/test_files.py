@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -44,10 +45,11 @@ def test_a_lock_empties_no_file(tmp_path: Path):
 def test_claims_of_gpus_lie_in_a_folder_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(gpu_locks.tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    with gpu_locks.acquire_gpus(1):
+    with ExitStack() as held:
+        assert gpu_locks.claim_gpus(1, held)
         (folder,) = tmp_path.iterdir()
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     moved = folder.rename(tmp_path / "elsewhere")
     folder.symlink_to(moved)
-    with pytest.raises(ConfigError, match="not this user's own folder"), gpu_locks.acquire_gpus(1):
-        pass
+    with pytest.raises(ConfigError, match="not this user's own folder"):
+        gpu_locks.claim_gpus(1, ExitStack())

@@ -58,12 +58,3 @@ def key_docs(schema: type = Config, prefix: str = "") -> dict[str, str]:
             elif isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
                 out[prefix + name] = str(below.value.value)
     return out
-
-
-def help_text() -> str:
-    """Return the keys as a list for --help: name, choices or type, meaning."""
-    lines = []
-    kinds = key_types()
-    for key, text in key_docs().items():
-        lines.append(f"{key}  ({type_words(kinds[key])})\n    {text}")
-    return "\n".join(lines)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from enum import Enum
+from functools import cache
 from typing import Any
 
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 from alexnet_pl.config.choices import (
     Activation,
@@ -337,6 +338,11 @@ def from_dict(plain: dict[str, Any]) -> Config:
     Raises:
         OmegaConfBaseException: a key is unknown, or a value is of another type.
     """
-    cfg = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), plain))
+    cfg = OmegaConf.to_object(OmegaConf.merge(_schema(), plain))
     assert isinstance(cfg, Config)
     return cfg
+
+
+@cache
+def _schema() -> DictConfig:
+    return OmegaConf.structured(Config)

@@ -1,4 +1,4 @@
-"""Compose configurations with Hydra: schema, sweeps as a group, resolvers of conf/, and its errors as sentences.
+"""Compose configurations with Hydra: the schema, sweeps as a group, and its errors as sentences.
 
 compose(["model=alexnet", "seed=2"])     a configuration for the commands and notebooks that do not train
 to_config(what Hydra composed)           the same for the one that does
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from enum import Enum
-from pathlib import Path
+from functools import cache
 from typing import Any, get_args, get_type_hints
 
 import hydra
@@ -30,13 +30,12 @@ from omegaconf.errors import (
     ValidationError,
 )
 
-from alexnet_pl.config.keys import help_text, is_key, key_types, type_words
+from alexnet_pl.config.keys import is_key, key_types, type_words
 from alexnet_pl.config.schema import Config, Trainer, from_dict
 from alexnet_pl.config.suggestions import suggest
-from alexnet_pl.data import store
 from alexnet_pl.errors import ConfigError, UserError, find_user_error
 from alexnet_pl.files import ROOT
-from alexnet_pl.runs.naming import job_folder_name, run_group
+from alexnet_pl.jobs import resolvers  # noqa: F401  which OmegaConf needs to know
 
 OURS = ("logger", "callbacks", "plugins", "overfit_batches", "enable_model_summary", "default_root_dir", "barebones")
 """Arguments of Lightning's Trainer that a run sets itself, or that would not do here what they say"""
@@ -50,7 +49,7 @@ def compose(overrides: Sequence[str]) -> Config:
     """
     if mistakes := find_mistakes(overrides):
         raise ConfigError(*mistakes.values())
-    with translated(), hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+    with _composing():
         parameters = _sweep_parameters(overrides)
         if any(parameter.is_sweep_override() for parameter in parameters):
             raise ConfigError(
@@ -61,6 +60,14 @@ def compose(overrides: Sequence[str]) -> Config:
         return to_config(hydra.compose("config", [*words, *overrides]))
 
 
+@contextmanager
+def _composing() -> Iterator[None]:
+    """Have Hydra ready inside, and its errors as sentences."""
+    register()
+    with translated(), hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        yield
+
+
 def named_sweep(overrides: Sequence[str]) -> str:
     """Return the override `sweep=NAME` among others; empty where there is none."""
     return next((word for word in overrides if word.startswith("sweep=") and word != "sweep=null"), "")
@@ -68,7 +75,7 @@ def named_sweep(overrides: Sequence[str]) -> str:
 
 def first_job(overrides: Sequence[str]) -> str:
     """Return the overrides of a named sweep's first job that are not given, as one types them."""
-    with translated(), hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+    with _composing():
         return _first_values(_sweep_parameters(overrides))
 
 
@@ -97,16 +104,16 @@ def to_config(composed: DictConfig) -> Config:
     Raises:
         ConfigError: unknown keys (also one added with +), a wrong type, or a missing value.
     """
-    plain = OmegaConf.to_container(composed, resolve=False)
-    assert isinstance(plain, dict)
-    leaves = _leaves({str(key): value for key, value in plain.items() if key != "hydra"})
-    if unknown_keys := [key for key in leaves if not is_key(key) and not key.startswith("trainer.")]:
-        raise ConfigError(*map(unknown, unknown_keys))
     with translated():
-        own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
-        resolved = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
-        assert isinstance(resolved, dict)
-        return from_dict({str(key): value for key, value in resolved.items()} | {"trainer": _trainer(resolved)})
+        nodes = {str(key): composed[key] for key in composed if key != "hydra"}
+        plain = {key: _plain(node) for key, node in nodes.items()}
+        if unknown_keys := [key for key in _leaves(plain) if not is_key(key) and not key.startswith("trainer.")]:
+            raise ConfigError(*map(unknown, unknown_keys))
+        return from_dict(plain | {"trainer": _trainer(plain)})
+
+
+def _plain(node: Any) -> Any:
+    return OmegaConf.to_container(node, resolve=True, throw_on_missing=True) if OmegaConf.is_config(node) else node
 
 
 def _trainer(plain: dict[Any, Any]) -> dict[str, Any]:
@@ -189,7 +196,7 @@ def explain(error: OmegaConfBaseException) -> str:
     key = error.full_key or str(error.key or "")
     kind = key_types().get(key) or key_types().get(key.rpartition(".")[0])  # or an entry of a dict
     choices = next((k for k in (kind, *get_args(kind)) if isinstance(k, type) and issubclass(k, Enum)), None)
-    reason = str(error.msg or error).split("\n")[0]
+    reason = re.sub(r"^ConfigError raised while resolving interpolation: ", "", str(error.msg or error).split("\n")[0])
     quoted = re.search(r"^Value (\S+) \(|'(.*?)'", reason)
     value = quoted[quoted.lastindex or 0].strip("'") if quoted else ""
     if value.startswith("${oc.env:"):
@@ -237,34 +244,7 @@ def translated() -> Iterator[None]:
         raise reason from error
 
 
-# ------------------------------------------------------------------------------------------------ resolvers
-
-
-def lookup(choice: str, table: dict[str, Any]) -> Any:
-    """Return the value of a choice: `${lookup:${model.activation},{relu:0.002,tanh:0.008}}`."""
-    name = choice.name if isinstance(choice, Enum) else str(choice)
-    values = {str(key): value for key, value in table.items()}
-    if name not in values:
-        raise ConfigError(f"no value is given for {name}, only for {', '.join(values)}: set the key itself")
-    return values[name]
-
-
-def packed(root: str | None, what: str, default: Any) -> Any:
-    """Return what the packed dataset in a folder says; the default where none is: `${packed:${data.root},size,256}`."""
-    found = store.read(Path(root).expanduser()) if root else None
-    if not found:
-        return default
-    known = {"name": found.plan.name, "num_classes": len(found.classes), "size": found.plan.size}
-    return (known | {"identity": found.plan.identity})[what]
-
-
-def group_choices() -> str:
-    """Return the groups and their choices, for --help."""
-    files = [*(ROOT / "conf").glob("*/*.yaml"), *(ROOT / "sweeps").glob("*.yaml")]
-    groups: dict[str, list[str]] = {}
-    for file in sorted(files):
-        groups.setdefault("sweep" if file.parent.name == "sweeps" else file.parent.name, []).append(file.stem)
-    return "\n".join(f"{group:11} {', '.join(names)}" for group, names in groups.items())
+# ------------------------------------------------------------------------------------------------ what Hydra knows
 
 
 def schema_node() -> DictConfig:
@@ -287,14 +267,10 @@ def schema_node() -> DictConfig:
     return node
 
 
-OmegaConf.register_new_resolver("lookup", lookup, replace=True)
-OmegaConf.register_new_resolver("packed", packed, replace=True)
-OmegaConf.register_new_resolver("folder_name", job_folder_name, replace=True)
-OmegaConf.register_new_resolver("run_group", run_group, replace=True)
-OmegaConf.register_new_resolver("describe_keys", help_text, replace=True)
-OmegaConf.register_new_resolver("describe_groups", group_choices, replace=True)
-ConfigStore.instance().store(name="schema", node=schema_node(), provider="alexnet_pl/config/schema.py")
-for file in sorted((ROOT / "sweeps").glob("*.yaml")):  # a flat folder as a config group, without a search path
-    ConfigStore.instance().store(
-        group="sweep", name=file.stem, node=OmegaConf.load(file), package="_global_", provider=f"sweeps/{file.name}"
-    )
+@cache
+def register() -> None:
+    """Tell Hydra of the schema, and of sweeps/ as a group: a flat folder, without a search path."""
+    known = ConfigStore.instance()
+    known.store(name="schema", node=schema_node(), provider="schema.py")
+    for file in sorted((ROOT / "sweeps").glob("*.yaml")):
+        known.store(group="sweep", name=file.stem, node=OmegaConf.load(file), package="_global_", provider="sweeps")

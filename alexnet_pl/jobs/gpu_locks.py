@@ -1,12 +1,10 @@
-"""Which GPUs a job may use where several jobs run at once on one machine (hydra/launcher=joblib)."""
+"""Which GPUs a job may use where several jobs run at once on one machine (hydra.sweeper.n_jobs)."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 from alexnet_pl.errors import ConfigError
@@ -15,44 +13,32 @@ from alexnet_pl.parallel.layouts import gpu_count
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 """CUDA's environment variable for the devices that a process sees"""
-ASK_EVERY = 1.0
-"""Seconds between two attempts to get a GPU"""
 
 
-@contextmanager
-def acquire_gpus(count: int) -> Iterator[dict[str, str]]:
-    """Wait until `count` of the GPUs this process sees are not claimed by another job, and keep them inside.
+def claim_gpus(count: int, held: ExitStack) -> dict[str, str] | None:
+    """Claim `count` of the GPUs this process sees, if so many are not claimed by another job.
 
-    A claim is a lock on a file for each GPU, which ends with its process.
+    A claim is a lock on a file for each GPU, which ends with its process, or when `held` is closed.
 
-    Yields:
-        The environment variable by which a job sees these GPUs only; nothing for `count` 0.
+    Returns:
+        The environment variable by which a job sees these GPUs only; None where too few are free.
     """
-    if not count:
-        yield {}
-        return
     seen = os.environ[VISIBLE].split(",") if os.environ.get(VISIBLE) else [str(number) for number in range(gpu_count())]
-    claims = _claims()
-    said = False
-    while True:
-        with ExitStack() as locks:
-            free: list[str] = []
-            for name in seen:
-                folder = claims / f"gpu-{name}"
-                folder.mkdir(exist_ok=True)
-                try:
-                    if len(free) < count and (claim := lock(folder)):
-                        locks.enter_context(claim)
-                        free.append(name)
-                except BlockingIOError:
-                    continue
-            if len(free) == count:
-                yield {VISIBLE: ",".join(free)}
-                return
-        if not said:
-            print(f"waiting for {count} free GPU{'s' * (count > 1)}", flush=True)
-            said = True
-        time.sleep(ASK_EVERY)
+    claims, free = _claims(), list[str]()
+    with ExitStack() as locks:
+        for name in seen:
+            folder = claims / f"gpu-{name}"
+            folder.mkdir(exist_ok=True)
+            try:
+                if len(free) < count and (claim := lock(folder)):
+                    locks.enter_context(claim)
+                    free.append(name)
+            except BlockingIOError:
+                continue
+        if len(free) < count:
+            return None
+        held.push(locks.pop_all())
+    return {VISIBLE: ",".join(free)}
 
 
 def _claims() -> Path:

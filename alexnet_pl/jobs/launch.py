@@ -7,29 +7,28 @@ and whichever of them dies, the others end too. torchrun or Slurm may have start
 from __future__ import annotations
 
 import math
+import multiprocessing as mp
 import os
 import signal
 import socket
-import subprocess
 import time
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple, TextIO
 
 from alexnet_pl.errors import ConfigError
 from alexnet_pl.jobs import slurm
+from alexnet_pl.jobs.process import STOP_SIGNALS, Process
 from alexnet_pl.parallel.layouts import Layout, rank_variables
 
-SIGNAL_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
-STOP_SIGNALS = [getattr(signal, name) for name in SIGNAL_NAMES if hasattr(signal, name)]
-"""What asks a run to save and end; Slurm sends SIGUSR1 or SIGUSR2 before it preempts a job or its time is up"""
 GRACE = 40.0
 """Seconds that the first process has to end once another has failed; it may have to finish with W&B"""
 GRACE_OF_OTHERS = 5.0
 """Seconds that the others have"""
+POLL_EVERY = 0.05
+"""Seconds between two looks at whether the processes still run"""
 LOOK_EVERY = 5.0
 """Seconds between two looks at whether the run has failed on another machine"""
-PARENT = "ALEXNET_PL_PARENT"
-"""Environment variable with the process that watches this one"""
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "NODE_RANK")
 
 
@@ -40,7 +39,8 @@ def rank() -> int:
 
 def is_orphaned() -> bool:
     """Return whether the process that watched this one is gone."""
-    return os.environ.get(PARENT, str(os.getppid())) != str(os.getppid())
+    parent = mp.parent_process()
+    return parent is not None and not parent.is_alive()
 
 
 # ------------------------------------------------------------------------------------------------ torchrun and Slurm
@@ -111,99 +111,126 @@ class Ending(NamedTuple):
 
     code: int  # 0, or the exit code of the first that failed
     killed: str  # which process was killed by which signal, or nothing
-    stopped: int  # the signal that asked this process for the end, or 0
-    handler: Any  # what listened to that signal before
 
 
-def run(
-    command: list[str],
-    where: Layout,
-    more: dict[str, str],
-    failed: Callable[[], object] = bool,
-    pass_fds: tuple[int, ...] = (),
-) -> Ending | None:
-    """Run a command in as many processes as the layout needs, and pass on to them the signals that ask for the end.
+class Stop:
+    """The signal that asked this process for the end, and how often one did."""
 
-    Returns None in a task of Slurm that the run does not need.
+    def __init__(self) -> None:
+        self.signum, self.count = 0, 0
+        self.handler: Any = None  # what listened to that signal before
 
-    Args:
-        more: environment variables besides those that tell the processes about each other.
-        failed: whether the run is known to have failed elsewhere, on another machine of a Slurm job.
-        pass_fds: descriptors that the processes inherit, as that of the run folder's lock.
-    """
-    variables = process_variables(where)
-    if not variables:
-        return None
-    inherited = {name: value for name, value in os.environ.items() if name not in RANK_VARIABLES}
-    processes: list[subprocess.Popen[bytes]] = []
-    stopped: list[int] = []
+
+@contextmanager
+def passing_on_signals(ask_to_end: Callable[[int], None]) -> Iterator[Stop]:
+    """Pass the signals that ask for the end on to the processes of runs, instead of ending at once."""
+    stop = Stop()
 
     def pass_on(signum: int, frame: Any) -> None:
-        stopped.append(signum)
-        for process in processes:
-            _send(process, signal.SIGINT if signum == signal.SIGINT else signal.SIGTERM)
+        if not stop.signum:
+            stop.signum, stop.handler = signum, before[signal.Signals(signum)]
+        stop.count += 1
+        ask_to_end(signum)
 
     before = {s: signal.signal(s, pass_on) for s in STOP_SIGNALS}
     try:
-        for own in variables:
-            processes.append(start(command, {**inherited, **more, **own, PARENT: str(os.getpid())}, pass_fds))
-            if stopped:
-                _send(processes[-1], signal.SIGTERM)
-        first = _wait(processes, lambda: len(stopped) > 1, failed if slurm.task_count() else bool)
+        yield stop
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
-        for process in processes:
-            process.kill()
-    code = processes[first].returncode if first is not None else 0
-    killed = f"killed by {signal.Signals(-code).name}" if code < 0 else ""
-    if killed and len(processes) > 1:
-        killed = f"process {first} of 0..{len(processes) - 1} was {killed}"
-    return Ending(code, killed, stopped[0] if stopped else 0, before[stopped[0]] if stopped else None)
 
 
-def start(command: list[str], env: dict[str, str], pass_fds: tuple[int, ...] = ()) -> subprocess.Popen[bytes]:
-    """Start a process in a session of its own: it hears signals from here only, whoever sends them."""
-    return subprocess.Popen(command, env=env, start_new_session=True, pass_fds=pass_fds)
-
-
-def _wait(
-    processes: list[subprocess.Popen[bytes]], pressed: Callable[[], bool], failed: Callable[[], object]
-) -> int | None:
-    """Wait until all have ended; once one has failed, the others have little time. Return which failed first.
+class Group:
+    """The processes of one run, as many as its layout needs here; none in a task of Slurm that the run does not need.
 
     Args:
-        pressed: whether the user asked for the end more than once.
-        failed: whether the run is known to have failed elsewhere.
+        words: the module whose `main` each of them calls, and its arguments.
+        more: environment variables besides those that tell the processes about each other.
+        failed: whether the run is known to have failed elsewhere, on another machine of a Slurm job.
+        held: a file that they keep open, as the run folder's lock.
     """
-    first: int | None = None
-    since = math.inf  # when the failure was seen
-    looked = time.monotonic()
-    while None in [process.poll() for process in processes]:
+
+    def __init__(
+        self,
+        words: Sequence[str],
+        where: Layout,
+        more: dict[str, str],
+        failed: Callable[[], object] = bool,
+        held: TextIO | None = None,
+    ) -> None:
+        inherited = {name: value for name, value in os.environ.items() if name not in RANK_VARIABLES}
+        self.processes: list[Process] = []
+        self.failed = failed
+        self.first: int | None = None  # the number of the first that failed
+        self.since = math.inf  # when a failure was seen, or the end was asked for again
+        self.looked = time.monotonic()
+        for own in process_variables(where):
+            self.processes.append(Process(words, {**inherited, **more, **own}, held))
+
+    def ask_to_end(self, signum: int) -> None:
+        """Have them save and end."""
+        for process in self.processes:
+            process.send_signal(signal.SIGINT if signum == signal.SIGINT else signal.SIGTERM)
+
+    def is_running(self, hurry: bool = False) -> bool:
+        """Look after them once: when one has failed, the others have little time. Return whether one still runs.
+
+        Args:
+            hurry: the end was asked for more than once.
+        """
+        if all(process.returncode is not None for process in self.processes):
+            self.first = self._first_failure() if self.first is None else self.first
+            return False
         now = time.monotonic()
-        if first is None:
-            first = _first_failure(processes)
-            if first is not None or pressed():
-                since = min(since, now)
-            elif now > looked + LOOK_EVERY:
-                looked, since = now, min(since, now) if failed() else math.inf
-        for number, process in enumerate(processes):
-            if now > since + (GRACE_OF_OTHERS if number else GRACE):
-                process.kill()
-        time.sleep(0.05)
-    return _first_failure(processes) if first is None else first
+        if self.first is None:
+            self.first = self._first_failure()
+            if self.first is not None or hurry:
+                self.since = min(self.since, now)
+            elif slurm.task_count() and now > self.looked + LOOK_EVERY:
+                self.looked, self.since = now, min(self.since, now) if self.failed() else math.inf
+        for number, process in enumerate(self.processes):
+            if now > self.since + (GRACE_OF_OTHERS if number else GRACE):
+                process.send_signal(signal.SIGKILL)
+        return True
+
+    def kill(self) -> None:
+        """End those that still run, without ado."""
+        for process in self.processes:
+            process.send_signal(signal.SIGKILL)
+
+    def ending(self) -> Ending:
+        """Return how they ended, once none runs."""
+        code = (self.processes[self.first].returncode or 0) if self.first is not None else 0
+        killed = f"killed by {signal.Signals(-code).name}" if code < 0 else ""
+        if killed and len(self.processes) > 1:
+            killed = f"process {self.first} of 0..{len(self.processes) - 1} was {killed}"
+        return Ending(code, killed)
+
+    def _first_failure(self) -> int | None:
+        """Return one that failed, rather one that was killed than one that ended for it; None where none has."""
+        failures = [number for number, process in enumerate(self.processes) if process.returncode]
+        killed = [number for number in failures if (self.processes[number].returncode or 0) < 0]
+        return next(iter(killed or failures), None)
 
 
-def _first_failure(processes: list[subprocess.Popen[bytes]]) -> int | None:
-    """Return one that failed, rather one that was killed than one that ended for it; None where none has."""
-    failures = [number for number, process in enumerate(processes) if process.returncode]
-    killed = [number for number in failures if (processes[number].returncode or 0) < 0]
-    return next(iter(killed or failures), None)
+def run(start: Callable[[], Group]) -> tuple[Ending, Stop]:
+    """Start the processes of one run and wait for their end."""
+    groups: list[Group] = []
 
+    def ask_to_end(signum: int) -> None:
+        for group in groups:
+            group.ask_to_end(signum)
 
-def _send(process: subprocess.Popen[bytes], signum: int) -> None:
-    if process.poll() is None:
-        process.send_signal(signum)
+    with passing_on_signals(ask_to_end) as stop:
+        groups.append(start())
+        if stop.count:  # it came before the processes could hear it
+            groups[0].ask_to_end(stop.signum)
+        try:
+            while groups[0].is_running(hurry=stop.count > 1):
+                time.sleep(POLL_EVERY)
+        finally:
+            groups[0].kill()
+    return groups[0].ending(), stop
 
 
 def _free_port() -> int:

@@ -16,7 +16,8 @@ from alexnet_pl.config import keys, schema
 from alexnet_pl.config.choices import Activation
 from alexnet_pl.config.schema import as_dict
 from alexnet_pl.errors import ConfigError
-from alexnet_pl.jobs.compose import lookup, to_config
+from alexnet_pl.jobs.compose import to_config
+from alexnet_pl.jobs.resolvers import lookup
 from alexnet_pl.runs.run import find_runs
 from tests.helpers.commands import Command
 from tests.helpers.runs import TINY
@@ -211,5 +212,6 @@ def test_numbers_keep_their_types():
 
 def test_lookup_names_what_it_knows():
     assert lookup("relu", {"relu": 0.1}) == 0.1
+    assert lookup("tanh", {"relu": 0.1, "else": 0.2}) == 0.2
     with pytest.raises(ConfigError, match="sigmoid, only for relu, tanh"):
         lookup("sigmoid", {"relu": 1, "tanh": 2})

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,8 +25,9 @@ from tests.helpers.processes import Process
 TWO, FOUR = Layout("ddp", 2), Layout("towers_ddp", 4, 1, 2)
 
 
-def script(code: str) -> list[str]:
-    return [sys.executable, "-c", f"import os, signal, sys, time\nrank = int(os.environ['RANK'])\n{code}"]
+def run(code: str, where: Layout, *arguments: str, more: dict[str, str] | None = None, **how: Any) -> Any:
+    """Run code in the processes of a layout; how they ended, and what asked them to."""
+    return launch.run(lambda: launch.Group(["tests.helpers.script", code, *arguments], where, more or {}, **how))
 
 
 SLURM = {
@@ -45,10 +46,10 @@ def fresh(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_processes_know_each_other(tmp_path: Path):
-    code = f"open(f'{tmp_path}/{{rank}}', 'w').write(str({{k: os.environ[k] for k in sys.argv[1:]}}))"
+    code = f"open(f'{tmp_path}/{{rank}}', 'w').write(str({{k: os.environ[k] for k in sys.argv[2:]}}))"
     names = ["RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "ALEXNET_PL_JOB"]
-    ending = launch.run([*script(code), *names], FOUR, {JOB_VARIABLE: "1 of 1"})
-    assert ending == launch.Ending(0, "", 0, None)
+    ending, stop = run(code, FOUR, *names, more={JOB_VARIABLE: "1 of 1"})
+    assert (ending, stop.count) == (launch.Ending(0, ""), 0)
     told = [eval((tmp_path / str(rank)).read_text()) for rank in range(4)]
     assert [t["RANK"] for t in told] == [t["LOCAL_RANK"] for t in told] == ["0", "1", "2", "3"]
     assert {(t["WORLD_SIZE"], t["MASTER_ADDR"], t["ALEXNET_PL_JOB"]) for t in told} == {("4", "127.0.0.1", "1 of 1")}
@@ -57,8 +58,7 @@ def test_processes_know_each_other(tmp_path: Path):
 
 def test_a_rank_left_in_the_environment_is_not_passed_on(fresh: pytest.MonkeyPatch):
     fresh.setenv("RANK", "1")
-    ending = launch.run([sys.executable, "-c", "import os, sys; sys.exit('RANK' in os.environ)"], Layout("single"), {})
-    assert ending is not None
+    ending, _ = run("sys.exit('RANK' in os.environ)", Layout("single"))
     assert ending.code == 0
 
 
@@ -67,8 +67,7 @@ def test_one_that_is_killed_ends_the_others(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(launch, "GRACE", 0.5)
     monkeypatch.setattr(launch, "GRACE_OF_OTHERS", 0.2)
     began = time.monotonic()
-    ending = launch.run(script("os.kill(os.getpid(), 9) if rank == 1 else time.sleep(60)"), TWO, {})
-    assert ending is not None
+    ending, _ = run("os.kill(os.getpid(), 9) if rank == 1 else time.sleep(60)", TWO)
     assert ending.code == -signal.SIGKILL
     assert ending.killed == "process 1 of 0..1 was killed by SIGKILL"
     assert time.monotonic() - began < 10
@@ -84,8 +83,7 @@ def test_a_failure_elsewhere_ends_it(
     monkeypatch.setattr(launch, "GRACE", 0.5)
     monkeypatch.setattr(launch, "LOOK_EVERY", 0.1)
     told = iter(looks)
-    ending = launch.run(script("time.sleep(1.5)"), Layout("ddp", 2, 2), {}, lambda: next(told, looks[-1]))
-    assert ending is not None
+    ending, _ = run("time.sleep(1.5)", Layout("ddp", 2, 2), failed=lambda: next(told, looks[-1]))
     assert ending.code == code
 
 
@@ -104,8 +102,9 @@ def test_signals_are_passed_on(tmp_path: Path):
     code = f"signal.signal(signal.SIGTERM, lambda *_: sys.exit(7)); open(f'{tmp_path}/{{rank}}', 'w'); time.sleep(60)"
     when_ready(tmp_path, lambda: os.kill(os.getpid(), signal.SIGUSR2))
     before = signal.getsignal(signal.SIGUSR2)
-    ending = launch.run(script(code), TWO, {})
-    assert ending == launch.Ending(7, "", signal.SIGUSR2, before)
+    ending, stop = run(code, TWO)
+    assert ending == launch.Ending(7, "")
+    assert (stop.signum, stop.handler) == (signal.SIGUSR2, before)
     assert signal.getsignal(signal.SIGUSR2) is before
 
 
@@ -120,9 +119,8 @@ def test_asked_twice_those_that_hang_are_killed(tmp_path: Path, monkeypatch: pyt
             time.sleep(0.2)
 
     when_ready(tmp_path, twice)
-    ending = launch.run(script(code), TWO, {})
-    assert ending is not None
-    assert (ending.code, ending.stopped) == (-signal.SIGKILL, signal.SIGTERM)
+    ending, stop = run(code, TWO)
+    assert (ending.code, stop.signum, stop.count) == (-signal.SIGKILL, signal.SIGTERM, 2)
 
 
 def test_a_task_of_slurm_is_a_process_of_the_run(fresh: pytest.MonkeyPatch):
@@ -140,11 +138,10 @@ def test_a_task_of_slurm_is_a_process_of_the_run(fresh: pytest.MonkeyPatch):
 def test_tasks_that_a_job_does_not_need_end_at_once(fresh: pytest.MonkeyPatch):
     for name, value in SLURM.items():
         fresh.setenv(name, value)
-    assert launch.run(["false"], Layout("ddp", 2), {}) is None, "the second machine"
-    assert launch.run(["false"], Layout("single"), {}) is None
+    for where in (Layout("ddp", 2), Layout("single")):  # this is the second machine
+        assert launch.Group(["tests.helpers.script", "sys.exit(1)"], where, {}).processes == []
     fresh.setenv("SLURM_NODEID", "0")
-    ending = launch.run(script("sys.exit(int(os.environ['WORLD_SIZE']) * 10 + rank)"), Layout("ddp", 2), {})
-    assert ending is not None
+    ending, _ = run("sys.exit(int(os.environ['WORLD_SIZE']) * 10 + rank)", Layout("ddp", 2))
     assert ending.code == 21
 
 
@@ -229,14 +226,16 @@ def wait_for(folder: Path, pattern: str) -> Path:
     raise AssertionError(f"{pattern} did not appear")
 
 
-def children(parent: int, folder: Path) -> list[int]:
-    """The processes of a job that a sweep has started, in the order of their ranks."""
-    ages = {}
+def children(command: int, folder: Path) -> list[int]:
+    """The processes of a job that a command has started, in the order of their ranks: each leads a session."""
+    stats = {}
     for number in processes_in(folder):
         _, _, fields = Path(f"/proc/{number}/stat").read_text().rpartition(") ")
-        if int(fields.split()[1]) == parent:
-            ages[number] = int(fields.split()[19])
-    return sorted(ages, key=ages.__getitem__)
+        stats[number] = [int(field) for field in fields.split()[1:20]]  # parent, group, session, ..., start
+    leads = {number: session == number for number, (_, _, session, *_) in stats.items()}
+    servers = {number for number in stats if stats[number][0] == command and not leads[number]}
+    leaders = [number for number in stats if stats[number][0] in {command, *servers} and leads[number]]
+    return sorted(leaders, key=lambda number: stats[number][18])
 
 
 @pytest.mark.slow
@@ -255,14 +254,7 @@ def test_torchrun_starts_a_run_too(tmp_path: Path):
 @pytest.mark.slow
 def test_a_folder_is_locked_as_long_as_one_of_its_processes_lives(tmp_path: Path):
     """The one that was typed is killed; its processes stop when they notice, and the same command goes on."""
-    over = [
-        *NET,
-        "trainer=ddp",
-        "trainer.max_epochs=2",
-        "trainer.limit_train_batches=200",
-        "logger=csv",
-        "name=orphans",
-    ]
+    over = [*NET, "trainer=ddp", "trainer.max_epochs=2", "trainer.limit_train_batches=200", "logger=csv"]
     over.append("name=orphans")
     first = start(tmp_path, *over)
     metrics = wait_for(tmp_path, "runs/orphans/*/metrics.csv")

@@ -1,0 +1,107 @@
+"""Processes that start warm: forks of one that has torch and Lightning imported, by the standard library's fork server.
+
+To import them takes longer than a small run. The first start also starts the server, which imports them, starts no
+thread and leaves CUDA alone. Each process is a fork of it in a session of its own: it hears signals from here only,
+whoever sends them. What malloc and OpenMP read at the start of an interpreter is the server's; a process that needs
+other values is a new interpreter instead.
+"""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing as mp
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.reduction import DupFd
+from typing import Any, TextIO
+
+from alexnet_pl import cpu
+
+PRELOADED = ["alexnet_pl.training.fit", "alexnet_pl.jobs.sweep", "torch._dynamo", "wandb"]
+"""What the server imports: all that a job needs. torch's optimisers import _dynamo when the first is made."""
+SIGNAL_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
+STOP_SIGNALS = [getattr(signal, name) for name in SIGNAL_NAMES if hasattr(signal, name)]
+"""What asks a run to save and end; Slurm sends SIGUSR1 or SIGUSR2 before it preempts a job or its time is up"""
+
+
+class Process:
+    """A process that calls the `main` of a module, as `python -m MODULE ARGUMENTS` does.
+
+    Args:
+        words: the module and its arguments.
+        env: all of its environment variables.
+        held: a file that it keeps open.
+    """
+
+    method = "forkserver"
+    served: dict[str, str | None] | None = None
+    """what the server's interpreter read at its start, once there is a server"""
+
+    def __init__(self, words: Sequence[str], env: dict[str, str], held: TextIO | None = None) -> None:
+        read_at_start = {name: env.get(name) for name in cpu.READ_AT_START}
+        Process.served = Process.served or read_at_start
+        context: Any = mp.get_context(self.method if read_at_start == Process.served else "spawn")
+        if self.method == "forkserver":
+            context.set_forkserver_preload(PRELOADED)
+        self._process = context.Process(target=_begin, args=(words, env, os.getcwd(), held and _Held(held)))
+        with _environment(env):
+            self._process.start()
+        self.pid: int = self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit code, or minus the signal that killed it; None while it runs."""
+        code: int | None = self._process.exitcode
+        return code
+
+    def send_signal(self, signum: int) -> None:
+        """Send a signal, unless it has ended."""
+        if self.returncode is None:
+            os.kill(self.pid, signum)
+
+
+class _Held:
+    """An open file on its way into a process."""
+
+    def __init__(self, file: TextIO) -> None:
+        self.descriptor = file.fileno()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _keep, (DupFd(self.descriptor),)
+
+
+def _keep(duplicate: Any) -> int:
+    return int(duplicate.detach())  # open until the process ends
+
+
+@contextmanager
+def _environment(env: dict[str, str]) -> Iterator[None]:
+    """Have these environment variables and no others inside, for an interpreter to read at its start."""
+    before = dict(os.environ)
+    _replace_environment(env)
+    try:
+        yield
+    finally:
+        _replace_environment(before)
+
+
+def _replace_environment(env: dict[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(env)
+
+
+def _begin(words: Sequence[str], env: dict[str, str], folder: str, held: object) -> None:
+    """Do what a new interpreter would do at its start, in a fork of another one; then the work."""
+    os.setsid()
+    for signum in STOP_SIGNALS:
+        signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
+    _replace_environment(env)
+    os.chdir(folder)
+    import torch  # is there already in a fork
+
+    torch.set_num_threads(int(env.get("OMP_NUM_THREADS") or cpu.count()))
+    sys.argv = list(words)
+    importlib.import_module(words[0]).main()

@@ -1,0 +1,83 @@
+"""Jobs of a sweep on this machine: several at once, with GPUs and cores of their own, and stopped together."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from alexnet_pl import compose
+from alexnet_pl.jobs import gpu_locks, local, sweep
+from alexnet_pl.parallel import layouts
+from alexnet_pl.runs.run import Run, find_runs
+from tests.helpers.commands import Command, start
+from tests.helpers.processes import wait_until
+from tests.helpers.runs import TINY, assert_same_training
+
+
+def test_a_job_waits_for_a_free_gpu_and_gives_it_back(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Three jobs, three at once, on two GPUs: the third one starts when one of the others has ended."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(gpu_locks.tempfile, "tempdir", None)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+    monkeypatch.setattr(layouts, "resolve_accelerator", lambda trainer: "cuda")
+    code = "open(os.environ['CUDA_VISIBLE_DEVICES'] + '-' + os.environ['ALEXNET_PL_JOB'], 'x'); time.sleep(0.2)"
+    monkeypatch.setattr(local, "WORDS", ["tests.helpers.script", code])
+    monkeypatch.chdir(tmp_path)
+    jobs = [local.Job(Run(tmp_path / str(n)), compose(f"seed={n}"), [], f"{n} of 3") for n in (1, 2, 3)]
+    local.run_jobs(jobs, at_once=3)
+    assert {path.name for path in tmp_path.glob("*of 3")} in [
+        {"4-1 of 3", "6-2 of 3", f"{third}-3 of 3"} for third in (4, 6)
+    ]
+    assert capsys.readouterr().out.count("job 3 of 3 waits for 1 free GPU") == 1
+
+
+@pytest.mark.parametrize(("n_jobs", "at_once"), [(1, 1), (3, 3), (9, 4), ("auto", 4)])
+def test_auto_is_as_many_as_there_are_cores_and_none_is_without_a_job(
+    monkeypatch: pytest.MonkeyPatch, n_jobs: int | str, at_once: int
+):
+    monkeypatch.setattr(sweep.cpu, "count", lambda: 8)
+    assert sweep.count_at_once(n_jobs, [compose("trainer=cpu", f"seed={n}") for n in range(4)]) == at_once
+
+
+@pytest.mark.parametrize(("trainer", "at_once"), [("trainer=cpu", 4), ("trainer=ddp", 2)])
+def test_auto_counts_the_devices_of_a_job(monkeypatch: pytest.MonkeyPatch, trainer: str, at_once: int):
+    monkeypatch.setattr(sweep.cpu, "count", lambda: 4)
+    jobs = [compose(trainer, "trainer.accelerator=cpu", f"seed={n}") for n in range(9)]
+    assert sweep.count_at_once("auto", jobs) == at_once
+
+
+def test_a_number_of_jobs_that_is_none_is_refused(train: Command, tmp_path: Path):
+    for number in ("0", "-1", "many"):
+        result = train("-m", *TINY, "seed=1,2", f"hydra.sweeper.n_jobs={number}")
+        assert result.returncode == 1
+        assert result.stderr == f"error: hydra.sweeper.n_jobs={number} must be at least 1 job at once, or auto\n"
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_all_jobs_that_run_and_the_same_command_continues_them(tmp_path: Path):
+    """To the ends that they have one after the other. As a terminal does, the signal goes to the whole group."""
+    arguments = ("-m", *TINY, "seed=1,2,3", "hydra.sweeper.n_jobs=2", "name=at_once")
+    first = start(tmp_path, *arguments)
+    wait_until(lambda: len(list(tmp_path.glob("runs/at_once/*/metrics.csv"))) == 2)
+    os.killpg(first.pid, signal.SIGINT)
+    _, err = first.communicate(timeout=60)
+    assert first.returncode == 128 + signal.SIGINT
+    assert "Traceback" not in err
+    assert "sweep stopped at job 1 of 3 and 2 of 3: the same command continues it" in err.replace("2 of 3 and 1", "1")
+    runs = find_runs(tmp_path / "runs" / "at_once")
+    assert [run.last.is_file() for run in runs] == [True, True, False]
+    again = start(tmp_path, *arguments)
+    out, err = again.communicate(timeout=100)
+    assert again.returncode == 0, err
+    assert "at_once: 3 jobs, 2 at a time" in out
+    assert out.count("continued after") == 2
+    in_turn = start(tmp_path, *arguments[:-2], "name=in_turn")
+    assert in_turn.wait(timeout=100) == 0
+    for run, other in zip(runs, find_runs(tmp_path / "runs" / "in_turn"), strict=True):
+        assert_same_training(run, other)
