@@ -1,8 +1,8 @@
 """Turn an image file into a square: decode it, scale its shorter side, cut out its centre (section 2 of the paper).
 
 simplejpeg decodes JPEG: it is the fastest decoder that keeps every pixel and refuses a file that ends before its image
-(others fill the rest with grey). Pillow decodes all else, and what simplejpeg cannot read. Smaller DCTs are not used:
-they move edges by parts of a pixel, and save no time at these sizes.
+(others fill the rest with grey). Pillow knows how a JPEG was held, and decodes all else, and what simplejpeg cannot
+read. Smaller DCTs are not used: they move edges by parts of a pixel, and save no time at these sizes.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 from contextlib import suppress
 
+import numpy as np
 import simplejpeg
 import torch
 from PIL import ExifTags, Image, ImageOps
@@ -20,7 +21,12 @@ LONGEST = 40
 """So many times as long as wide an image may be: scaled by its shorter side, a longer one would fill the memory."""
 MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"}
 """What Pillow turns into RGB of 0..255 as a viewer would; the others have more than 8 bits."""
+SMALL = 2**16
+"""Pixels of a JPEG up to which Pillow's look at its header, too, would add a tenth to the time or more"""
+APP1 = b"\xff\xe1"
+"""The marker of a JPEG's segments that may note how it was held, as EXIF or XMP"""
 
+Image.preinit()  # so that the usual formats are tried first
 Image.init()  # Pillow would load its rarer formats when it first meets one, which is not safe among threads
 
 
@@ -40,6 +46,8 @@ def decode_image(data: bytes) -> Tensor:
     if not data:
         raise Unreadable("an empty file")
     try:
+        if (small := _decode_small_jpeg(data)) is not None:
+            return torch.from_numpy(small).permute(2, 0, 1)
         with Image.open(io.BytesIO(data)) as image:
             if image.format in ("JPEG", "MPO"):
                 try:
@@ -66,6 +74,15 @@ def decode_image(data: bytes) -> Tensor:
         raise Unreadable(reason or type(error).__name__) from error
 
 
+def _decode_small_jpeg(data: bytes) -> np.ndarray | None:
+    """Decode a small JPEG into uint8 (height, width, 3), where it is sound and surely upright; None where it is not."""
+    with suppress(ValueError):
+        height, width, colors, _ = simplejpeg.decode_jpeg_header(data)
+        if height * width <= SMALL and colors not in ("CMYK", "YCCK") and APP1 not in data:
+            return simplejpeg.decode_jpeg(data, "RGB")
+    return None
+
+
 def _orientation(image: Image.Image) -> int:
     """Return how the camera was held, by its note: 1 is upright, and what a note that cannot be read is taken for."""
     with suppress(Exception):
@@ -87,7 +104,8 @@ def centre_square(image: Tensor, size: int) -> Tensor:
     if longer > LONGEST * shorter:
         raise Unreadable(f"{width}x{height} pixels, more than {LONGEST} times as long as wide")
     height, width = size * height // shorter, size * width // shorter
-    image = functional.resize(image, [height, width], antialias=True)
+    if shorter != size:
+        image = functional.resize(image, [height, width], antialias=True)
     top, left = (height - size) // 2, (width - size) // 2
     return image[:, top : top + size, left : left + size].permute(1, 2, 0)
 

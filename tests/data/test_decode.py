@@ -62,6 +62,12 @@ def png(width: int, height: int, depth: int, kind: int, rows: bytes = b"") -> by
     return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
 
 
+@pytest.fixture(params=[0, decode.SMALL], ids=["as a large one", "as a small one"])
+def small(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no JPEG, or each of these, be decoded without Pillow's look at its header."""
+    monkeypatch.setattr(decode, "SMALL", request.param)
+
+
 PLAIN = smooth_image()
 JPEG, PROGRESSIVE = (
     encode(smooth_image(noise=6), quality=90),
@@ -138,6 +144,7 @@ JPEGS = {
 }
 
 
+@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("data", JPEGS.values(), ids=JPEGS)
 def test_jpegs_are_as_pillow_shows_them(data: bytes):
     np.testing.assert_array_equal(decoded(data), by_pillow(data))
@@ -165,6 +172,7 @@ def held(orientation: int) -> Image.Exif:
 SIDEWAYS = encode(smooth_image(noise=6), exif=held(6))
 
 
+@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_images_stand_upright(kind: str, orientation: int):
@@ -172,6 +180,13 @@ def test_images_stand_upright(kind: str, orientation: int):
     turned = decoded(data)
     np.testing.assert_array_equal(turned, by_pillow(data))
     assert turned.shape[:2] == (PLAIN.shape[:2] if orientation < 5 else PLAIN.shape[1::-1])
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("text", ['<rdf:Description tiff:Orientation="6"/>', "<tiff:Orientation>6</tiff:Orientation>"])
+def test_a_note_in_xmp_is_obeyed(text: str):
+    data = encode(PLAIN, xmp=text.encode())
+    np.testing.assert_array_equal(decoded(data), np.rot90(decoded(encode(PLAIN)), -1))
 
 
 NOTES = {
@@ -182,6 +197,7 @@ NOTES = {
 }
 
 
+@pytest.mark.usefixtures("small")
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 @pytest.mark.parametrize("note", NOTES.values(), ids=NOTES)
@@ -243,6 +259,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize(("data", "reason"), REFUSED.values(), ids=REFUSED)
 def test_what_gives_no_image_says_why(data: bytes, reason: str):
     assert reason in refusal(data)
@@ -253,6 +270,7 @@ def test_reasons_are_the_same_each_time():
         assert refusal(data) == refusal(data)
 
 
+@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("whole", [JPEG, PROGRESSIVE, PNG], ids=["JPEG", "progressive", "PNG"])
 def test_cut_anywhere_a_file_is_refused_or_still_whole(whole: bytes):
     """Only after the last pixel's data may bytes be missing: of a PNG those of its end, of a JPEG none."""
@@ -267,6 +285,7 @@ def test_cut_anywhere_a_file_is_refused_or_still_whole(whole: bytes):
     assert max(passed, default=0) == (21 if whole is PNG else 0), passed
 
 
+@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"optimize": True}, {"quality": 30}])
 def test_no_image_is_grey_below(options: dict):
     """Ended early by its own end mark, a JPEG decodes without a complaint; wherever that is, it is noticed."""
@@ -278,6 +297,7 @@ def test_no_image_is_grey_below(options: dict):
         assert SHORT in refusal(data)
 
 
+@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"optimize": True}, {"progressive": True}])
 @pytest.mark.parametrize("top", [0, 20, 64])
 def test_sound_grey_images_pass(options: dict, top: int):
@@ -294,6 +314,11 @@ def test_a_bomb_takes_neither_memory_nor_time():
         assert "exceeds limit" in refusal(data)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000, "in units of 1,024 bytes"
     assert time.perf_counter() - began < 1
+
+
+def test_a_sound_jpeg_above_pillows_limit_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)  # and it refuses twice as many
+    assert "Image size (90000 pixels) exceeds limit" in refusal(encode(smooth_image(300, 300)))
 
 
 # ----------------------------------------------------------------------------------------- to a square
