@@ -568,6 +568,14 @@ def test_an_image_lost_after_it_was_listed_names_its_file(tmp_path: Path):
             list(train.read(0, len(train)))
 
 
+def test_a_lost_image_of_the_working_folder_is_named_as_it_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(image_folder(tmp_path / "set") / "train")
+    train = find(Path(".")).splits["train"]
+    Path(train.names[0]).unlink()
+    with pytest.raises(ConfigError, match=f"^{train.names[0]} cannot be read: No such file or directory$"):
+        list(train.read(0, 1))
+
+
 def test_sources_do_not_need_torch():
     code = "import sys, alexnet_pl.data.sources; sys.exit(bool({'torch', 'pyarrow', 'scipy'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

@@ -121,7 +121,7 @@ def _few(names: list[str]) -> str:
 
 
 @contextmanager
-def reading(path: Path, *more: type[Exception]) -> Iterator[None]:
+def reading(path: Path | str, *more: type[Exception]) -> Iterator[None]:
     """Raise a ConfigError that names a file which cannot be opened, is damaged or cut short.
 
     Args:
@@ -130,6 +130,7 @@ def reading(path: Path, *more: type[Exception]) -> Iterator[None]:
     try:
         yield
     except (*DAMAGE, *more) as error:
+        path = Path(path)
         if isinstance(error, OSError) and error.strerror:
             raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
         reason = first_line(error)[:160]
