@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-BLOCK = 64
-"""Images that are converted to float64 at a time, to limit the memory this takes"""
+BLOCK = 2**15
+"""Pixels, of whole images, that are converted to float64 at a time: so few stay in a core's cache"""
 
 
 class ColorPCA(NamedTuple):
@@ -28,16 +28,18 @@ class PixelStats:
 
     def __init__(self, size: int) -> None:
         self.count = 0
-        self.pixels = torch.zeros(size, size, 3, dtype=torch.int64)
+        self.block = max(1, BLOCK // size**2)  # images that are best added at a time
+        self.pixels = torch.zeros(size, size, 3, dtype=torch.float64)  # whole numbers, too
         self.products = torch.zeros(3, 3, dtype=torch.int64)
 
     def add(self, images: Tensor) -> None:
-        """Add uint8 (n, S, S, 3), on any device."""
-        for block in images.split(BLOCK):
-            pixels = block.reshape(-1, 3).double()
-            # Whole numbers are exact in float64 up to 2**53; a block stays below it up to 46,000 pixels a side.
-            self.products += (pixels.T @ pixels).to("cpu", torch.int64)
-            self.pixels += block.sum(0, dtype=torch.int64).cpu()
+        """Add uint8 (n, S, S, 3), on the CPU."""
+        for block in images.split(self.block):
+            pixels, ones = block.reshape(-1, 3).double(), torch.ones(len(block), dtype=torch.float64)
+            # Whole numbers are exact in float64 up to 2**53; a block stays below it up to 370,000 pixels a side.
+            self.products += (pixels.T @ pixels).to(torch.int64)
+            # The sum over images, as a product with ones: it is added in place, where another would need new memory.
+            self.pixels.view(-1).addmv_(pixels.view(len(block), self.pixels.numel()).T, ones)
             self.count += len(block)
 
     def __iadd__(self, other: PixelStats) -> PixelStats:
@@ -49,12 +51,12 @@ class PixelStats:
 
     def mean_image(self) -> Tensor:
         """Return the mean image, float64 (S, S, 3), in 0..255."""
-        return self.pixels.double() / self.count
+        return self.pixels / self.count
 
     def covariance(self) -> Tensor:
         """Return the covariance of R, G and B over all pixels of all images, float64 (3, 3)."""
         pixels = self.count * self.pixels[..., 0].numel()
-        mean = self.pixels.sum((0, 1)).double() / pixels
+        mean = self.pixels.sum((0, 1)) / pixels
         return self.products.double() / pixels - mean[:, None] * mean
 
     def colors(self) -> ColorPCA:

@@ -145,19 +145,22 @@ class Packing:
         page = self.page(job)
         if page is None:
             raise UserError(f"{self.path(job)} was changed after it was packed: the same command packs it anew")
-        sums, digest = PixelStats(self.plan.size), hashlib.sha256()
+        size, form, lengths = self.plan.size, self.plan.form, page["bytes"].to_pylist()
+        sums, digest = PixelStats(size), hashlib.sha256()
         with self.path(job).open("rb") as part:
-            for length in page["bytes"].to_pylist():
+            for start in range(0, len(lengths), sums.block):
                 if stopped.is_set():
                     raise InterruptedError
-                cell = bytearray(part.read(length))
-                if cell and job.split == "train":
+                cells = [bytearray(part.read(length)) for length in lengths[start : start + sums.block]]
+                images = [cell for cell in cells if cell]  # the others were skipped
+                if images and job.split == "train":
                     try:
-                        sums.add(decode.decode_stored(cell, self.plan.size, self.plan.form)[None])
+                        sums.add(torch.stack([decode.decode_stored(cell, size, form) for cell in images]))
                     except (ValueError, RuntimeError):  # no image any more: without it, the checksum differs
                         break
-                digest.update(cell)
-                advance(1)
+                for cell in cells:
+                    digest.update(cell)
+                advance(len(cells))
         if digest.hexdigest() != page.schema.metadata[b"sha256"].decode():
             self.page_path(job).unlink()
             raise UserError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from alexnet_pl.data import augment
@@ -17,9 +18,11 @@ def coloured(n: int, size: int) -> torch.Tensor:
     return ((2 * grey + own * torch.tensor([1, 2, 3])) // 4).clamp(0, 255).to(torch.uint8)
 
 
-def test_equal_numpy_in_float64():
-    images = coloured(150, 16)
-    sums = PixelStats(16)
+@pytest.mark.parametrize(("n", "size"), [(150, 16), (150, 32), (5, 200)])
+def test_equal_numpy_in_float64(n: int, size: int):
+    """Parts that are smaller and larger than a block, and images that are larger than one."""
+    images = coloured(n, size)
+    sums = PixelStats(size)
     for part in images.split(70):
         sums.add(part)
     pixels = images.numpy().astype(np.float64)
@@ -35,11 +38,11 @@ def test_equal_numpy_in_float64():
 
 
 def test_parts_in_any_order_give_the_same_bits():
-    images = coloured(200, 8)
-    whole, parts = PixelStats(8), PixelStats(8)
+    images = coloured(200, 32)
+    whole, parts = PixelStats(32), PixelStats(32)
     whole.add(images)
     for part in reversed(images.split(33)):
-        other = PixelStats(8)
+        other = PixelStats(32)
         other.add(part)
         parts += other
     assert torch.equal(whole.mean_image(), parts.mean_image())

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet_pl.data import decode, store
+from alexnet_pl.data import decode, pixel_stats, store
 from alexnet_pl.prepare import preview
 from tests.helpers.sources import PART, SIZE, Files, draw_source, random_image, write_folders
 from tests.helpers.stores import cells, check_statistics, contents, pack, refusal
@@ -52,6 +52,21 @@ def test_what_is_skipped_is_listed_and_the_others_stay_aligned(tmp_path: Path):
             == decode.centre_square(decode.decode_image(expected["train"][i].data), SIZE).contiguous().numpy().tobytes()
         )
     check_statistics(done)
+
+
+@pytest.mark.parametrize("images", [1, 3])
+@pytest.mark.parametrize("form", ["raw", "jpeg"])
+def test_how_many_images_are_summed_at_once_changes_no_byte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, images: int
+):
+    """Even where none of them gave an image, as the first three."""
+    chosen = BAD | {1: b"none", 2: b"none"}
+    source = write_folders(tmp_path / "source", with_damage(chosen)[0])
+    pack(source, tmp_path / "whole parts", form=form, max_skipped=0.1)
+    monkeypatch.setattr(pixel_stats, "BLOCK", images * SIZE**2)
+    pack(source, tmp_path / "store", form=form, max_skipped=0.1)
+    assert contents(tmp_path / "store") == contents(tmp_path / "whole parts")
+    check_statistics(store.require(tmp_path / "store"))
 
 
 @pytest.mark.parametrize("workers", [1, 4])
