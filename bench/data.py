@@ -1,10 +1,13 @@
 """How fast images are prepared, read and augmented, on one core, against the usual ways.
 
-    python bench/data.py                                  photographs drawn for the purpose; about a minute
+    python bench/data.py                                  photographs drawn for the purpose; under two minutes
     python bench/data.py --source DIR --rounds 9          your own image folder, <class>/<file>
 
 All ways get the same images and one thread; what is timed is CPU time. Printed are the median images per
 second of each way, and its ratio to its peer (see ratios.py).
+
+Small images are prepared by the whole command, with its checksums, its statistics and its second reading. The peer is
+the loop that one would write first, without any of these.
 
 The last two rows are by the clock, with a run's reading threads: how many images a second reach the device as
 floats, augmented (on a CPU by one thread). What a run waits for them stands in its own log and metrics.csv.
@@ -24,6 +27,7 @@ from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import numpy as np
 import photographs
 import ratios
 import torch
@@ -46,8 +50,10 @@ BICUBIC, PREPARE = "prepare: Pillow bicubic, JPEG", "prepare: ours, JPEG"
 PIL, JPEG, RAW = "read: Pillow, 256-pixel files, to normalised floats", "read: our store, JPEG", "read: our store, raw"
 REFERENCE = "to floats: torchvision's reference, original files"
 OURS_JPEG, OURS_RAW = "to floats: ours, JPEG, with colour noise", "to floats: ours, raw, with colour noise"
+SMALL_OURS, SMALL_LOOP = "prepare: ours, images of 64 pixels, raw", "prepare: a plain Pillow loop over the same files"
 PAIRS = [  # and the least that the ratio must be
     (PREPARE, BICUBIC, 1.5),
+    (SMALL_OURS, SMALL_LOOP, 1.0),
     (JPEG, PIL, 2.5),
     (RAW, PIL, 15.0),
     (OURS_JPEG, PIL, 1.5),
@@ -55,17 +61,19 @@ PAIRS = [  # and the least that the ratio must be
     (OURS_RAW, REFERENCE, 5.0),
     (OURS_JPEG, REFERENCE, 3.0),
 ]
+SMALL_ROUNDS = 3
+"""At most, as one takes seconds"""
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def squares(image: Image.Image) -> Image.Image:
-    """Shorter side to 256 by Pillow, bicubic, then the centre."""
+def squares(image: Image.Image, size: int = 256) -> Image.Image:
+    """Shorter side to `size` by Pillow, bicubic, then the centre."""
     width, height = image.size
     shorter = min(width, height)
-    width, height = 256 * width // shorter, 256 * height // shorter
-    left, top = (width - 256) // 2, (height - 256) // 2
+    width, height = size * width // shorter, size * height // shorter
+    left, top = (width - size) // 2, (height - size) // 2
     image = image.resize((width, height), Image.Resampling.BICUBIC)
-    return image.crop((left, top, left + 256, top + 256))
+    return image.crop((left, top, left + size, top + size))
 
 
 def as_jpeg(image: Image.Image) -> bytes:
@@ -142,9 +150,36 @@ def ways(source: Path, folder: Path, modules: dict[str, ImageDataModule]) -> dic
     }
 
 
+def pack_small(source: Path, folder: Path) -> None:
+    """All that the command does with one thread."""
+    options = Options(size=photographs.SMALL, form="raw", workers=1)
+    prepare(source, folder / "store", options, Console(quiet=True))
+
+
+def loop_small(source: Path, folder: Path) -> None:
+    """All squares in one file, class by class, and a list of their labels."""
+    labels = []
+    with (folder / "images").open("wb") as file:
+        for label, of_class in enumerate(sorted(source.iterdir())):
+            for path in sorted(of_class.iterdir()):
+                square = squares(Image.open(path).convert("RGB"), photographs.SMALL)
+                file.write(np.asarray(square).tobytes())
+                labels.append(label)
+    np.save(folder / "labels.npy", labels)
+
+
+def prepared(way: Callable[[Path, Path], None], source: Path, count: int) -> float:
+    """Images per second, from a source of so many into a new folder."""
+    with tempfile.TemporaryDirectory() as name:
+        start = time.process_time()
+        way(source, Path(name))
+        return count / (time.process_time() - start)
+
+
 def main() -> None:
     parser = ratios.arguments(__doc__, rounds=7, steps=3)
     parser.add_argument("--source", type=Path, help="an image folder; without one, photographs are drawn")
+    parser.add_argument("--small", type=int, default=20_000, help="images of 64 pixels to prepare (%(default)s)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(%(default)s)")
     given = parser.parse_args()
     warnings.filterwarnings("ignore")
@@ -163,6 +198,12 @@ def main() -> None:
 
         every = {way: partial(per_second, run) for way, run in ways(source, folder, made).items()}
         speeds = ratios.interleaved(every, given.rounds)
+        photographs.draw_small(folder / "small", given.small)
+        small = {
+            way: partial(prepared, run, folder / "small", given.small)
+            for way, run in ((SMALL_OURS, pack_small), (SMALL_LOOP, loop_small))
+        }
+        speeds |= ratios.interleaved(small, min(given.rounds, SMALL_ROUNDS))
         arrived = {f: [fed(made[f], torch.device(given.device), 8 * given.steps) for _ in range(3)] for f in made}
     print(f"\n{ratios.machine()}, {given.rounds} rounds")
     for way, values in speeds.items():

@@ -41,7 +41,8 @@ def test_a_script_prints_figures_with_their_range(name: str, tmp_path: Path):
     # Without a compiler on the path: it would take most of the time, and tests/model/test_lrn.py has what is compiled.
     without = {"PATH": str(Path(sys.executable).parent), "CXX": ""}
     rows = tmp_path / "rows.json"
-    process = Process(tmp_path, ROOT / "bench" / f"{name}.py", *FEW, "--json", str(rows), **without)
+    few = [*FEW, *(["--small", "200"] if name == "data" else [])]
+    process = Process(tmp_path, ROOT / "bench" / f"{name}.py", *few, "--json", str(rows), **without)
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
     check_rows(out, rows)
