@@ -47,6 +47,7 @@ def test_threads_sleep_only_where_convolutions_let_them(
     assert cpu.thread_environment(precision) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.system() != "Linux", reason="libgomp shows its settings, other libraries may not")
 def test_the_command_settles_it_before_torch_is_loaded(tmp_path: Path):
     """Also where it counts GPUs first, and asks torch for it."""

@@ -86,6 +86,7 @@ def test_the_command_measures_and_runs_nothing(estimates: Command, tmp_path: Pat
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_without_a_store_it_is_imagenet(estimates: Command):
     result = estimates(*SMALL, "data=imagenet", "model.num_classes=1000")
     assert result.returncode == 0, result.stderr

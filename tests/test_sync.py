@@ -25,6 +25,8 @@ from tests.helpers.commands import environment
 from tests.helpers.runs import run_config
 from tests.helpers.wandb_server import Server, history_rows, own_config, without_empty
 
+pytestmark = pytest.mark.slow
+
 
 def session(run: Run, epochs: range, *overrides: str) -> None:
     """One start of a run that logs these epochs; it is done with the fourth."""

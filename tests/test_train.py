@@ -13,7 +13,7 @@ import pytest
 from alexnet_pl.report.compare import collect
 from alexnet_pl.runs.naming import job_folder_name
 from alexnet_pl.runs.run import Run, find_runs
-from tests.helpers.commands import Command, start
+from tests.helpers.commands import Command
 from tests.helpers.processes import Process, wait_until
 from tests.helpers.runs import TINY, assert_same_training, last_checkpoint
 
@@ -29,7 +29,7 @@ Result = tuple[int, str, str]
 def whole_and_second(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Result]:
     """An uninterrupted run, and how a second one ended that was started in its folder meanwhile."""
     folder = tmp_path_factory.mktemp("whole")
-    process = start(folder, *TINY)
+    process = Process(folder, "alexnet_pl.train", *TINY)
     wait_until(lambda: rows(Run(folder / "runs" / "train" / job_folder_name(TINY, 1))) > 3)
     process.send_signal(signal.SIGSTOP)
     second = Process(folder, "alexnet_pl.train", *TINY)
@@ -81,7 +81,7 @@ def test_ctrl_c_in_mid_epoch_saves_and_the_same_command_continues(whole: Run, tm
     """SIGTERM is sent in tests/training/test_resume.py."""
     signum = signal.SIGINT
     run = Run(tmp_path / "runs" / "train" / whole.folder.name)
-    process = start(tmp_path, *TINY)
+    process = Process(tmp_path, "alexnet_pl.train", *TINY)
     wait_until(lambda: rows(run) > 20)  # 17 rows an epoch: in the second
     process.send_signal(signum)
     _, err = process.communicate(timeout=60)

@@ -2,14 +2,14 @@
 
 Small colour images in the form of CIFAR-10's (32x32, RGB, ten classes), drawn on the spot. Each shows one shape:
 
-* it lies anywhere, sometimes partly out of sight; it is larger or smaller, slightly turned, often see-through;
+* it lies up to five pixels off the middle; it is larger or smaller, slightly turned, often see-through;
 * its class has a favourite colour, as lemons and leaves have, but the colours of neighbouring classes overlap widely,
   and about one shape in seven wears any colour at all;
 * the ground runs from any shade to any other, in any direction, and most images are somewhat grainy.
 
 So some images are easy and some are hard, and a net's error falls gradually: colour alone gets it part of the way.
-The ranges below were chosen by measurement, so that ReLU and tanh part as they do on CIFAR-10, if less widely (about
-four to five times instead of six or seven), after a small part of the work: an illustration, not independent evidence.
+The ranges below were chosen by measurement, so that ReLU and tanh part about as they do on CIFAR-10 (by five to six
+times) after a small part of the work: an illustration, not independent evidence.
 
 The same (count, seed) gives the same images everywhere: what is random comes from one generator of its own,
 the sines are taken in double precision, and the rest is sums, products, quotients and square roots, which every
@@ -55,7 +55,7 @@ def draw_class(classes: Sequence[str], label: int, count: int, generator: torch.
 
     # The shape: mostly in about its class's colour, with a soft edge one pixel wide.
     radius = between(8, 12)
-    u, v = frame(between(-8, 8), between(-8, 8), radius, between(-0.2, 0.2))
+    u, v = frame(between(-5, 5), between(-5, 5), radius, between(-0.2, 0.2))
     inside = (0.5 - outline(classes[label], u, v) * radius.float()).clamp(0, 1)
     hue = label / len(classes) + between(-0.1, 0.1) + between(-0.1, 0.1)
     hue = torch.where(between(0, 1) < 0.15, between(0, 1), hue)

@@ -155,7 +155,7 @@ def find_mistakes(overrides: Sequence[str]) -> dict[str, str]:
     Hydra itself stops at the first. Choices of groups are left to it.
     """
     mistakes: dict[str, str] = {}
-    parser = OverridesParser.create()
+    parser, known = OverridesParser.create(), OmegaConf.structured(Config)
     for word in overrides:
         try:
             (override,) = parser.parse_overrides([word])
@@ -172,7 +172,7 @@ def find_mistakes(overrides: Sequence[str]) -> dict[str, str]:
             mistakes[word] = unknown(key)
         elif not override.is_sweep_override() and not override.is_delete():
             try:
-                OmegaConf.update(OmegaConf.structured(Config), key, override.value(), merge=True)
+                OmegaConf.update(known, key, override.value(), merge=True)
             except OmegaConfBaseException as error:
                 mistakes[word] = explain(error)
     return mistakes

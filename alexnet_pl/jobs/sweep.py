@@ -38,7 +38,7 @@ class HydraCallback(Callback):
         try:
             cfg = to_config(config)
             os.environ.update(cpu.thread_environment(cfg.trainer.precision))  # before torch is imported, to count GPUs
-            _check(cfg, Run(Path(config.hydra.run.dir)))
+            check_run(cfg, Run(Path(config.hydra.run.dir)))
             launch.refuse_other_group(layouts.layout(cfg.trainer))
         except Exception as error:
             if reason := user_error(error):
@@ -163,7 +163,7 @@ def _compose_jobs(
                         "differ in nothing that names it: give each a name=... of its own, in a command of its own"
                     )
                 jobs[name] = overrides, cfg
-                _check(cfg, Run(folder / name), here)
+                check_run(cfg, Run(folder / name), here)
             except Exception as error:
                 if (reason := user_error(error)) is None:
                     raise
@@ -188,7 +188,7 @@ def _show_outcome(runs: list[Run], logs: str | None) -> None:
         sys.exit("some jobs did not finish: the same command runs those again and skips the others")
 
 
-def _check(cfg: Config, run: Run, here: bool = True) -> None:
+def check_run(cfg: Config, run: Run, here: bool = True) -> None:
     """Refuse a configuration that cannot run, or whose folder holds another one."""
     checks.check(cfg, here=here)
     if not run.last.is_file():  # later it goes on from its own

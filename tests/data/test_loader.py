@@ -270,7 +270,7 @@ def test_validation_counts_every_image_once_where_processes_do_not_divide_them(p
     assert results["val/top5_error"].item() == pytest.approx(top5_error, abs=1e-7)
 
 
-@pytest.mark.parametrize("batch", [3, 7])
+@pytest.mark.parametrize("batch", [3, pytest.param(7, marks=pytest.mark.slow)])
 def test_a_run_from_a_store_is_resumed_bit_for_bit(
     packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int
 ):

@@ -149,6 +149,7 @@ def test_an_ensemble_equals_numpy_over_the_members_logits(
     assert float(printed) == pytest.approx(100 * (1 - np.mean(rows["correct"])), abs=0.005)
 
 
+@pytest.mark.slow
 def test_batches_change_nothing(command: Command, place: Path, monkeypatch: pytest.MonkeyPatch):
     """The logits are those of the net asked for all images at once; an ensemble of one net twice is that net."""
     run = str(members(place)[0].folder)

@@ -1,10 +1,10 @@
-"""The configuration: every mistake is one sentence, told in time; every key is documented and read."""
+"""The configuration: every mistake is one sentence; every key is documented and read."""
 
 from __future__ import annotations
 
 import ast
 import inspect
-import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -16,11 +16,14 @@ from alexnet_pl.config import keys, schema
 from alexnet_pl.config.choices import Activation
 from alexnet_pl.config.schema import as_dict
 from alexnet_pl.errors import ConfigError
+from alexnet_pl.jobs import launch
 from alexnet_pl.jobs.compose import to_config
 from alexnet_pl.jobs.resolvers import lookup
-from alexnet_pl.runs.run import find_runs
+from alexnet_pl.jobs.sweep import check_run
+from alexnet_pl.parallel import layouts
+from alexnet_pl.runs.run import Run, find_runs
 from tests.helpers.commands import Command
-from tests.helpers.runs import TINY
+from tests.helpers.runs import TINY, run_config
 
 MISTAKES = [
     (["model.activaton=tanh"], "model.activaton", "model.activation"),
@@ -95,18 +98,40 @@ MISTAKES = [
 ]
 
 
+OF_RUNS = [mistake for mistake in MISTAKES if "-m" not in mistake[0]]
+
+
+@pytest.mark.parametrize(("overrides", "key", "nearest"), OF_RUNS, ids=lambda value: str(value))
+def test_a_mistake_is_one_sentence(tmp_path: Path, overrides: list[str], key: str, nearest: str):
+    with pytest.raises(ConfigError) as refused:
+        refuse(overrides, tmp_path / "run")
+    assert_one_names(refused.value.sentences, key, nearest)
+
+
+def refuse(overrides: list[str], folder: Path) -> None:
+    """Compose and check as the command does, without Hydra's own way there, which takes most of the time."""
+    cfg = run_config(*overrides)
+    check_run(cfg, Run(folder))
+    launch.refuse_other_group(layouts.layout(cfg.trainer))
+
+
+def assert_one_names(sentences: Sequence[str], key: str, nearest: str) -> None:
+    (sentence,) = [sentence for sentence in sentences if key in sentence]
+    assert nearest in sentence
+    assert len(sentences) <= 2, "what follows from it may be named as well"
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("overrides", "key", "nearest"), MISTAKES, ids=lambda value: str(value))
-def test_a_mistake_is_one_sentence(train: Command, tmp_path: Path, overrides: list[str], key: str, nearest: str):
-    start = time.monotonic()
+def test_the_command_prints_it_and_leaves_nothing(
+    train: Command, tmp_path: Path, overrides: list[str], key: str, nearest: str
+):
     result = train(*overrides)
-    assert time.monotonic() - start < 10
     assert result.returncode == 1
     assert result.stdout == ""
     sentences = result.stderr.strip().splitlines()
     assert all(sentence.startswith("error: ") for sentence in sentences)
-    (sentence,) = [sentence for sentence in sentences if key in sentence]
-    assert nearest in sentence
-    assert len(sentences) <= 2, "what follows from it may be named as well"
+    assert_one_names(sentences, key, nearest)
     assert not list(tmp_path.iterdir()), "a refused run leaves nothing behind"
 
 
@@ -116,7 +141,7 @@ EACH_WAY = [m for m in MISTAKES if m[0][0] in ("model.activaton=tanh", "sweep=fi
 @pytest.mark.parametrize(("overrides", "key", "nearest"), EACH_WAY, ids=lambda value: str(value))
 def test_so_it_is_in_a_process(process: Command, tmp_path: Path, overrides: list[str], key: str, nearest: str):
     """The same of a process, once for each way in which a mistake comes to light."""
-    test_a_mistake_is_one_sentence(process, tmp_path, overrides, key, nearest)
+    test_the_command_prints_it_and_leaves_nothing(process, tmp_path, overrides, key, nearest)
 
 
 def test_wrong_folder_suggests_its_neighbour(tmp_path: Path, train: Command):

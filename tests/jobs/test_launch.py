@@ -73,7 +73,10 @@ def test_one_that_is_killed_ends_the_others(monkeypatch: pytest.MonkeyPatch):
     assert time.monotonic() - began < 10
 
 
-@pytest.mark.parametrize(("looks", "code"), [([False, True], -signal.SIGKILL), ([True, False], 0)])
+@pytest.mark.parametrize(
+    ("looks", "code"),
+    [([False, True], -signal.SIGKILL), pytest.param([True, False], 0, marks=pytest.mark.slow)],
+)
 def test_a_failure_elsewhere_ends_it(
     looks: list[bool], code: int, fresh: pytest.MonkeyPatch, monkeypatch: pytest.MonkeyPatch
 ):

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from alexnet_pl import compose
 from alexnet_pl.jobs import gpu_locks, local, sweep
 from alexnet_pl.parallel import layouts
 from alexnet_pl.runs.run import Run, find_runs
 from tests.helpers.commands import Command, start
 from tests.helpers.processes import wait_until
-from tests.helpers.runs import TINY, assert_same_training
+from tests.helpers.runs import TINY, assert_same_training, run_config
 
 
 def test_a_job_waits_for_a_free_gpu_and_gives_it_back(
@@ -28,7 +27,7 @@ def test_a_job_waits_for_a_free_gpu_and_gives_it_back(
     code = "open(os.environ['CUDA_VISIBLE_DEVICES'] + '-' + os.environ['ALEXNET_PL_JOB'], 'x'); time.sleep(0.2)"
     monkeypatch.setattr(local, "WORDS", ["tests.helpers.script", code])
     monkeypatch.chdir(tmp_path)
-    jobs = [local.Job(Run(tmp_path / str(n)), compose(f"seed={n}"), [], f"{n} of 3") for n in (1, 2, 3)]
+    jobs = [local.Job(Run(tmp_path / str(n)), run_config(f"seed={n}"), [], f"{n} of 3") for n in (1, 2, 3)]
     local.run_jobs(jobs, at_once=3)
     assert {path.name for path in tmp_path.glob("*of 3")} in [
         {"4-1 of 3", "6-2 of 3", f"{third}-3 of 3"} for third in (4, 6)
@@ -41,13 +40,13 @@ def test_auto_is_as_many_as_there_are_cores_and_none_is_without_a_job(
     monkeypatch: pytest.MonkeyPatch, n_jobs: int | str, at_once: int
 ):
     monkeypatch.setattr(sweep.cpu, "count", lambda: 8)
-    assert sweep.count_at_once(n_jobs, [compose("trainer=cpu", f"seed={n}") for n in range(4)]) == at_once
+    assert sweep.count_at_once(n_jobs, [run_config("trainer=cpu", f"seed={n}") for n in range(4)]) == at_once
 
 
 @pytest.mark.parametrize(("trainer", "at_once"), [("trainer=cpu", 4), ("trainer=ddp", 2)])
 def test_auto_counts_the_devices_of_a_job(monkeypatch: pytest.MonkeyPatch, trainer: str, at_once: int):
     monkeypatch.setattr(sweep.cpu, "count", lambda: 4)
-    jobs = [compose(trainer, "trainer.accelerator=cpu", f"seed={n}") for n in range(9)]
+    jobs = [run_config(trainer, "trainer.accelerator=cpu", f"seed={n}") for n in range(9)]
     assert sweep.count_at_once("auto", jobs) == at_once
 
 

@@ -64,6 +64,7 @@ def test_it_leads_a_session_and_tells_how_it_ended(tmp_path: Path):
     assert run("os.kill(os.getpid(), signal.SIGKILL)") == -9
 
 
+@pytest.mark.slow
 def test_it_is_a_fork_of_the_server_unless_it_needs_another_interpreter(tmp_path: Path):
     """What malloc and OpenMP read at their start cannot be changed in a fork."""
     code = "open(sys.argv[2], 'w').write(f\"{os.getppid()} {os.environ.get('OMP_WAIT_POLICY')}\")"

@@ -304,6 +304,7 @@ def forget() -> Iterator[None]:
     torch._dynamo.reset()
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_compiled_is_the_same(forget: None):
     """For two sizes of a batch; and it did not fall back."""
@@ -366,6 +367,7 @@ def test_where_compiling_fails_it_says_so_once_and_runs(
     assert record.getMessage() == "the normalisation runs uncompiled, as torch.compile failed: no kernels today"
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_a_compiler_that_does_not_work_is_such_a_failure(
     forget: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

@@ -13,6 +13,8 @@ from alexnet_pl import ROOT
 from alexnet_pl.model.build import build_net
 from tests.helpers.nets import config
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def photographs() -> Tensor:

@@ -115,7 +115,10 @@ def test_the_estimate_is_what_a_step_sends_and_a_process_holds(group: str):
     assert memory_bytes(where, cfg.model, plan, 4)[0] == 3 * held == 3 * other
 
 
-@pytest.mark.parametrize("name", ["alexnet", "one_gpu", "convnet", "cuda_convnet2"])
+LARGE = ["alexnet", "one_gpu", "cuda_convnet2"]
+
+
+@pytest.mark.parametrize("name", ["convnet", *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE)])
 def test_ddps_buckets_are_torchs(name: str):
     cfg = run_config(f"model={name}", "data.resize=300")
     net = build_net(cfg.model, cfg.data.input_size, 1)

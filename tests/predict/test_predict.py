@@ -266,6 +266,7 @@ def test_many_images_take_several_figures(tmp_path: Path, monkeypatch: pytest.Mo
     assert "gnus" in vector.read_text()
 
 
+@pytest.mark.slow
 def test_torchvisions_weights(photographs: Path, predict: Predict):
     torch.manual_seed(1)
     theirs = torchvision.models.alexnet(weights=None).eval()

@@ -24,7 +24,7 @@ def source(tmp_path: Path) -> Path:
     return write_folders(tmp_path / "source", draw_source())
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
     commands = Commands(tmp_path_factory.mktemp("commands"))
     yield commands

@@ -150,6 +150,7 @@ def test_the_photographs(tmp_path: Path):
         assert np.square(beside - square).mean() < 1, name
 
 
+@pytest.mark.slow
 def test_tiny_imagenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """2,000 training and 500 validation images of the hub's files, with parts as large as they are."""
     if not (SHARED / "tiny-imagenet-100").is_dir():

@@ -63,6 +63,7 @@ def test_killed_at_random_moments(tmp_path: Path, commands: Commands, seed: int)
     assert contents(root) == contents(tmp_path / "through")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stopped_by_a_signal(tmp_path: Path, commands: Commands, source: Path, number: signal.Signals):
     root, options = tmp_path / "store", ["--size", SIZE, "--form", "jpeg"]

@@ -79,6 +79,7 @@ def dry(folder: Path) -> dict[str, Any]:
     return dict(json.loads((folder / "wandb_workspace.json").read_text()))
 
 
+@pytest.mark.slow
 def test_it_is_saved_once_and_then_updated(folder: Path, server: Server, capsys: pytest.CaptureFixture[str]):
     assert command(folder, "--wandb", "ada/alexnet_pl") == 0
     address = capsys.readouterr().out.splitlines()[-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +15,24 @@ from alexnet_pl.errors import ConfigError
 from alexnet_pl.runs import trained
 from alexnet_pl.runs.run import Run, find_runs
 from alexnet_pl.training.module import ImageClassifier
-from tests.helpers.commands import Command
+from tests.helpers.commands import Command, train_command
 from tests.helpers.runs import TINY, run_config
 
 
-@pytest.fixture
-def run(train: Command, tmp_path: Path) -> Run:
-    done = train(*TINY, "name=a", "data.resize=36", "data.crop_size=32", "data.pixel_scale=64")
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        train = train_command(folder, patch)
+        done = train(*TINY, "name=a", "data.resize=36", "data.crop_size=32", "data.pixel_scale=64")
     assert done.returncode == 0, done.stderr
-    return find_runs(tmp_path / "runs/a")[0]
+    return find_runs(folder / "runs/a")[0]
+
+
+@pytest.fixture
+def run(finished: Run, tmp_path: Path) -> Run:
+    """A copy of the finished run, for a test to change."""
+    return Run(shutil.copytree(finished.folder, tmp_path / "runs/a" / finished.folder.name))
 
 
 def test_a_checkpoint_needs_nothing_else(run: Run):
@@ -62,6 +72,7 @@ def test_weights_are_averaged(run: Run):
     assert best.shape == last.shape
 
 
+@pytest.mark.slow
 def test_a_net_begins_with_the_convolutions_of_another(run: Run, train: Command, tmp_path: Path):
     """Pre-training, then fine-tuning: the weights after no update worth the name are those of the first run."""
     again = train(*TINY, "name=b", "model.num_classes=12", "optim.lr=1e-12", f"pretrained={run.folder}")
@@ -98,6 +109,7 @@ def test_what_is_no_checkpoint_is_named(run: Run, tmp_path: Path):
     assert "has no best.ckpt" in error_of(run.folder, ["best"])
 
 
+@pytest.mark.slow
 def test_torchvision_gives_the_same_logits(tmp_path: Path):
     torch.manual_seed(1)
     theirs = torchvision.models.alexnet(weights=None).eval()

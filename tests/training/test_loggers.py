@@ -86,7 +86,7 @@ class Waiting:
     folders: dict[str, Path]
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="module")
 def waiting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Waiting]:
     folders = {name: tmp_path_factory.mktemp(name) for name in ("never", "gone", "online")}
     nobody = {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": KEY}  # the discard port
@@ -117,7 +117,7 @@ class Synced:
 
 
 @pytest.fixture(scope="module")
-def synced(tmp_path_factory: pytest.TempPathFactory, waiting: Waiting) -> Iterator[Synced]:
+def synced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Synced]:
     """Two offline runs in one process, one after the other; the second is stopped and continued; then all is sent."""
     import wandb
 

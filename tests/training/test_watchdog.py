@@ -75,7 +75,7 @@ def test_an_infinite_loss_is_told_with_its_causes(train: Command, tmp_path):
         (["model=caffe", "optim=paper"], set()),
         (["model=released_2012", "optim=released_145", "data.pixel_scale=64"], {"input scale", "biases"}),
         (["experiment=figure1_unit", "data.pixel_scale=1"], {"input scale"}),
-        (["experiment=figure1_unit", "model.activation=tanh", "data.pixel_scale=1"], {"input scale", "activation"}),
+        (["experiment=figure1", "model.activation=tanh", "model.init=fan_in"], {"input scale", "activation"}),
         (["model=released_2012", "optim=released_145", "optim.lr=1"], {"learning rate"}),
         (["experiment=figure1"], set()),
         (["experiment=figure1", "model.activation=tanh"], set()),
