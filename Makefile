@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-figure1: $(VENV)/.ok  ## train Figure 1's four nets on generated images and draw it (about three minutes on two cores)
+figure1: $(VENV)/.ok  ## train Figure 1's four nets on generated images and draw it (one minute on two cores, besides setting up)
 	$(RUN) -m alexnet_pl.train sweep=figure1
 	$(RUN) -m alexnet_pl.report runs/figure1
 

@@ -73,7 +73,7 @@ def main() -> None:
     ways: dict[str, Callable[[], float]] = {
         TORCH: partial(python, TORCH),
         LIGHTNING: partial(python, LIGHTNING),
-        OPTIMIZER: partial(python, f"{LIGHTNING}, torch._dynamo"),
+        OPTIMIZER: partial(python, f"{LIGHTNING}; {OPTIMIZER}"),
         HELP: partial(command, cores, HELP),
         RUN: partial(command, cores, *ONE_BATCH),
         TEN: partial(command, cores, "-m", *ONE_BATCH, "seed=range(10)"),
@@ -92,7 +92,7 @@ def main() -> None:
         f"{middle[OPTIMIZER] - middle[LIGHTNING]:.2f} s, and all else {middle[RUN] - middle[OPTIMIZER]:.2f} s"
     )
     rows = [
-        ratios.ratio(taken[OPTIMIZER], taken[RUN], f"{RUN} / {LIGHTNING}, torch._dynamo", 0.6),
+        ratios.ratio(taken[OPTIMIZER], taken[RUN], f"{RUN} / {LIGHTNING}; {OPTIMIZER}", 0.6),
         ratios.ratio([10 * seconds for seconds in taken[RUN]], taken[TEN], f"{TEN} / ten commands of one run", 2),
         ratios.ratio(taken[IN_TURN], taken[AT_ONCE], f"a sweep: {AT_ONCE} / {IN_TURN}", 1.1),
     ]

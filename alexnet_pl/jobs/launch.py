@@ -164,8 +164,12 @@ class Group:
         self.first: int | None = None  # the number of the first that failed
         self.since = math.inf  # when a failure was seen, or the end was asked for again
         self.looked = time.monotonic()
-        for own in process_variables(where):
-            self.processes.append(Process(words, {**inherited, **more, **own}, held))
+        try:
+            for own in process_variables(where):
+                self.processes.append(Process(words, {**inherited, **more, **own}, held))
+        except BaseException:  # those that are started would wait for the others
+            self.kill()
+            raise
 
     def ask_to_end(self, signum: int) -> None:
         """Have them save and end."""
