@@ -3,9 +3,9 @@
     python bench/start.py                                  two minutes on two cores
     python bench/start.py --steps 78                       jobs of a whole epoch
 
-By the clock: the help; what Python imports for a run; a run that trains one batch, from its command to its end; ten of
-them as a sweep; the time until the first of 100 jobs starts, which differ in a plain value (their seed). Then a sweep
-of two jobs of so many batches, one after the other with all threads, and both at once with half of them.
+By the clock: the help; what Python imports for a run; a run that trains one batch, from its command to its end. Then
+ten of them as a sweep, and the time until the first of 100 jobs starts, which differ in their seed. At last a sweep of
+two jobs of so many batches, one after the other with all threads, and both at once with half of them.
 """
 
 from __future__ import annotations

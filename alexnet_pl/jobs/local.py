@@ -1,10 +1,12 @@
-"""Run claimed jobs on this machine: each in processes of its own, several at once where asked for.
+"""Run jobs on this machine: each in processes of its own, several at once where asked for.
 
 Why own processes: a job that crashes or is killed ends no other, and each may take another number of devices.
 """
 
 from __future__ import annotations
 
+import math
+import signal
 import sys
 import time
 from collections import deque
@@ -21,6 +23,8 @@ from alexnet_pl.runs.run import JOB_VARIABLE, Run
 
 WORDS = ["alexnet_pl.training.fit"]
 """The module that a process of a run executes; its argument is the run folder"""
+ASK_EVERY = 1.0
+"""Seconds between two attempts to get GPUs"""
 CLAIM_WAIT = 120.0
 """Seconds that a task of Slurm waits for the first one to claim the run folder"""
 
@@ -39,8 +43,8 @@ class Job:
     """when an earlier failure was written into its folder"""
     held: ExitStack = field(default_factory=ExitStack)
     """its folder's lock and its claims on GPUs"""
-    said: bool = False
-    """that it waits for GPUs"""
+    asked: float = -math.inf
+    """when it last asked for GPUs in vain"""
 
 
 def run_jobs(jobs: Sequence[Job], at_once: int) -> None:
@@ -61,7 +65,7 @@ def run_jobs(jobs: Sequence[Job], at_once: int) -> None:
     with launch.passing_on_signals(ask_to_end) as stop:
         try:
             while running or (waiting and not stop.count):
-                if waiting and not stop.count and len(running) < at_once and _start(waiting[0], at_once):
+                if waiting and not stop.count and len(running) < at_once and _start(waiting[0], at_once, stop):
                     job = waiting.popleft()
                     if job.group:
                         running.append(job)
@@ -73,17 +77,17 @@ def run_jobs(jobs: Sequence[Job], at_once: int) -> None:
                     stopped += [job.place] if stop.count else []
                     _finish(job, stop)
                 time.sleep(launch.POLL_EVERY)
-        finally:
-            for job in running:
-                assert job.group
-                job.group.kill()
+        except BaseException:  # a fault of ours: they save, and this process waits for them at its exit
+            ask_to_end(signal.SIGTERM)
+            raise
     if stop.count:
-        print(f"sweep stopped at job {' and '.join(stopped)}: the same command continues it", file=sys.stderr)
+        where = f" at job {' and '.join(stopped)}" if stopped else ""
+        print(f"sweep stopped{where}: the same command continues it", file=sys.stderr)
         if not slurm.requeue(stop.handler, stop.signum):
             sys.exit(128 + stop.signum)
 
 
-def _start(job: Job, at_once: int) -> bool:
+def _start(job: Job, at_once: int, stop: launch.Stop) -> bool:
     """Claim a job's folder and start its processes; of one that cannot start the reason is printed.
 
     Returns false where it has to wait for GPUs.
@@ -96,24 +100,27 @@ def _start(job: Job, at_once: int) -> bool:
     more = {JOB_VARIABLE: job.place}
     try:
         if at_once > 1 and layouts.resolve_accelerator(job.cfg.trainer) == "cuda":
-            visible = gpu_locks.claim_gpus(where.devices, job.held)
-            if visible is None:
-                if not job.said:
+            if time.monotonic() < job.asked + ASK_EVERY:
+                return False
+            if not (visible := gpu_locks.claim_gpus(where.devices, job.held)):
+                if job.asked < 0:
                     print(f"job {job.place} waits for {where.devices} free GPU{'s' * (where.devices > 1)}", flush=True)
-                job.said = True
+                job.asked = time.monotonic()
                 return False
             more |= visible
         job.held.callback(run.release)
-        if _claim(job):
+        if _claim(job, stop):
             job.group = start(run, job.cfg, more, job.failed_before, at_once)
-    except UserError as error:
+    except (UserError, OSError, EOFError) as error:  # the last two: a process could not be started
+        if not isinstance(error, UserError):
+            run.fail(f"its process could not be started: {error}")
         print(f"job {job.place} failed: {run.folder.name}: {error}", file=sys.stderr, flush=True)
     if not job.group:
         job.held.close()
     return True
 
 
-def _claim(job: Job) -> bool:
+def _claim(job: Job, stop: launch.Stop) -> bool:
     """Claim the run folder; of several tasks of Slurm the first does, and the others wait for it.
 
     Returns whether this task has a part in the run.
@@ -131,6 +138,8 @@ def _claim(job: Job) -> bool:
         return False
     deadline = time.monotonic() + CLAIM_WAIT
     while not (run.identity and run.config == as_dict(job.cfg)):
+        if stop.count:
+            return False
         if time.monotonic() > deadline:
             raise ConfigError(f"Slurm's first task has not claimed {run.folder} for {CLAIM_WAIT:g} s")
         time.sleep(0.2)

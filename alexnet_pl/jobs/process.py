@@ -2,8 +2,8 @@
 
 To import them takes longer than a small run. The first start also starts the server, which imports them, starts no
 thread and leaves CUDA alone. Each process is a fork of it in a session of its own: it hears signals from here only,
-whoever sends them. What malloc and OpenMP read at the start of an interpreter is the server's; a process that needs
-other values is a new interpreter instead.
+whoever sends them, and the server hears none. What malloc and OpenMP read at the start of an interpreter is the
+server's; a process that needs other values is a new interpreter instead.
 """
 
 from __future__ import annotations
@@ -14,14 +14,16 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from multiprocessing.reduction import DupFd
 from typing import Any, TextIO
 
 from alexnet_pl import cpu
 
 PRELOADED = ["alexnet_pl.training.fit", "alexnet_pl.jobs.sweep", "torch._dynamo", "wandb"]
-"""What the server imports: all that a job needs. torch's optimisers import _dynamo when the first is made."""
+"""What the server imports: what a job needs, and what multiprocessing imports anew in each as the command's module.
+torch's optimisers import _dynamo when the first is made."""
 SIGNAL_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
 STOP_SIGNALS = [getattr(signal, name) for name in SIGNAL_NAMES if hasattr(signal, name)]
 """What asks a run to save and end; Slurm sends SIGUSR1 or SIGUSR2 before it preempts a job or its time is up"""
@@ -36,7 +38,7 @@ class Process:
         held: a file that it keeps open.
     """
 
-    method = "forkserver"
+    method = "forkserver" if sys.platform == "linux" else "spawn"  # a fork with torch loaded is unsafe on macOS
     served: dict[str, str | None] | None = None
     """what the server's interpreter read at its start, once there is a server"""
 
@@ -47,7 +49,9 @@ class Process:
         if self.method == "forkserver":
             context.set_forkserver_preload(PRELOADED)
         self._process = context.Process(target=_begin, args=(words, env, os.getcwd(), held and _Held(held)))
-        with _environment(env):
+        # The server has no say in the threads of its forks. OpenBLAS would start some as it is imported.
+        own = {name: value for name, value in env.items() if name != "OMP_NUM_THREADS"} | {"OPENBLAS_NUM_THREADS": "1"}
+        with _environment(own), _without_signals():
             self._process.start()
         self.pid: int = self._process.pid
 
@@ -55,12 +59,17 @@ class Process:
     def returncode(self) -> int | None:
         """The exit code, or minus the signal that killed it; None while it runs."""
         code: int | None = self._process.exitcode
+        if code == 255 and self.method == "forkserver":  # or the server was killed, and cannot tell
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, 0)
+                return None
         return code
 
     def send_signal(self, signum: int) -> None:
         """Send a signal, unless it has ended."""
         if self.returncode is None:
-            os.kill(self.pid, signum)
+            with suppress(ProcessLookupError):  # the server knows already
+                os.kill(self.pid, signum)
 
 
 class _Held:
@@ -88,6 +97,17 @@ def _environment(env: dict[str, str]) -> Iterator[None]:
         _replace_environment(before)
 
 
+@contextmanager
+def _without_signals() -> Iterator[None]:
+    """Start processes inside that do not hear signals to the whole group, as Ctrl-C is, until they allow it."""
+    resource_tracker.ensure_running()  # which else would let signals through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _replace_environment(env: dict[str, str]) -> None:
     os.environ.clear()
     os.environ.update(env)
@@ -100,8 +120,13 @@ def _begin(words: Sequence[str], env: dict[str, str], folder: str, held: object)
         signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
     _replace_environment(env)
     os.chdir(folder)
-    import torch  # is there already in a fork
-
-    torch.set_num_threads(int(env.get("OMP_NUM_THREADS") or cpu.count()))
     sys.argv = list(words)
-    importlib.import_module(words[0]).main()
+    try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+        import torch  # is there already in a fork
+
+        threads = env.get("OMP_NUM_THREADS", "").split(",")[0]  # the others are for threads of threads
+        torch.set_num_threads(int(threads) if threads else torch.get_num_threads())
+        importlib.import_module(words[0]).main()
+    except KeyboardInterrupt:  # before a run listens to signals, there is nothing to save
+        sys.exit(128 + signal.SIGINT)

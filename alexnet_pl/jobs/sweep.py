@@ -81,8 +81,10 @@ def run_sweep(
         if run.done:
             run.record(as_dict(cfg))
     if launcher == "basic":
-        at_once = count_at_once(n_jobs, [cfg for _, cfg in jobs.values()])
-        print(f"{folder.name}: {len(jobs)} jobs" + (f", {at_once} at a time" if at_once > 1 else ""), flush=True)
+        left = [cfg for run, (_, cfg) in zip(runs, jobs.values(), strict=True) if not run.done]
+        at_once = count_at_once(n_jobs, left) if left else 1
+        several = f", {at_once} at a time" if at_once > 1 else ""
+        print(f"{folder.name}: {len(jobs)} job{'s' * (len(jobs) > 1)}{several}", flush=True)
         places = [f"{number} of {len(jobs)}" for number in range(1, len(jobs) + 1)]
         each = zip(runs, jobs.values(), places, strict=True)
         local.run_jobs([local.Job(run, cfg, overrides, place) for run, (overrides, cfg), place in each], at_once)
@@ -109,17 +111,21 @@ def count_at_once(n_jobs: int | str, configs: Sequence[Config]) -> int:
 class Composer:
     """Composes jobs of a sweep; those that differ only in plain values of keys share one composition.
 
-    Hydra takes a tenth of a second for each composition, which reads files and copies what it knows.
+    Hydra takes a tenth of a second for each composition, which reads files and copies what it knows. Where keys are
+    added or removed the order counts, and Hydra composes each job.
     """
 
     def __init__(self, composed: DictConfig, loader: ConfigLoader) -> None:
         self.composed, self.loader = composed, loader
         self.shared: dict[tuple[str, ...], DictConfig] = {}
         self.groups: dict[str, bool] = {}
+        self.shares = "override_dirname" not in OmegaConf.to_yaml(composed.hydra.sweep)  # which each job has of its own
 
     def compose(self, overrides: list[Override]) -> DictConfig:
         """Return what Hydra composes for these overrides."""
         words = [override.input_line or "" for override in overrides]
+        if not self.shares or any(override.type is not OverrideType.CHANGE for override in overrides):
+            return self.loader.load_sweep_config(self.composed, words)
         plain = [override for override in overrides if self._is_plain(override)]
         others = tuple(word for word, override in zip(words, overrides, strict=True) if override not in plain)
         if others not in self.shared:
@@ -132,12 +138,11 @@ class Composer:
         return job
 
     def _is_plain(self, override: Override) -> bool:
-        """Return whether an override sets a key that is there, and chooses no part of the configuration."""
+        """Return whether an override sets the value of a key, and chooses no part of the configuration."""
         key = override.key_or_group
         if key not in self.groups:
             self.groups[key] = bool(self.loader.get_group_options(key, ObjectType.CONFIG))
-        changes = override.type is OverrideType.CHANGE and override.package is None
-        return changes and not self.groups[key] and not key.startswith("hydra")
+        return override.package is None and not self.groups[key] and not key.startswith("hydra")
 
 
 def _compose_jobs(

@@ -43,12 +43,12 @@ def fit(cfg: Config, run: Run) -> None:
     lines = EpochLines(run.folder / "train.log" if first else None, run.folder.name)
     lines.say(layouts.device_summary(cfg.trainer))
     run_loggers = loggers.build_loggers(cfg, run)
-    datamodule = ImageDataModule(cfg)
-    classifier = ImageClassifier(cfg, datamodule.input_size)
-    if cfg.pretrained and resume is None:
-        trained.load_pretrained(classifier.net, cfg.pretrained)
-    stop = checkpoints.StopOnSignal(run)
     try:
+        datamodule = ImageDataModule(cfg)
+        classifier = ImageClassifier(cfg, datamodule.input_size)
+        if cfg.pretrained and resume is None:
+            trained.load_pretrained(classifier.net, cfg.pretrained)
+        stop = checkpoints.StopOnSignal(run)
         trainer = build_trainer(cfg, run_loggers, [stop, *build_callbacks(cfg, run, lines)])
         with translated_refusals(MisconfigurationException), stop.listening():
             trainer.fit(classifier, datamodule, ckpt_path=resume)

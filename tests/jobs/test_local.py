@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,20 @@ def test_a_number_of_jobs_that_is_none_is_refused(train: Command, tmp_path: Path
         assert result.returncode == 1
         assert result.stderr == f"error: hydra.sweeper.n_jobs={number} must be at least 1 job at once, or auto\n"
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_server_still_imports_is_no_traceback(tmp_path: Path, signum: int):
+    """It goes to the whole group, as that of a terminal or of timeout."""
+    sweep = start(tmp_path, "-m", *TINY, "seed=1,2", "name=early")
+    wait_until(lambda: list(tmp_path.glob("runs/early/*/run.json")))
+    time.sleep(1)
+    os.killpg(sweep.pid, signum)
+    out, err = sweep.communicate(timeout=60)
+    assert sweep.returncode == 128 + signum, err
+    assert "Traceback" not in err + out
+    assert "sweep stopped at job 1 of 2: the same command continues it" in err
 
 
 @pytest.mark.slow

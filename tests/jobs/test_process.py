@@ -15,7 +15,7 @@ from alexnet_pl.jobs.process import Process
 from tests.helpers.processes import wait_until
 
 SERVER = """
-import importlib, os, threading, torch
+import importlib, os, torch
 from alexnet_pl.jobs.process import PRELOADED
 asked = []
 for name in ("_cuda_init", "_cuda_getDeviceCount"):
@@ -23,7 +23,7 @@ for name in ("_cuda_init", "_cuda_getDeviceCount"):
         setattr(torch._C, name, lambda name=name, real=real: (asked.append(name), real())[1])
 for module in PRELOADED:
     importlib.import_module(module)
-print(threading.active_count(), asked, torch.cuda.is_initialized(), torch.cuda._is_in_bad_fork())
+print(len(os.listdir("/proc/self/task")), asked, torch.cuda.is_initialized(), torch.cuda._is_in_bad_fork())
 """
 """What the server does before its first fork, and what would keep its forks from CUDA"""
 
@@ -43,8 +43,10 @@ def run(code: str, *arguments: object, **variables: str) -> int | None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each process is a new interpreter")
 def test_the_server_starts_no_thread_and_leaves_cuda_alone():
-    out = subprocess.run([sys.executable, "-c", SERVER], capture_output=True, text=True, check=True)
+    env = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+    out = subprocess.run([sys.executable, "-c", SERVER], env=env, capture_output=True, text=True, check=True)
     assert out.stdout == "1 [] False False\n"
 
 
@@ -56,15 +58,26 @@ def test_a_process_has_the_environment_the_folder_and_the_threads_it_is_given(
     assert run(code, "a b", COLOUR="red", OMP_NUM_THREADS="3") == 0
     assert (tmp_path / "seen").read_text() == "red 3 ['a b']"
     assert "COLOUR" not in os.environ
+    assert run("import torch; sys.exit(torch.get_num_threads())", OMP_NUM_THREADS="2,1") == 2
 
 
 def test_it_leads_a_session_and_tells_how_it_ended(tmp_path: Path):
     assert run("sys.exit(0 if os.getsid(0) == os.getpid() else 1)") == 0
     assert run("sys.exit(75)") == 75
     assert run("os.kill(os.getpid(), signal.SIGKILL)") == -9
+    assert run("raise KeyboardInterrupt") == 130
+    assert run("sys.exit(255)") == 255
+
+
+def test_a_signal_to_one_that_has_ended_is_none(tmp_path: Path):
+    for _ in range(20):
+        process = Process(["tests.helpers.script", "pass"], dict(os.environ))
+        while process.returncode is None:
+            process.send_signal(0)
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each process is a new interpreter")
 def test_it_is_a_fork_of_the_server_unless_it_needs_another_interpreter(tmp_path: Path):
     """What malloc and OpenMP read at their start cannot be changed in a fork."""
     code = "open(sys.argv[2], 'w').write(f\"{os.getppid()} {os.environ.get('OMP_WAIT_POLICY')}\")"

@@ -30,7 +30,8 @@ JOBS = [
     ["model=alexnet", "data.size=256", "data.crop_size=224", "model.widths={conv1: 4}", "model.lrn=[conv1]"],
     ["model=alexnet", "data.size=256", "data.crop_size=224", "model.widths={}", "model.lrn=[conv1,conv2]"],
     ["+trainer.accumulate_grad_batches=2", "seed=1"],
-    ["++trainer.accumulate_grad_batches=3", "seed=2"],
+    ["seed=1", "++seed=2", "model.widths={conv1: 8}", "++model.widths.conv1=4"],
+    ["trainer.max_epochs=3", "~trainer.max_epochs", "++trainer.max_steps=4"],
     ["logger=csv", "name='a b'", "stop_at_train_error=null"],
     ["scale=smoke", "logger=csv", "name=c", "stop_at_train_error=0.3"],
 ]
@@ -56,7 +57,17 @@ def test_jobs_that_share_a_composition_are_what_hydra_composes(hydra_loader: tup
         assert to_config(ours) == to_config(theirs), job
         assert ours.hydra.sweep.subdir == theirs.hydra.sweep.subdir, job
         assert list(ours.hydra.overrides.task) == job
-    assert len(composer.shared) == 7
+    assert len(composer.shared) == 5
+
+
+def test_a_folder_named_by_hydras_own_words_is_each_jobs(hydra_loader: tuple[DictConfig, ConfigLoader]):
+    composed, loader = hydra_loader
+    composed = loader.load_configuration(
+        "config", ["hydra.sweep.subdir=${hydra.job.override_dirname}"], RunMode.MULTIRUN
+    )
+    composer, parser = sweep.Composer(composed, loader), OverridesParser.create()
+    jobs = [composer.compose(parser.parse_overrides(["logger=csv", f"seed={seed}"])) for seed in (1, 2)]
+    assert [job.hydra.sweep.subdir for job in jobs] == ["logger=csv,seed=1", "logger=csv,seed=2"]
 
 
 @pytest.fixture
