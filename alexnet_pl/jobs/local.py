@@ -36,7 +36,7 @@ class Job:
     run: Run
     cfg: Config
     overrides: list[str]
-    place: str
+    place: str = "1 of 1"
     """among the jobs, as 3 of 8"""
     group: launch.Group | None = None
     failed_before: int = 0

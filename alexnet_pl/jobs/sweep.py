@@ -70,29 +70,25 @@ def run_sweep(
     folder = Path(composed.hydra.sweep.dir).absolute()
     launcher = str(composed.hydra.runtime.choices["hydra/launcher"])
     jobs = _compose_jobs(words, composed, context.config_loader, folder, here="slurm" not in launcher)
-    trainers = [cfg.trainer for _, cfg in jobs.values()]
     if "slurm" in launcher:
-        slurm.request_devices(composed.hydra, trainers)
-    elif any((t.num_nodes or 1) > 1 for t in trainers):
+        slurm.request_devices(composed.hydra, [job.cfg.trainer for job in jobs])
+    elif any((job.cfg.trainer.num_nodes or 1) > 1 for job in jobs):
         raise ConfigError("a sweep of jobs on several machines needs hydra/launcher=submitit_slurm")
-    record_sweep(folder, {name: overrides for name, (overrides, _) in jobs.items()})
-    runs = [Run(folder / name) for name in jobs]
-    for run, (_, cfg) in zip(runs, jobs.values(), strict=True):  # how finished runs are drawn may change
-        if run.done:
-            run.record(as_dict(cfg))
+    record_sweep(folder, {job.run.folder.name: job.overrides for job in jobs})
+    left = [job.cfg for job in jobs if not job.run.done]
+    for job in jobs:  # how finished runs are drawn may change
+        if job.run.done:
+            job.run.record(as_dict(job.cfg))
     if launcher == "basic":
-        left = [cfg for run, (_, cfg) in zip(runs, jobs.values(), strict=True) if not run.done]
         at_once = count_at_once(n_jobs, left) if left else 1
         several = f", {at_once} at a time" if at_once > 1 else ""
         print(f"{folder.name}: {len(jobs)} job{'s' * (len(jobs) > 1)}{several}", flush=True)
-        places = [f"{number} of {len(jobs)}" for number in range(1, len(jobs) + 1)]
-        each = zip(runs, jobs.values(), places, strict=True)
-        local.run_jobs([local.Job(run, cfg, overrides, place) for run, (overrides, cfg), place in each], at_once)
+        local.run_jobs(jobs, at_once)
     else:
         os.environ[JOBS_VARIABLE] = str(len(jobs))
-        for result in launch_jobs([overrides for overrides, _ in jobs.values()]):
+        for result in launch_jobs([job.overrides for job in jobs]):
             _ = result.return_value  # raises what the job has raised
-    _show_outcome(runs, composed.hydra.launcher.get("submitit_folder"))
+    _show_outcome([job.run for job in jobs], composed.hydra.launcher.get("submitit_folder"))
 
 
 def count_at_once(n_jobs: int | str, configs: Sequence[Config]) -> int:
@@ -147,13 +143,13 @@ class Composer:
 
 def _compose_jobs(
     words: list[str], composed: DictConfig, loader: ConfigLoader, folder: Path, here: bool
-) -> dict[str, tuple[list[str], Config]]:
-    """Return overrides and configuration of each job by its folder's name; a job asked for twice is one run.
+) -> list[local.Job]:
+    """Return the jobs of a sweep, checked; a job asked for twice is one.
 
     Raises:
         ConfigError: a sentence for each mistake.
     """
-    jobs: dict[str, tuple[list[str], Config]] = {}
+    jobs: dict[str, local.Job] = {}  # by the name of the folder
     mistakes: list[str] = []
     composer, parser = Composer(composed, loader), OverridesParser.create(config_loader=loader)
     asked = _expand(words, parser)
@@ -162,13 +158,14 @@ def _compose_jobs(
             try:
                 job = composer.compose(parser.parse_overrides(overrides))
                 name, cfg = str(job.hydra.sweep.subdir), to_config(job)
-                if name in jobs and jobs[name][1] != cfg:
+                if name in jobs and jobs[name].cfg != cfg:
                     raise ConfigError(
-                        f"two jobs have the same folder {name}: {' '.join(jobs[name][0])} and {' '.join(overrides)} "
-                        "differ in nothing that names it: give each a name=... of its own, in a command of its own"
+                        f"two jobs have the same folder {name}: {' '.join(jobs[name].overrides)} and "
+                        f"{' '.join(overrides)} differ in nothing that names it: give each a name=... of its own, in a "
+                        "command of its own"
                     )
-                jobs[name] = overrides, cfg
-                check_run(cfg, Run(folder / name), here)
+                jobs[name] = local.Job(Run(folder / name), cfg, overrides)
+                check_run(cfg, jobs[name].run, here)
             except Exception as error:
                 if (reason := user_error(error)) is None:
                     raise
@@ -178,7 +175,9 @@ def _compose_jobs(
         raise ConfigError(*mistakes)
     if not jobs:
         raise ConfigError("the sweep has no job: a range or a choice in it is empty")
-    return jobs
+    for number, each in enumerate(jobs.values(), 1):
+        each.place = f"{number} of {len(jobs)}"
+    return list(jobs.values())
 
 
 def _show_outcome(runs: list[Run], logs: str | None) -> None:
