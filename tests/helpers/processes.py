@@ -99,6 +99,7 @@ def _run(words: list[str], folder: Path, env: dict[str, str], streams: list[Path
     os.chdir(folder)
     for signum in process.STOP_SIGNALS:
         signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, process.STOP_SIGNALS)  # blocked where the package started the server
     os.environ.clear()
     os.environ.update(env)
     process.Process.method = "fork"
