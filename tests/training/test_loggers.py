@@ -213,9 +213,10 @@ def test_an_online_run_arrives_while_it_trains(waiting: Waiting):
     def has_arrived() -> bool:
         """What was logged may still be inside the stopped process: now and then it gets a moment to send it."""
         nonlocal asked
-        if time.monotonic() > asked + 3:
+        if time.monotonic() > asked + 5:
+            written = len(run.metrics)
             process.send_signal(signal.SIGCONT)
-            time.sleep(0.01)
+            wait_until(lambda: len(run.metrics) > written)
             process.send_signal(signal.SIGSTOP)
             asked = time.monotonic()
         return run.identity["id"] in server.runs and bool(server.runs[run.identity["id"]].history)
