@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import io
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -29,6 +32,9 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "NODE_RANK", "LOCAL_WORLD_SIZE", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 """Environment variables by which libraries take a process for one of several, as soon as they are imported"""
 
+CACHE_VARIABLES = ("XDG_CACHE_HOME", "MPLCONFIGDIR")
+"""Environment variables with the folders where libraries keep files, instead of at home"""
+
 
 def start_command(trains: bool = False) -> None:
     """Make this process ready for what shells, jobs and containers may have left: each command's `main` begins with it.
@@ -45,9 +51,14 @@ def start_command(trains: bool = False) -> None:
     except FileNotFoundError:
         exit_with(UserError("the current folder was deleted: change to another one"))
     try:
-        Path.home()
-    except RuntimeError:  # a container's user whom the system does not know; libraries keep their settings at home
-        os.environ["HOME"] = "/"
+        home = Path.home()
+    except RuntimeError:  # a container's user whom the system does not know
+        home = Path("/")
+        os.environ["HOME"] = str(home)
+    if not os.access(home, os.W_OK):  # W&B and matplotlib say much, or end, where they cannot keep anything
+        caches = tempfile.mkdtemp()
+        atexit.register(shutil.rmtree, caches, ignore_errors=True)
+        os.environ.update({name: os.environ.get(name, caches) for name in CACHE_VARIABLES})
 
 
 def open_streams(goes_on: bool) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from alexnet_pl.console import RANK_VARIABLES
 from alexnet_pl.errors import ConfigError
 from alexnet_pl.files import lock
 from alexnet_pl.jobs import launch
@@ -36,10 +37,13 @@ SLURM = {
 }  # fmt: skip
 
 
+TORCHRUN = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "15000"}
+
+
 @pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch):
     """No variables of torchrun, and none that stay behind."""
-    for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+    for name in (*RANK_VARIABLES, "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     return monkeypatch
@@ -60,6 +64,51 @@ def test_a_rank_left_in_the_environment_is_not_passed_on(fresh: pytest.MonkeyPat
     fresh.setenv("RANK", "1")
     ending, _ = run("sys.exit('RANK' in os.environ)", Layout("single"))
     assert ending.code == 0
+
+
+@pytest.mark.parametrize(
+    ("variables", "left"),
+    [
+        ({"RANK": "x", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "0", "SLURM_PROCID": "7", "WORLD_SIZE": "1"}, set()),
+        (TORCHRUN, {"RANK", "LOCAL_RANK"}),
+    ],
+    ids=["alone", "one of two"],
+)
+def test_one_alone_drops_the_ranks_of_an_earlier_program(
+    variables: dict[str, str], left: set[str], fresh: pytest.MonkeyPatch
+):
+    for name, value in variables.items():
+        fresh.setenv(name, value)
+    assert launch.started() == int(variables["WORLD_SIZE"])
+    assert {name for name in RANK_VARIABLES if name in os.environ} == left
+    assert launch.rank() == (1 if left else 0)
+
+
+def test_a_signal_that_is_ignored_at_the_start_stays_ignored(monkeypatch: pytest.MonkeyPatch):
+    """As nohup has it, and a shell for what it starts in the background."""
+    before = {signum: signal.signal(signum, signal.SIG_IGN) for signum in (signal.SIGHUP, signal.SIGINT)}
+    try:
+        with launch.passing_on_signals(lambda signum: None) as stop:
+            for signum in before:
+                signal.raise_signal(signum)
+            assert stop.count == 0
+            signal.raise_signal(signal.SIGTERM)
+            assert (stop.count, stop.signum) == (1, signal.SIGTERM)
+        assert {signal.getsignal(signum) for signum in before} == {signal.SIG_IGN}
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+@pytest.mark.parametrize(("kills", "told"), [([3, 4], True), ([3, 3], False)])
+def test_one_that_is_killed_for_lack_of_memory_says_so(
+    kills: list[int], told: bool, fresh: pytest.MonkeyPatch, monkeypatch: pytest.MonkeyPatch
+):
+    counts = iter(kills)
+    monkeypatch.setattr(launch.cpu, "oom_kills", lambda: next(counts))
+    ending, _ = run("os.kill(os.getpid(), 9)", Layout("single"))
+    assert ending.killed.startswith("killed by SIGKILL")
+    assert ("memory ran out" in ending.killed) is told
 
 
 def test_one_that_is_killed_ends_the_others(monkeypatch: pytest.MonkeyPatch):
@@ -152,8 +201,15 @@ def test_tasks_that_a_job_does_not_need_end_at_once(fresh: pytest.MonkeyPatch):
     ("names", "where", "sentence"),
     [
         ({**SLURM, "SLURM_LOCALID": "3"}, Layout("ddp", 2, 2), "use srun --ntasks-per-node"),
-        ({"WORLD_SIZE": "2"}, Layout("single"), "torchrun started 2 processes, but .* need 1"),
-        ({"WORLD_SIZE": "2"}, FOUR, "torchrun started 2 processes, but .* need 4"),
+        (TORCHRUN, Layout("single"), "torchrun started 2 processes, but .* need 1"),
+        (TORCHRUN, FOUR, "torchrun started 2 processes, but .* need 4"),
+        ({"WORLD_SIZE": "2"}, TWO, "WORLD_SIZE=2 says .* but RANK is not set: unset WORLD_SIZE"),
+        ({**TORCHRUN, "MASTER_ADDR": ""}, TWO, "MASTER_ADDR is not set"),
+        ({**TORCHRUN, "RANK": "2"}, TWO, "RANK is 2"),
+        ({**TORCHRUN, "RANK": "first"}, TWO, "RANK=first in the environment must be a number"),
+        ({"WORLD_SIZE": "two"}, Layout("single"), "WORLD_SIZE=two in the environment must be a number"),
+        ({**SLURM, "SLURM_STEP_NUM_TASKS": "x"}, Layout("single"), "SLURM_STEP_NUM_TASKS=x in the environment"),
+        ({**SLURM, "SLURM_LOCALID": ""}, Layout("ddp", 2, 2), "SLURM_LOCALID= in the environment must be a number"),
         (SLURM, TWO, "Slurm started 4 processes, but .* need 2"),
         ({}, Layout("ddp", 2, 2), "start the command with torchrun on every machine"),
     ],
