@@ -198,18 +198,13 @@ def _stops_as_interrupts() -> Iterator[None]:
 @contextmanager
 def handling(signals: Iterable[int], handler: Callable[[int, FrameType | None], None]) -> Iterator[dict[int, Any]]:
     """Handle signals inside, but none that is ignored, as nohup does with SIGHUP; yield what handled them before."""
-    before = listen(signals, handler)
+    heard = [signum for signum in signals if signal.getsignal(signum) is not signal.SIG_IGN]
+    before = {signum: signal.signal(signum, handler) for signum in heard}
     try:
         yield before
     finally:
         for signum, earlier in before.items():
             signal.signal(signum, earlier or signal.SIG_DFL)
-
-
-def listen(signals: Iterable[int], handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
-    """Handle signals from now on, but none that is ignored; return what handled them before."""
-    heard = [signum for signum in signals if signal.getsignal(signum) is not signal.SIG_IGN]
-    return {signum: signal.signal(signum, handler) for signum in heard}
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

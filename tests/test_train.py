@@ -247,14 +247,26 @@ def test_a_signal_to_a_sweep_stops_it_with_a_checkpoint(tmp_path: Path, signum: 
     assert second.status == "missing"
 
 
-def test_a_rank_left_in_the_environment_changes_nothing(
+LEFT = {
+    "RANK": "1", "LOCAL_RANK": "x", "LOCAL_WORLD_SIZE": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "?", "MASTER_PORT": "x",
+    "SLURM_JOB_ID": "x", "SLURM_PROCID": "2", "SLURM_NTASKS": "4", "SLURM_LOCALID": "", "JSM_NAMESPACE_RANK": "3",
+    "PL_TRAINER_FAST_DEV_RUN": "1", "PL_TRAINER_MAX_EPOCHS": "9", "PL_SEED_WORKERS": "x", "PL_GLOBAL_SEED": "x",
+    "ALEXNET_PL_JOB": "7 of 9", "ALEXNET_PL_JOBS": "x", "FORCE_COLOR": "1", "TERM": "dumb", "LC_ALL": "C",
+    "CUDA_VISIBLE_DEVICES": "x", "GLOO_SOCKET_IFNAME": "x", "TMPDIR": "/nowhere",
+}  # fmt: skip
+
+
+def test_what_is_left_in_the_environment_changes_nothing(
     tmp_path: Path, train: Command, monkeypatch: pytest.MonkeyPatch
 ):
     """One process is the first of its run, whatever an earlier program has left."""
-    monkeypatch.setenv("RANK", "1")
-    monkeypatch.setenv("LOCAL_RANK", "1")
+    for name, value in LEFT.items():
+        monkeypatch.setenv(name, value)
     result = train(*TINY, "trainer.max_epochs=1", "trainer.limit_train_batches=1")
     assert result.returncode == 0, result.stderr
+    assert "7 of 9" not in result.stdout
+    assert "\x1b" not in result.stdout
     (run,) = find_runs(tmp_path / "runs" / "train")
     assert run.status == "done"
     assert run.metrics
+    assert last_checkpoint(run)["global_step"] == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from lightning_fabric.plugins.io import TorchCheckpointIO
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from alexnet_pl.config.schema import Config, as_dict
-from alexnet_pl.console import handling, listen
+from alexnet_pl.console import handling
 from alexnet_pl.errors import ConfigError, Interrupted, first_line
 from alexnet_pl.files import atomic_path
 from alexnet_pl.jobs import launch
@@ -162,6 +162,7 @@ class StopOnSignal(pl.Callback):
 
     def __init__(self, run: Run, seconds: float = math.inf) -> None:
         self.run, self.seconds, self.deadline = run, seconds, math.inf
+        self.heard: Container[int] = ()  # signals that were not ignored at the start
         self.signum = 0  # the first signal that asked for the end; 0: none yet
         self.agreed = False  # whether all processes know
         self.cpu_group: Any = None  # of all processes
@@ -169,12 +170,18 @@ class StopOnSignal(pl.Callback):
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Catch the signals inside, and put back what was there before."""
-        with handling(launch.STOP_SIGNALS, self._remember):
+        with handling(launch.STOP_SIGNALS, self._remember) as before:
+            self.heard = before
             yield
 
+    def _listen_again(self) -> None:
+        """Take the signals back: Lightning has put a handler of its own in place, which would stop too early."""
+        for s in launch.STOP_SIGNALS:
+            signal.signal(s, self._remember if s in self.heard else signal.SIG_IGN)
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Catch the signals again: Lightning has put a handler of its own in place, which would stop too early."""
-        listen(launch.STOP_SIGNALS, self._remember)
+        """Catch the signals again, and start the clock."""
+        self._listen_again()
         self.deadline = time.monotonic() + self.seconds
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -185,7 +192,7 @@ class StopOnSignal(pl.Callback):
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Catch the signals once more."""
-        listen(launch.STOP_SIGNALS, self._remember)
+        self._listen_again()
 
     def _remember(self, signum: int, frame: FrameType | None) -> None:
         """Remember the first signal; Python calls this."""
