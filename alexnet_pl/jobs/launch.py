@@ -30,7 +30,7 @@ GRACE_OF_OTHERS = 5.0
 POLL_EVERY = 0.05
 """Seconds between two looks at whether the processes still run"""
 LOOK_EVERY = 5.0
-"""Seconds between two looks at whether the run has failed on another machine"""
+"""Seconds between two looks at whether a process has told that the run failed"""
 
 
 def rank() -> int:
@@ -129,7 +129,7 @@ class Ending(NamedTuple):
     """How a run's processes ended."""
 
     code: int  # 0, or the exit code of the first that failed
-    killed: str  # which process was killed by which signal, or nothing
+    killed: str  # which process was killed by which signal, unless it was ended here; or nothing
 
 
 class Stop:
@@ -162,7 +162,8 @@ class Group:
     Args:
         words: the module whose `main` each of them calls, and its arguments.
         more: environment variables besides those that tell the processes about each other.
-        failed: whether the run is known to have failed elsewhere, on another machine of a Slurm job.
+        failed: whether a process has told that the run failed, here or on another machine. It may hang after that: NCCL
+            waits for the others as it closes, and they for a process that takes no further part.
         held: a file that they keep open, as the run folder's lock.
     """
 
@@ -180,6 +181,7 @@ class Group:
         self.first: int | None = None  # the number of the first that failed
         self.since = math.inf  # when a failure was seen, or the end was asked for again
         self.looked = time.monotonic()
+        self.overdue: set[int] = set()  # the numbers of those that had to be ended here
         self.oom_kills = cpu.oom_kills()
         try:
             for own in process_variables(where):
@@ -207,10 +209,11 @@ class Group:
             self.first = self._first_failure()
             if self.first is not None or hurry:
                 self.since = min(self.since, now)
-            elif slurm.task_count() and now > self.looked + LOOK_EVERY:
+            elif now > self.looked + LOOK_EVERY:
                 self.looked, self.since = now, min(self.since, now) if self.failed() else math.inf
         for number, process in enumerate(self.processes):
-            if now > self.since + (GRACE_OF_OTHERS if number else GRACE):
+            if now > self.since + (GRACE_OF_OTHERS if number else GRACE) and process.returncode is None:
+                self.overdue.add(number)
                 process.send_signal(signal.SIGKILL)
         return True
 
@@ -222,10 +225,10 @@ class Group:
     def ending(self) -> Ending:
         """Return how they ended, once none runs."""
         code = (self.processes[self.first].returncode or 0) if self.first is not None else 0
-        killed = f"killed by {signal.Signals(-code).name}" if code < 0 else ""
+        killed = f"killed by {signal.Signals(-code).name}" if code < 0 and self.first not in self.overdue else ""
         if killed and len(self.processes) > 1:
             killed = f"process {self.first} of 0..{len(self.processes) - 1} was {killed}"
-        if code == -signal.SIGKILL and cpu.oom_kills() > self.oom_kills:
+        if killed and code == -signal.SIGKILL and cpu.oom_kills() > self.oom_kills:
             killed += ", most likely as memory ran out: Linux has ended a process for it meanwhile"
         return Ending(code, killed)
 

@@ -7,6 +7,7 @@ the queue at once; ours waits for the run to save, then calls it.
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Sequence
 from typing import Any
@@ -71,9 +72,21 @@ def task_variables(where: Layout) -> dict[str, str] | None:
     local, node = number("SLURM_LOCALID"), number("SLURM_NODEID")
     if local >= where.devices or node >= where.nodes:
         return None
-    job = number("SLURM_JOB_ID")
-    address = os.environ["SLURM_LAUNCH_NODE_IPADDR"] if where.nodes > 1 else "127.0.0.1"
-    return rank_variables(where, node * where.devices + local, local, node, address, 15_000 + job % 10_000)
+    address = first_host() if where.nodes > 1 else "127.0.0.1"
+    port = 15_000 + (number("SLURM_JOB_ID") + 100 * number("SLURM_STEP_ID")) % 10_000  # steps may share a machine
+    return rank_variables(where, node * where.devices + local, local, node, address, port)
+
+
+def first_host() -> str:
+    """Return the machine of the first task, as Slurm lists them: gpu[03-05,9],big1 begins with gpu03.
+
+    Raises:
+        ConfigError: Slurm has not listed them.
+    """
+    hosts = os.environ.get("SLURM_STEP_NODELIST", "")
+    if not hosts:
+        raise ConfigError("SLURM_STEP_NODELIST is not set, which names the machines of a run: start it with srun")
+    return re.sub(r"\[(\w+)[^]]*\]", r"\1", hosts).split(",")[0]
 
 
 def requeue(handler: Any, signum: int) -> bool:

@@ -5,8 +5,10 @@ Processes are started by jobs/launch.py, torchrun or Slurm, never by Lightning; 
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -74,6 +76,22 @@ def shutdown_process_group() -> None:
     if dist.is_initialized():
         dist.barrier()  # without it, the first to close would be an error to the others
         dist.destroy_process_group()
+
+
+def exit_without_farewell(code: int) -> None:
+    """Have this process, which failed, exit with its connections open.
+
+    Lightning has NCCL close them in an exit function, where it waits for the others, who wait for this process. Exit
+    functions run in reverse order, so this one ends the process before that.
+    """
+    if dist.is_initialized():
+        atexit.register(_exit_at_once, code)
+
+
+def _exit_at_once(code: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 class WholeCheckpointStrategy(ModelParallelStrategy):

@@ -154,6 +154,7 @@ def work(cfg: Config, run: Run) -> None:
             strategies.shutdown_process_group()
         if not run.failure or (run.failure.startswith(Disconnected.words) and not isinstance(reason, Disconnected)):
             run.fail(str(reason or f"{type(error).__name__}: {error}"))
+        strategies.exit_without_farewell(reason.exit_code if reason else 1)
         if reason is None or reason is error:
             raise
         raise reason from error

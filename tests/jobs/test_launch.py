@@ -16,10 +16,10 @@ import torch
 from alexnet_pl.console import RANK_VARIABLES
 from alexnet_pl.errors import ConfigError
 from alexnet_pl.files import lock
-from alexnet_pl.jobs import launch
+from alexnet_pl.jobs import launch, local
 from alexnet_pl.parallel.layouts import Layout
 from alexnet_pl.runs.run import JOB_VARIABLE, find_runs
-from tests.helpers.commands import start
+from tests.helpers.commands import Command, start
 from tests.helpers.jobs import NET, assert_none_left, check_run, jobs, processes_in
 from tests.helpers.processes import Process
 
@@ -33,7 +33,7 @@ def run(code: str, where: Layout, *arguments: str, more: dict[str, str] | None =
 
 SLURM = {
     "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_NODEID": "1",
-    "SLURM_JOB_ID": "31234", "SLURM_LAUNCH_NODE_IPADDR": "10.0.0.7",
+    "SLURM_JOB_ID": "31234", "SLURM_STEP_NODELIST": "gpu[03-05,9],big1",
 }  # fmt: skip
 
 
@@ -183,8 +183,46 @@ def test_a_task_of_slurm_is_a_process_of_the_run(fresh: pytest.MonkeyPatch):
     assert launch.rank() == 3
     told = {name: os.environ[name] for name in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")}
     assert told == {
-        "LOCAL_RANK": "1", "NODE_RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "10.0.0.7", "MASTER_PORT": "16234",
+        "LOCAL_RANK": "1", "NODE_RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "gpu03", "MASTER_PORT": "16234",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("hosts", "first"),
+    [
+        ("big1", "big1"),
+        ("big1,big2", "big1"),
+        ("gpu[3-5]", "gpu3"),
+        ("gpu[007,009],big1", "gpu007"),
+        ("rack[0-1]n[2-3]-ib", "rack0n2-ib"),
+        ("[a-b]1", "a1"),
+    ],
+)
+def test_the_processes_of_several_machines_meet_on_the_first(hosts: str, first: str, fresh: pytest.MonkeyPatch):
+    """Not where srun was typed."""
+    for name, value in {**SLURM, "SLURM_STEP_NODELIST": hosts, "SLURM_LAUNCH_NODE_IPADDR": "10.0.0.7"}.items():
+        fresh.setenv(name, value)
+    told = launch.slurm.task_variables(Layout("ddp", 2, 2))
+    assert told
+    assert told["MASTER_ADDR"] == first
+
+
+def test_two_steps_of_an_allocation_have_ports_of_their_own(fresh: pytest.MonkeyPatch):
+    ports = set()
+    for name, value in SLURM.items():
+        fresh.setenv(name, value)
+    for step in ("0", "1", "4294967290"):
+        fresh.setenv("SLURM_STEP_ID", step)
+        ports.add((launch.slurm.task_variables(Layout("ddp", 2)) or {})["MASTER_PORT"])
+    assert len(ports) == 3
+    assert all(15_000 <= int(port) < 25_000 for port in ports)
+
+
+def test_machines_that_slurm_does_not_list_are_asked_for(fresh: pytest.MonkeyPatch):
+    for name, value in {**SLURM, "SLURM_STEP_NODELIST": ""}.items():
+        fresh.setenv(name, value)
+    with pytest.raises(ConfigError, match="SLURM_STEP_NODELIST is not set"):
+        launch.join_group(Layout("ddp", 2, 2))
 
 
 def test_tasks_that_a_job_does_not_need_end_at_once(fresh: pytest.MonkeyPatch):
@@ -337,3 +375,39 @@ def test_a_folder_is_locked_as_long_as_one_of_its_processes_lives(tmp_path: Path
     assert "continued after" in out
     (run,) = find_runs(tmp_path / "runs" / "orphans")
     assert run.status == "done"
+
+
+HANGS = """
+from alexnet_pl.training import fit
+from alexnet_pl.training.module import ImageClassifier
+step = ImageClassifier.training_step
+
+def fails(self, batch, batch_idx):
+    if rank == 1 and batch_idx == 3:
+        raise ValueError("no such image")
+    return step(self, batch, batch_idx)
+
+ImageClassifier.training_step = fails
+sys.argv[1:] = sys.argv[2:]
+try:
+    fit.main()
+finally:
+    if rank == 1:
+        time.sleep(600)
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_raises_and_never_exits_ends_the_run_with_its_reason(
+    train: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """As NCCL has it: it waits for the others at its exit, and they for it in the next step."""
+    for name, seconds in {"GRACE": 3.0, "GRACE_OF_OTHERS": 0.5, "LOOK_EVERY": 0.2}.items():
+        monkeypatch.setattr(launch, name, seconds)
+    monkeypatch.setattr(local, "WORDS", ["tests.helpers.script", HANGS])
+    result = train(*NET, "trainer=ddp", "trainer.max_epochs=1", "logger=csv", "name=hangs")
+    assert result.returncode != 0
+    assert result.stderr.splitlines()[-1] == "error: ValueError: no such image"
+    (run,) = find_runs(tmp_path / "runs" / "hangs")
+    assert run.failure == "ValueError: no such image"
+    assert_none_left(tmp_path)

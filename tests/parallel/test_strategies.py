@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,3 +46,18 @@ def test_an_interface_that_is_not_there_is_named(tmp_path: Path, monkeypatch: py
 )
 def test_the_reason_is_that_of_gloo_or_nccl(error: Exception, reason: str):
     assert lost_connection(error) == reason
+
+
+@pytest.mark.slow
+def test_a_process_that_failed_exits_before_lightning_would_wait_for_the_others(tmp_path: Path):
+    code = (
+        "import atexit, time, torch.distributed as dist\n"
+        "from alexnet_pl.parallel import strategies\n"
+        f"dist.init_process_group('gloo', init_method='file://{tmp_path}/meet', rank=0, world_size=1)\n"
+        "atexit.register(time.sleep, 600)\n"
+        "strategies.exit_without_farewell(3)\n"
+        "print('told', end='')\n"
+        "raise SystemExit(1)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stdout) == (3, "told")
