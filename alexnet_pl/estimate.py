@@ -43,7 +43,7 @@ from alexnet_pl.data.datamodule import ImageDataModule
 from alexnet_pl.data.length import images_in_run
 from alexnet_pl.data.loader import BatchLoader, PackedDataset
 from alexnet_pl.data.pixel_stats import ColorPCA
-from alexnet_pl.model.build import build_net
+from alexnet_pl.model.build import build_net, set_arithmetic
 from alexnet_pl.model.layers import memory_format
 from alexnet_pl.model.specs import LayerSpec, layer_specs
 from alexnet_pl.parallel import layouts
@@ -181,6 +181,7 @@ def show(cfg: Config, link: float | None = None, console: Console | None = None)
     console = console or Console(highlight=False)
     size, precision = cfg.data.batch_size, layouts.resolve_precision(cfg.trainer)
     fabric = Fabric(accelerator=layouts.resolve_accelerator(cfg.trainer), devices=1, precision=precision)  # type: ignore[arg-type]
+    set_arithmetic(cfg.trainer.benchmark is True)
     images, count = open_images(cfg)
     images.mean = images.mean.to(fabric.device)
     with torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else []):

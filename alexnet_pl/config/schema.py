@@ -242,9 +242,9 @@ class Trainer:
     gradient_clip_val: float | None = None
     """clip the gradient's norm at this value"""
     deterministic: Any = None
-    """true: deterministic algorithms only; warn: where they exist"""
+    """true: deterministic algorithms only; warn: where they exist (cuDNN's are, unless benchmark gives that up)"""
     benchmark: bool | None = None
-    """let cuDNN time its algorithms"""
+    """true: let cuDNN time its algorithms and take the fastest; two runs on GPUs then differ in their last bits"""
     profiler: str | None = None
     """simple, advanced, pytorch"""
     more: dict[str, Any] = field(default_factory=dict)

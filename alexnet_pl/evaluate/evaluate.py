@@ -18,6 +18,7 @@ from alexnet_pl.evaluate.plots import draw_calibration, draw_confusion
 from alexnet_pl.evaluate.predictions import Predictions, summary
 from alexnet_pl.evaluate.settings import Settings
 from alexnet_pl.evaluate.tables import describe, show_classes, show_members
+from alexnet_pl.model.build import set_arithmetic
 from alexnet_pl.runs.run import Run
 from alexnet_pl.runs.trained import TrainedModel
 from alexnet_pl.training.loggers import attach_results
@@ -64,11 +65,12 @@ def evaluate(
 
 
 def find_device(name: str | None) -> torch.device:
-    """Return the device of that name; without one a GPU if there is one.
+    """Return the device of that name, ready to compute in fp32; without a name a GPU if there is one.
 
     Raises:
         ConfigError: this machine has no such device.
     """
+    set_arithmetic()
     name = name or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         return torch.empty(0, device=name).device

@@ -16,7 +16,7 @@ from torch import nn
 
 from alexnet_pl.config.choices import Activation, Dropout, Init, LrnAlphaConvention, ParameterNames
 from alexnet_pl.config.schema import Model
-from alexnet_pl.model.layers import ACTIVATIONS, Flatten, LocalConv2d, MaskDropout, TowerLinear, memory_format
+from alexnet_pl.model.layers import ACTIVATIONS, Flatten, LocalConv2d, Logits, MaskDropout, TowerLinear, memory_format
 from alexnet_pl.model.lrn import LocalResponseNorm, SpatialResponseNorm
 from alexnet_pl.model.specs import SPATIAL_ALPHA, SPATIAL_BETA, SPATIAL_K, SPATIAL_SIZE, LayerSpec, layer_specs
 
@@ -34,10 +34,11 @@ def build_net(cfg: Model, input_size: int, seed: int) -> nn.Sequential:
     """
     modules: OrderedDict[str, nn.Module] = OrderedDict()
     generator = torch.Generator().manual_seed(seed)
-    for spec in layer_specs(cfg, input_size):
+    plan = layer_specs(cfg, input_size)
+    for spec in plan:
         if spec.kind == "full" and "flatten" not in modules:
             modules["flatten"] = Flatten()
-        module = _layer(spec, cfg)
+        module = _layer(spec, cfg, nn.Linear if spec is not plan[-1] else Logits)
         if spec.parameters:
             _init_weights(module, spec, cfg, generator)
         modules[spec.name] = module
@@ -48,8 +49,8 @@ def build_net(cfg: Model, input_size: int, seed: int) -> nn.Sequential:
     return net.to(memory_format=memory_format(cfg.channels_last))
 
 
-def _layer(spec: LayerSpec, cfg: Model) -> nn.Module:
-    """Return the module of a layer; its weights are not set yet."""
+def _layer(spec: LayerSpec, cfg: Model, linear: type[nn.Linear]) -> nn.Module:
+    """Return the module of a layer, a fully connected one of this type; its weights are not set yet."""
     compiled = cfg.compile_lrn
     match spec.kind:
         case "pad":
@@ -64,7 +65,7 @@ def _layer(spec: LayerSpec, cfg: Model) -> nn.Module:
         case "full" if spec.groups > 1:
             return TowerLinear(math.prod(spec.inputs), spec.outputs[0], spec.groups)
         case "full":
-            return nn.utils.skip_init(nn.Linear, math.prod(spec.inputs), spec.outputs[0])
+            return nn.utils.skip_init(linear, math.prod(spec.inputs), spec.outputs[0])
         case "act":
             return ACTIVATIONS[cfg.activation]()
         case "lrn":
@@ -102,6 +103,16 @@ def _init_weights(module: Any, spec: LayerSpec, cfg: Model, generator: torch.Gen
             return
     module.weight.copy_(torch.randn(module.weight.shape, generator=generator) * std)
     module.bias.fill_(bias)
+
+
+def set_arithmetic(benchmark: bool = False) -> None:
+    """Have GPUs compute the same bits each time, and fp32 in fp32, which cuDNN's convolutions take for TF32.
+
+    Args:
+        benchmark: cuDNN times its algorithms and takes the fastest, which may add in another order each time.
+    """
+    torch.backends.cudnn.deterministic = not benchmark
+    torch.backends.cudnn.allow_tf32 = False
 
 
 # ------------------------------------------------------------------------------------------------ torchvision

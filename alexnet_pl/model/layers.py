@@ -1,4 +1,4 @@
-"""The layers that torch does not have: locally connected, fully connected within a tower, dropout of 2012."""
+"""The layers that torch does not have: locally connected, within a tower, logits in full precision, dropout of 2012."""
 
 from __future__ import annotations
 
@@ -55,6 +55,20 @@ class TowerLinear(nn.Module):
         """(N, inputs) -> (N, units)."""
         weights = self.weight.unflatten(0, (self.towers, -1))
         return torch.einsum("ntc,tuc->ntu", x.unflatten(1, (self.towers, -1)), weights).flatten(1) + self.bias
+
+
+class Logits(nn.Linear):
+    """The last layer, which autocast leaves in the precision of its weights: errors are counted on its outputs.
+
+    bf16 has 8 bits: it rounds logits from 8 to 16 to 1/16, and of equal ones the first class would win.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs) -> (N, classes)."""
+        if not torch.is_autocast_enabled(x.device.type):
+            return super().forward(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.to(self.weight.dtype))
 
 
 class Flatten(nn.Flatten):

@@ -146,7 +146,9 @@ def device_summary(t: Trainer) -> str:
         because = "trainer.precision=auto: fp32 but on a GPU with bf16"
     ways = {"single": "one device", "towers_ddp": "pairs of towers"}
     shared = ways.get(where.name, f"{where.name} on {where.processes} devices")
-    return f"device: {device} ({why}); precision: {precision} ({because}); parallelism: {shared}"
+    timed = "; trainer.benchmark=true: cuDNN times its algorithms, so the last bits may differ from run to run"
+    given_up = timed if accelerator == "cuda" and t.benchmark else ""
+    return f"device: {device} ({why}); precision: {precision} ({because}); parallelism: {shared}{given_up}"
 
 
 # ------------------------------------------------------------------------------------------------ what cannot be

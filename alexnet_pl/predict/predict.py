@@ -17,6 +17,7 @@ from alexnet_pl import files
 from alexnet_pl.console import Meter, make_console
 from alexnet_pl.data.image_files import ImageFiles, StoreImages, Warn, find_images
 from alexnet_pl.errors import UserError
+from alexnet_pl.model.build import set_arithmetic
 from alexnet_pl.predict.neighbours import Neighbour, hidden_layers, nearest_images
 from alexnet_pl.predict.options import Options
 from alexnet_pl.predict.outputs import to_csv, to_json
@@ -42,6 +43,7 @@ def predict(options: Options) -> bool:
         warnings.append(sentence)
 
     net = load(options.run) if options.run is not None else torchvision_net(options.torchvision or None)
+    set_arithmetic()
     net = net.to(torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu"))
     gallery = open_gallery(options.neighbours, net, warn) if options.neighbours else None
     images = ImageFiles(find_images(options.images, warn), net.resized_size, warn)
