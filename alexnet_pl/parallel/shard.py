@@ -1,8 +1,8 @@
 """One net over several processes: which part of each layer a process has, and where processes exchange activations.
 
-`parallelize` takes the plain net of model/build.py and leaves each process its part. A layer's weights become a DTensor
-with the name and the global shape they had, so that a checkpoint is the same whatever the parallelism. What is computed
-is local: ordinary kernels on the local part. Processes communicate in `AllGather` and `AllToAll` only.
+`parallelize` takes the plain net of model/build.py and leaves each process its part: the same layers with fewer
+kernels, and exchanges as layers between them. Parameters keep their names; `Parts` knows the whole ones. Processes
+communicate in `AllGather` and `AllToAll` only, and once before each update.
 
 Two rules make gradients right. Where parts are gathered and each process goes on to do *different* work with the
 whole (its own kernels of the next layer), the gradients that come back are parts of a sum: they are summed. Where each
@@ -12,8 +12,6 @@ does the *same* work (the loss, over all classes), each has the whole gradient a
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -21,12 +19,12 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard, distribute_tensor
 
 from alexnet_pl.data.loader import BatchSlice
-from alexnet_pl.model.layers import LocalConv2d, TowerLinear, memory_format
+from alexnet_pl.model.layers import memory_format
 from alexnet_pl.model.specs import LayerSpec
 from alexnet_pl.parallel.layouts import Layout
+from alexnet_pl.parallel.parts import Parts
 
 
 class CurrentSlice:
@@ -40,8 +38,8 @@ class CurrentSlice:
 
 def parallelize(
     net: nn.Sequential, plan: list[LayerSpec], layout: Layout, mesh: DeviceMesh | None, current: CurrentSlice
-) -> None:
-    """Leave this process its part of a net, in place.
+) -> Parts:
+    """Leave this process its part of a net, in place; return how that relates to the others' parts.
 
     Args:
         net: the same on all processes, of model.build.
@@ -49,110 +47,75 @@ def parallelize(
         mesh: the processes, ("data_parallel", "tensor_parallel") as Lightning calls them; None for single and ddp.
         current: holds the slice of each batch before the net sees it.
     """
+    parts = Parts()
     if layout.name in ("towers", "towers_ddp"):
         assert mesh is not None
-        _split_towers(net, plan, mesh, current)
+        _split_towers(net, plan, mesh, current, parts)
     elif layout.name == "owt":
         assert mesh is not None
-        _apply_one_weird_trick(net, plan, mesh["data_parallel"], current)
+        _apply_one_weird_trick(net, plan, mesh["data_parallel"], current, parts)
     elif layout.name == "ddp":
         for spec in plan:
             if spec.kind == "dropout":
                 setattr(net, spec.name, SharedDropout(net.get_submodule(spec.name), current, rows=True))
+    return parts
 
 
-def _split_towers(net: nn.Sequential, plan: list[LayerSpec], mesh: DeviceMesh, current: CurrentSlice) -> None:
+def _split_towers(
+    net: nn.Sequential, plan: list[LayerSpec], mesh: DeviceMesh, current: CurrentSlice, parts: Parts
+) -> None:
     """Leave each process of a tower group one tower: half 0 or half 1 of a layer's kernels, one of its two groups."""
-    tower = mesh["tensor_parallel"]
-    placements = (Replicate(), Shard(0))
-    # over the processes with the same tower, the gradients of their slices of the batch are summed
-    gradients = (Partial("sum"), Shard(0)) if mesh["data_parallel"].size() > 1 else None
+    tower, gathers = mesh["tensor_parallel"], dict[str, nn.Module]()
     for spec in plan:
-        module: Any = net.get_submodule(spec.name)
+        layer: Any = net.get_submodule(spec.name)
         if spec.parameters:
-            groups = spec.groups // tower.size() if spec.groups > 1 else 1
-            gather = AllGather(tower, 1) if spec.crossing else None
-            setattr(net, spec.name, ShardedLayer(module, mesh, placements, gradients, groups, gather))
+            parts.split_rows(layer, tower)
+            parts.copy(layer, mesh["data_parallel"])  # over the processes with the same tower
+            if spec.crossing:
+                gathers[spec.name] = AllGather(tower, 1)
+            if spec.kind == "conv":
+                layer.groups = max(1, spec.groups // 2)
+            elif spec.groups > 1:
+                layer.towers = 1
         elif spec.kind == "lrn":
-            module.towers = 1
+            layer.towers = 1
         elif spec.kind == "dropout":
-            setattr(net, spec.name, SharedDropout(module, current, rows=True, columns=tower))
+            setattr(net, spec.name, SharedDropout(layer, current, rows=True, columns=tower))
+    _insert(net, gathers)
     net.append(AllGather(tower, 1, same_work_after=True))  # the classes; each process computes the whole loss
 
 
-def _apply_one_weird_trick(net: nn.Sequential, plan: list[LayerSpec], mesh: DeviceMesh, current: CurrentSlice) -> None:
+def _apply_one_weird_trick(
+    net: nn.Sequential, plan: list[LayerSpec], mesh: DeviceMesh, current: CurrentSlice, parts: Parts
+) -> None:
     """Copy convolutions, each for its own images; split fully connected layers by units, each for all images."""
-    gathered = False  # whether each process has the whole batch by now
+    gathers = dict[str, nn.Module]()
     for spec in plan:
-        module: Any = net.get_submodule(spec.name)
+        layer: Any = net.get_submodule(spec.name)
         if spec.kind == "full":
-            gather = AllGather(mesh, 1) if gathered else AllGatherBatch(mesh, current)
-            gathered = True
-            setattr(net, spec.name, ShardedLayer(module, mesh, (Shard(0),), None, 1, gather))
+            gathers[spec.name] = AllGather(mesh, 1) if gathers else AllGatherBatch(mesh, current)
+            parts.split_rows(layer, mesh)
         elif spec.parameters:
-            setattr(net, spec.name, ShardedLayer(module, mesh, (Replicate(),), (Partial("sum"),), spec.groups))
+            parts.copy(layer, mesh)
         elif spec.kind == "dropout":
-            part = {"columns": mesh} if gathered else {"rows": True}
-            setattr(net, spec.name, SharedDropout(module, current, **part))
+            part = {"columns": mesh} if gathers else {"rows": True}
+            setattr(net, spec.name, SharedDropout(layer, current, **part))
+    _insert(net, gathers)
     net.append(AllToAll(mesh, current))
 
 
+def _insert(net: nn.Sequential, gathers: dict[str, nn.Module]) -> None:
+    """Put a layer before each of those that are named."""
+    layers = dict(net.named_children())
+    for name in layers:
+        delattr(net, name)
+    for name, layer in layers.items():
+        if name in gathers:
+            net.add_module(f"{name}_gather", gathers[name])
+        net.add_module(name, layer)
+
+
 # ------------------------------------------------------------------------------------------------ layers
-
-
-class ShardedLayer(nn.Module):
-    """A layer with weights of which this process has a part of the kernels, or a copy of them all.
-
-    Args:
-        layer: the whole layer.
-        placements: how its weights, and by dim 0 its biases, lie over the mesh.
-        gradients: how the gradients of the local part lie over the mesh where that is not the same: Partial where
-            processes have copies, each with the gradient of its own images. The backward pass sums them.
-        groups: of a convolution, the number of its groups that are here.
-        gather: gathers the processes' inputs first.
-    """
-
-    weight: DTensor
-    bias: DTensor
-    compute: Callable[[Tensor, Tensor, Tensor], Tensor]
-
-    def __init__(
-        self,
-        layer: nn.Conv2d | nn.Linear | TowerLinear | LocalConv2d,
-        mesh: DeviceMesh,
-        placements: tuple[Placement, ...],
-        gradients: tuple[Placement, ...] | None,
-        groups: int,
-        gather: nn.Module | None = None,
-    ) -> None:
-        super().__init__()
-        self.gradients, self.gather = gradients, gather
-        # all processes drew the same weights: nothing is sent
-        for name, p in list(layer.named_parameters()):
-            whole = p.detach().contiguous()
-            self.register_parameter(
-                name, nn.Parameter(distribute_tensor(whole, mesh, placements, src_data_rank=None), p.requires_grad)
-            )
-        if isinstance(layer, nn.Conv2d):
-            self.compute = partial(
-                F.conv2d, stride=layer.stride, padding=layer.padding, dilation=layer.dilation, groups=groups
-            )
-        elif isinstance(layer, nn.Linear | TowerLinear):  # of towers, one is here
-            self.compute = F.linear
-        else:
-            self.compute = layer.compute
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return this process's maps or units, of its images."""
-        if self.gather is not None:
-            x = self.gather(x)
-        return self.compute(x, self._local(self.weight), self._local(self.bias))
-
-    def _local(self, p: DTensor) -> Tensor:
-        """Return the local part of a parameter, and lay its gradient over the mesh in the backward pass."""
-        if self.gradients is None:
-            return p.to_local()
-        return p.redistribute(placements=p.placements).to_local(grad_placements=self.gradients)
 
 
 class SharedDropout(nn.Module):
@@ -204,8 +167,25 @@ class AllGather(nn.Module):
         return self._gather(x, self.dim)
 
     def _gather(self, x: Tensor, dim: int) -> Tensor:
-        whole = DTensor.from_local(x, self.mesh, [Shard(dim)], run_check=False).redistribute(placements=[Replicate()])
-        return whole.to_local(grad_placements=[Replicate() if self.same_work_after else Partial("sum")])
+        return _Gather.apply(x, self.mesh.get_group(), dim, self.same_work_after)
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, group: dist.ProcessGroup, dim: int, same_work_after: bool) -> Tensor:
+        ctx.group, ctx.dim, ctx.same_work_after = group, dim, same_work_after
+        parts = x.new_empty(group.size() * len(x), *x.shape[1:])
+        dist.all_gather_into_tensor(parts, x.contiguous(), group=group)
+        return parts.view(group.size(), *x.shape).movedim(0, dim).flatten(dim, dim + 1)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+        parts = g.unflatten(ctx.dim, (ctx.group.size(), -1)).movedim(ctx.dim, 0)
+        if ctx.same_work_after:
+            return parts[ctx.group.rank()], None, None, None
+        out = g.new_empty(parts.shape[1:])
+        dist.reduce_scatter_tensor(out, parts.flatten(0, 1).contiguous(), group=ctx.group)
+        return out, None, None, None
 
 
 class AllGatherBatch(AllGather):
@@ -238,7 +218,7 @@ class AllToAll(nn.Module):
 class _Exchange(torch.autograd.Function):
     """Send part i of the first dimension to process i, which puts it at this process's number.
 
-    It is its own inverse, and so its own backward. DTensor has no such exchange for CPUs.
+    It is its own inverse, and so its own backward.
     """
 
     @staticmethod

@@ -9,21 +9,20 @@ import atexit
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from lightning_fabric.plugins.environments import LightningEnvironment
 from pytorch_lightning.plugins import DoublePrecision
 from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy
 from torch import Tensor
 from torch.distributed import DistError
-from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from torch.optim import Optimizer
 
 from alexnet_pl.config.schema import Trainer
 from alexnet_pl.parallel import layouts
+from alexnet_pl.parallel.parts import Parts
 
 INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 """Environment variables with the network interfaces over which processes meet"""
@@ -100,7 +99,7 @@ class WholeCheckpointStrategy(ModelParallelStrategy):
     Lightning's own single files number the optimiser's state in the order of the net's parameters. A plain run numbers
     it in the order of the optimiser's groups, which is another one here.
 
-    Seen: where tensors gathered by `full_tensor` were freed at once, a process crashed inside gloo, twice in some
+    Seen: where gathered tensors were freed at once, a process crashed inside gloo, twice in some
     thousand checkpoints (torch 2.15). The cause is unknown, so each tensor of a checkpoint is kept until it is written.
     """
 
@@ -112,29 +111,48 @@ class WholeCheckpointStrategy(ModelParallelStrategy):
     def lightning_restore_optimizer(self) -> bool:
         return True
 
+    @property
+    def parts(self) -> Parts:
+        return self.lightning_module.parts  # type: ignore[union-attr, return-value]
+
+    def optimizer_step(self, optimizer: Optimizer, closure: Callable[[], Any], *args: Any, **kwargs: Any) -> Any:
+        """Update, once the copies' gradients are summed."""
+
+        def closure_and_sum() -> Any:
+            result = closure()
+            self.parts.sum_gradients()
+            return result
+
+        return super().optimizer_step(optimizer, closure_and_sum, *args, **kwargs)
+
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """Return whole tensors, in the CPU's memory, on the first process; every process must call this."""
-        assert self.lightning_module is not None
-        return self._whole_tensors(self.lightning_module.state_dict())
+        tensors = self._own_tensors()
+        return self._whole({name: (value, value) for name, value in tensors.items()})
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         state = getattr(optimizer, "optimizer", optimizer).state_dict()
-        return state | {"state": {number: self._whole_tensors(values) for number, values in state["state"].items()}}
+        weights = [w for group in optimizer.param_groups for w in group["params"]]
+        whole = {
+            number: self._whole({key: (value, weights[number]) for key, value in values.items()})
+            for number, values in state["state"].items()
+        }
+        return state | {"state": whole}
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         return self.checkpoint_io.load_checkpoint(checkpoint_path, weights_only=weights_only)
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         assert self.lightning_module is not None
-        own = self.lightning_module.state_dict()
-        parts = {name: _local_part(whole, own.get(name)) for name, whole in checkpoint["state_dict"].items()}
-        self.lightning_module.load_state_dict(parts, strict=strict)
+        own = self._own_tensors()
+        here = {name: self._here(whole, own.get(name)) for name, whole in checkpoint["state_dict"].items()}
+        self.lightning_module.load_state_dict(here, strict=strict)
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         for optimizer, saved in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
             weights = [w for group in optimizer.param_groups for w in group["params"]]
             state = {
-                number: {key: _local_part(value, weights[number]) for key, value in values.items()}
+                number: {key: self._here(value, weights[number]) for key, value in values.items()}
                 for number, values in saved["state"].items()
             }
             optimizer.load_state_dict({**saved, "state": state})
@@ -143,39 +161,25 @@ class WholeCheckpointStrategy(ModelParallelStrategy):
         super().save_checkpoint(checkpoint, filepath, storage_options)
         self._kept_alive.clear()
 
-    def _whole_tensors(self, tensors: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the values as a net on one device has them; nothing on all processes but the first."""
-        self._kept_alive.append(tensors)
+    def _own_tensors(self) -> dict[str, Any]:
+        """Return this process's parameters by their names in a checkpoint, which may not be those of the net."""
+        assert self.lightning_module is not None
+        return self.lightning_module.state_dict(keep_vars=True)
+
+    def _whole(self, tensors: Mapping[str, tuple[Any, Tensor]]) -> dict[str, Any]:
+        """Return the values, each laid out as the parameter beside it, as a net on one device has them.
+
+        All processes but the first get nothing.
+        """
         out = {}
-        for name, value in tensors.items():
-            if isinstance(value, DTensor):
-                value = self._gather(value)
+        for name, (value, parameter) in tensors.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                value = self.parts.gather_rows(value.detach(), parameter, self._kept_alive)
             out[name] = value.cpu() if isinstance(value, Tensor) and self.is_global_zero else value
         return out if self.is_global_zero else {}
 
-    @torch.no_grad()
-    def _gather(self, value: DTensor) -> Tensor:
-        """Return the whole tensor on the first process, and the local part on the others.
-
-        DTensor's `full_tensor` would make the whole tensor on every process.
-        """
-        local, mesh = value.to_local(), value.device_mesh
-        coordinate = mesh.get_coordinate()
-        assert coordinate is not None
-        for dim, placement in enumerate(value.placements):
-            others = coordinate[:dim] + coordinate[dim + 1 :]
-            if isinstance(placement, Shard) and not any(others):  # only the first of several equal copies
-                whole = local.new_empty(value.shape) if coordinate[dim] == 0 else None
-                parts = list(whole.chunk(mesh.size(dim), placement.dim)) if whole is not None else None
-                dist.gather(local, parts, group=mesh.get_group(dim), group_dst=0)
-                self._kept_alive += [local, parts]
-                local = local if whole is None else whole
-        return local
-
-
-def _local_part(whole: Any, like: Tensor | None) -> Any:
-    """Return this process's part of a whole tensor, laid over the processes as `like` is."""
-    if not isinstance(like, DTensor) or not isinstance(whole, Tensor) or whole.shape != like.shape:
-        return whole
-    whole = whole.to(like.device).contiguous()
-    return distribute_tensor(whole, like.device_mesh, like.placements, src_data_rank=None)
+    def _here(self, whole: Any, parameter: Tensor | None) -> Any:
+        """Return what this process has of a whole tensor, laid out as the parameter is."""
+        if not isinstance(whole, Tensor) or parameter is None or whole.shape[1:] != parameter.shape[1:]:
+            return whole
+        return self.parts.rows_here(whole, parameter)

@@ -15,21 +15,21 @@ def bytes_per_step(where: Layout, plan: list[LayerSpec], batch_size: int, precis
     backward send each part n - 1 times, the last one only on its way forward.
     """
     number = 2 if precision.startswith(("bf16", "16")) else 4  # of the net's activations
-    gradient = 2 if precision in ("bf16-true", "16-true") else 4
+    gradient = 2 if precision in ("bf16-true", "16-true") else 4  # as the weights are, and the logits
     n, data = where.processes, where.data
     weights = sum(layer.parameters for layer in plan)
     if where.name == "ddp":
         return round(2 * (n - 1) / n * weights * gradient)
     if where.towers == 2:
         crossing = sum(layer.crossing for layer in plan)
-        images = batch_size / data * (2 * crossing + plan[-1].outputs[0] // 2) * number
+        images = batch_size / data * (2 * crossing * number + plan[-1].outputs[0] // 2 * gradient)
         return round(images + 2 * (data - 1) / data * weights / 2 * gradient)
     if where.name == "owt":
         full = [layer for layer in plan if layer.kind == "full"]
         below = sum(layer.parameters for layer in plan if layer.kind != "full")
         # the last exchange turns columns of the whole batch into one's own images
-        parts = sum(math.prod(layer.inputs) for layer in full) / n + full[-1].outputs[0] / n / n
-        return round(2 * (n - 1) * batch_size * parts * number + 2 * (n - 1) / n * below * gradient)
+        parts = sum(math.prod(layer.inputs) for layer in full) / n * number + full[-1].outputs[0] / n / n * gradient
+        return round(2 * (n - 1) * batch_size * parts + 2 * (n - 1) / n * below * gradient)
     return 0
 
 
@@ -37,13 +37,11 @@ def collectives_per_step(where: Layout, plan: list[LayerSpec]) -> int:
     """Return how often each process sends in a training step."""
     if where.name == "ddp":
         return _buckets(plan)
-    # else each weight and each bias that several processes have is a sum of its own
-    shared = [layer for layer in plan if layer.parameters and where.data > 1]
+    # else the gradients of all copies are one sum
     if where.towers == 2:
-        return 2 * sum(layer.crossing > 0 for layer in plan) + 1 + 2 * len(shared)
+        return 2 * sum(layer.crossing > 0 for layer in plan) + 1 + (where.data > 1)
     if where.name == "owt":
-        full = sum(layer.kind == "full" for layer in plan)
-        return 2 * full + 2 + 2 * (len([layer for layer in plan if layer.parameters]) - full)
+        return 2 * sum(layer.kind == "full" for layer in plan) + 2 + 1
     return 0
 
 

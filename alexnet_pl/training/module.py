@@ -20,6 +20,7 @@ from alexnet_pl.model.build import build_net
 from alexnet_pl.model.layers import memory_format
 from alexnet_pl.model.specs import layer_specs
 from alexnet_pl.parallel import layouts, strategies
+from alexnet_pl.parallel.parts import Parts
 from alexnet_pl.parallel.shard import CurrentSlice, parallelize
 from alexnet_pl.training import optim
 from alexnet_pl.training.meters import EvaluationCounts, RunningError, Throughput, ends_window
@@ -53,6 +54,7 @@ class ImageClassifier(pl.LightningModule):
         self.parallelized = False  # whether `net` is this process's part of the net
         self.replica = Replica()
         self.current = CurrentSlice()
+        self.parts = Parts()
         self.images_seen = 0
         self.running_error = RunningError()
         self.throughput = Throughput()
@@ -71,7 +73,7 @@ class ImageClassifier(pl.LightningModule):
         self.layout = layouts.layout(self.cfg.trainer)
         self.replica = self.trainer.datamodule.replica  # type: ignore[attr-defined]
         plan = layer_specs(self.cfg.model, self.input_size)
-        parallelize(self.net, plan, self.layout, self.device_mesh, self.current)
+        self.parts = parallelize(self.net, plan, self.layout, self.device_mesh, self.current)
 
     def sum_over_replicas(self, numbers: Tensor) -> Tensor:
         """Sum over the processes that share a batch; every process must call this."""
@@ -108,6 +110,15 @@ class ImageClassifier(pl.LightningModule):
             return updates / epoch_updates
         ends = (epoch_updates * (self.trainer.max_epochs or -1), self.cfg.trainer.max_steps or -1)
         return updates / min(end for end in ends if end > 0)
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Clip gradients as Lightning does; their norm is that of the whole net."""
+        if self.parts.split and gradient_clip_val and gradient_clip_algorithm != "value":
+            self.parts.clip_norm(list(self.net.parameters()), gradient_clip_val)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     # -------------------------------------------------------------------------------------------- training
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 from torch.optim.sgd import sgd
 
@@ -48,15 +47,14 @@ class SGD2012(torch.optim.Optimizer):
                 velocity = self.state[w].get("velocity")
                 if velocity is None:
                     self.state[w]["velocity"] = torch.zeros_like(w)
-                elif _local(velocity).stride() != _local(w).stride():  # from a checkpoint of another memory format
+                elif velocity.stride() != w.stride():  # from a checkpoint of another memory format
                     self.state[w]["velocity"] = torch.empty_like(w).copy_(velocity)
-            local = [_local(w) for w in weights]
             # The kernel has no velocity at momentum 0, and ignores dampening: there the rate is an ordinary one.
             outside, dampening = (-1.0, 1 + group["lr"]) if group["momentum"] else (group["lr"], 0.0)
             sgd(
-                local,
-                [_with_strides(_local(w.grad), p) for w, p in zip(weights, local, strict=True) if w.grad is not None],
-                [_local(self.state[w]["velocity"]) for w in weights],
+                weights,
+                [_with_strides(w.grad, w) for w in weights if w.grad is not None],
+                [self.state[w]["velocity"] for w in weights],
                 weight_decay=group["weight_decay"],
                 momentum=group["momentum"],
                 lr=outside,
@@ -66,11 +64,6 @@ class SGD2012(torch.optim.Optimizer):
                 fused=True,
             )
         return loss
-
-
-def _local(t: Tensor) -> Tensor:
-    """Return the part of a tensor that this process has; the rule is elementwise."""
-    return t.to_local() if isinstance(t, DTensor) else t
 
 
 def _with_strides(t: Tensor, like: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from alexnet_pl.config.schema import Config, Trainer
 from alexnet_pl.data import datasets
@@ -76,29 +77,29 @@ class Sent(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         name, n = str(func), dist.get_world_size()
         if "c10d" in name and "wait" not in name:
-            self.exchanges += "wrap_tensor" not in name
-            size = args[0].numel() * args[0].element_size()
-            if "all_gather" in name:
-                self.total += size * (n - 1)
-            elif "reduce_scatter" in name or "alltoall" in name:
+            self.exchanges += 1
+            tensors = [t for t in tree_leaves(args) if isinstance(t, torch.Tensor)]
+            size = max(t.numel() * t.element_size() for t in tensors)  # of the whole, not of a part
+            if "allgather" in name or "reduce_scatter" in name or "alltoall" in name:
                 self.total += size * (n - 1) / n
-            elif "all_reduce" in name:
+            elif "allreduce" in name:
                 self.total += 2 * size * (n - 1) / n
         return out
 
 
 def counted(overrides: list[str], batch_size: int) -> tuple[float, int, int]:
-    """Bytes and exchanges of a forward and backward pass, and bytes of the parameters that are here."""
+    """Bytes and exchanges of a step before its update, and bytes of the parameters that are here."""
     cfg, plan = alexnet(*overrides)
     where = layouts.layout(cfg.trainer)
     net = build_net(cfg.model, cfg.data.input_size, 1)
     mesh = init_device_mesh("cpu", (where.data, where.towers), mesh_dim_names=("data_parallel", "tensor_parallel"))
     current = CurrentSlice()
-    parallelize(net, plan, where, mesh, current)
+    parts = parallelize(net, plan, where, mesh, current)
     current.slice = Replica(mesh["data_parallel"].get_local_rank(), where.data).slice_of(batch_size)
     with Sent() as sent:
         net(torch.randn(batch_size // where.data, 3, 224, 224)).sum().backward()
-    return sent.total, sent.exchanges, sum(p.to_local().numel() * 4 for p in net.parameters())  # type: ignore[attr-defined]
+        parts.sum_gradients()
+    return sent.total, sent.exchanges, sum(p.numel() * 4 for p in net.parameters())
 
 
 NARROW = "model.widths={conv1: 16, conv2: 16, conv3: 32, conv4: 16, conv5: 16, fc6: 64, fc7: 64}"

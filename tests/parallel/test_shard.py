@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from alexnet_pl.config.schema import as_dict
 from alexnet_pl.data import datamodule, datasets
@@ -54,7 +53,8 @@ def fit(
 
     def record(self: ImageClassifier, optimizer: Any) -> None:
         if self.global_step == 0:
-            seen["gradients"] = {name: whole(p.grad) for name, p in self.net.named_parameters()}
+            named = self.net.named_parameters()
+            seen["gradients"] = {name: self.parts.gather_rows(p.grad, p, []).clone() for name, p in named}
 
     cfg = run_config(*NET, *overrides)
     run = Run(folder)
@@ -76,11 +76,6 @@ def fit(
         run.lock.close()
     seen["metrics"] = run.done.get("metrics")
     return seen
-
-
-def whole(t: Tensor | None) -> Tensor:
-    assert t is not None
-    return t.full_tensor() if isinstance(t, DTensor) else t.clone()
 
 
 def difference(a: Tensor, b: Tensor) -> float:
