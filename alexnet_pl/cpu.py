@@ -44,7 +44,10 @@ def oom_kills() -> int:
 
 
 def thread_environment(precision: str) -> dict[str, str]:
-    """Return how OpenMP's threads wait, unless the user has set it; read when torch is loaded.
+    """Return how OpenMP's threads wait, and how many processes compile, unless the user has set it.
+
+    Both are read when torch is loaded. torch.compile would start a process per core, in each process of a run, for the
+    few kernels of a net; so the one that trains compiles.
 
     fp32: passive, so that two runs on one machine do not starve each other (2,200 against 1,000 images/s each). bf16:
     the default, since oneDNN's convolutions spin anyway, and passive waiting drops to 130 images/s.
@@ -53,7 +56,8 @@ def thread_environment(precision: str) -> dict[str, str]:
         precision: trainer.precision; auto is fp32 on a CPU.
     """
     passive = precision in ("auto", "32-true", "32", "64-true", "64") and "OMP_WAIT_POLICY" not in os.environ
-    return {"OMP_WAIT_POLICY": "passive"} if passive else {}
+    compiling = {} if "TORCHINDUCTOR_COMPILE_THREADS" in os.environ else {"TORCHINDUCTOR_COMPILE_THREADS": "1"}
+    return ({"OMP_WAIT_POLICY": "passive"} if passive else {}) | compiling
 
 
 def process_environment(precision: str, processes: int = 1) -> dict[str, str]:

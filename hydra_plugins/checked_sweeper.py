@@ -21,10 +21,13 @@ class CheckedSweeper(Sweeper):
     Args:
         params: the sweep's parameters, {key: values}.
         n_jobs: how many jobs run at once on this machine, or auto.
+        jobs_per_gpu: how many of them may share a GPU.
     """
 
-    def __init__(self, params: dict[str, Any] | None = None, n_jobs: int | str = 1) -> None:
-        self.params, self.n_jobs = params or {}, n_jobs
+    def __init__(
+        self, params: dict[str, Any] | None = None, n_jobs: int | str = 1, jobs_per_gpu: int | str = 1
+    ) -> None:
+        self.params, self.n_jobs, self.jobs_per_gpu = params or {}, n_jobs, jobs_per_gpu
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep what Hydra gives; the launcher is made when the jobs are known."""
@@ -39,12 +42,12 @@ class CheckedSweeper(Sweeper):
             return launcher.launch(jobs, initial_job_idx=0)
 
         words = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
-        run_sweep(words, self.n_jobs, self.composed, self.context, launch)
+        run_sweep(words, self.n_jobs, self.jobs_per_gpu, self.composed, self.context, launch)
 
 
 ConfigStore.instance().store(
     group="hydra/sweeper",
     name="checked",
-    node={"_target_": f"{__name__}.{CheckedSweeper.__name__}", "params": None, "n_jobs": 1},
+    node={"_target_": f"{__name__}.{CheckedSweeper.__name__}", "params": None, "n_jobs": 1, "jobs_per_gpu": 1},
     provider="alexnet_pl",
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from contextlib import ExitStack
+from itertools import product
 from pathlib import Path
 
 from alexnet_pl.errors import ConfigError
@@ -15,22 +16,25 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 """CUDA's environment variable for the devices that a process sees"""
 
 
-def claim_gpus(count: int, held: ExitStack) -> dict[str, str] | None:
-    """Claim `count` of the GPUs this process sees, if so many are not claimed by another job.
+def claim_gpus(count: int, jobs_per_gpu: int, held: ExitStack) -> dict[str, str] | None:
+    """Claim `count` of the GPUs this process sees, if so many are not claimed by other jobs.
 
-    A claim is a lock on a file for each GPU, which ends with its process, or when `held` is closed.
+    A claim is a lock on a file for each place on a GPU, which ends with its process, or when `held` is closed. All GPUs
+    have a first job before one has a second.
 
+    Args:
+        jobs_per_gpu: how many jobs may share a GPU, with as many places for each.
     Returns:
         The environment variable by which a job sees these GPUs only; None where too few are free.
     """
     seen = os.environ[VISIBLE].split(",") if os.environ.get(VISIBLE) else [str(number) for number in range(gpu_count())]
     claims, free = _claims(), list[str]()
     with ExitStack() as locks:
-        for name in seen:
-            folder = claims / f"gpu-{name}"
+        for place, name in product(range(jobs_per_gpu), seen):
+            folder = claims / (f"gpu-{name}" + f"-{place}" * (place > 0))
             folder.mkdir(exist_ok=True)
             try:
-                if len(free) < count and (claim := lock(folder)):
+                if len(free) < count and name not in free and (claim := lock(folder)):
                     locks.enter_context(claim)
                     free.append(name)
             except BlockingIOError:

@@ -47,13 +47,14 @@ class Job:
     """when it last asked for GPUs in vain"""
 
 
-def run_jobs(jobs: Sequence[Job], at_once: int) -> None:
+def run_jobs(jobs: Sequence[Job], at_once: int, jobs_per_gpu: int = 1) -> None:
     """Run jobs to their end, in their order; of one that fails the reason is printed, and the others go on.
 
     A signal that asks for the end has the running jobs save; then this process exits with 128 + the signal.
 
     Args:
         at_once: how many may run at the same time; they share the cores, and each claims GPUs of its own.
+        jobs_per_gpu: how many may share a GPU.
     """
     waiting, running, stopped = deque(jobs), list[Job](), list[str]()
 
@@ -65,7 +66,12 @@ def run_jobs(jobs: Sequence[Job], at_once: int) -> None:
     with launch.passing_on_signals(ask_to_end) as stop:
         try:
             while running or (waiting and not stop.count):
-                if waiting and not stop.count and len(running) < at_once and _start(waiting[0], at_once, stop):
+                if (
+                    waiting
+                    and not stop.count
+                    and len(running) < at_once
+                    and _start(waiting[0], at_once, jobs_per_gpu, stop)
+                ):
                     job = waiting.popleft()
                     if job.group:
                         running.append(job)
@@ -87,7 +93,7 @@ def run_jobs(jobs: Sequence[Job], at_once: int) -> None:
             sys.exit(128 + stop.signum)
 
 
-def _start(job: Job, at_once: int, stop: launch.Stop) -> bool:
+def _start(job: Job, at_once: int, jobs_per_gpu: int, stop: launch.Stop) -> bool:
     """Claim a job's folder and start its processes; of one that cannot start the reason is printed.
 
     Returns false where it has to wait for GPUs.
@@ -102,7 +108,7 @@ def _start(job: Job, at_once: int, stop: launch.Stop) -> bool:
         if at_once > 1 and layouts.resolve_accelerator(job.cfg.trainer) == "cuda":
             if time.monotonic() < job.asked + ASK_EVERY:
                 return False
-            if not (visible := gpu_locks.claim_gpus(where.devices, job.held)):
+            if not (visible := gpu_locks.claim_gpus(where.devices, jobs_per_gpu, job.held)):
                 if job.asked < 0:
                     print(f"job {job.place} waits for {where.devices} free GPU{'s' * (where.devices > 1)}", flush=True)
                 job.asked = time.monotonic()

@@ -49,6 +49,7 @@ class HydraCallback(Callback):
 def run_sweep(
     words: list[str],
     n_jobs: int | str,
+    jobs_per_gpu: int | str,
     composed: DictConfig,
     context: HydraContext,
     launch_jobs: Callable[[list[list[str]]], Sequence[JobReturn]],
@@ -58,6 +59,7 @@ def run_sweep(
     Args:
         words: the overrides, some of them with several values.
         n_jobs: how many run at once on this machine; auto: one per core of a CPU, or as the GPUs allow.
+        jobs_per_gpu: how many of them may share a GPU.
         composed: what Hydra composed for the sweep as a whole.
         launch_jobs: launches jobs by their overrides, where Hydra's launcher is not the basic one.
     Raises:
@@ -65,6 +67,8 @@ def run_sweep(
     """
     if n_jobs != "auto" and not (isinstance(n_jobs, int) and n_jobs > 0):
         raise ConfigError(f"hydra.sweeper.n_jobs={n_jobs} must be at least 1 job at once, or auto")
+    if not (isinstance(jobs_per_gpu, int) and jobs_per_gpu > 0):
+        raise ConfigError(f"hydra.sweeper.jobs_per_gpu={jobs_per_gpu} must be at least 1 job")
     if launch.started() > 1:
         raise ConfigError(
             "torchrun and srun start one run: start a sweep without them, each job gets processes of its own"
@@ -82,10 +86,10 @@ def run_sweep(
         if job.run.done:
             job.run.record(as_dict(job.cfg))
     if launcher == "basic":
-        at_once = count_at_once(n_jobs, left) if left else 1
+        at_once = count_at_once(n_jobs, left, jobs_per_gpu) if left else 1
         several = f", {at_once} at a time" if at_once > 1 else ""
         print(f"{folder.name}: {len(jobs)} job{'s' * (len(jobs) > 1)}{several}", flush=True)
-        local.run_jobs(jobs, at_once)
+        local.run_jobs(jobs, at_once, jobs_per_gpu)
     else:
         os.environ[JOBS_VARIABLE] = str(len(jobs))
         for result in launch_jobs([job.overrides for job in jobs]):
@@ -93,13 +97,13 @@ def run_sweep(
     _show_outcome([job.run for job in jobs], composed.hydra.launcher.get("submitit_folder"))
 
 
-def count_at_once(n_jobs: int | str, configs: Sequence[Config]) -> int:
+def count_at_once(n_jobs: int | str, configs: Sequence[Config], jobs_per_gpu: int = 1) -> int:
     """Return how many jobs run at the same time."""
     if isinstance(n_jobs, int):
         return min(n_jobs, len(configs))
     where = [layouts.layout(cfg.trainer) for cfg in configs]
     on_gpus = any(layouts.resolve_accelerator(cfg.trainer) == "cuda" for cfg in configs)
-    devices = layouts.gpu_count() if on_gpus else cpu.count()
+    devices = layouts.gpu_count() * jobs_per_gpu if on_gpus else cpu.count()
     return max(1, min(devices // max(each.devices for each in where), len(configs)))
 
 

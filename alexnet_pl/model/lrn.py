@@ -160,11 +160,20 @@ class _Apply(torch.autograd.Function):
 
 @cache
 def compiles(compiled: CompileLrn, device: torch.device) -> bool:
-    """Return whether to call torch.compile, which needs a C++ compiler, and Triton for GPUs."""
+    """Return whether to call torch.compile, which needs a C++ compiler, on GPUs Triton with a C compiler instead.
+
+    Warn of a GPU that lacks them: there it costs as much as the rest of the step.
+    """
     if compiled is CompileLrn.never or (compiled is CompileLrn.on_gpu and device.type == "cpu"):
         return False
-    host = any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++") if name)
-    return host and (device.type == "cpu" or find_spec("triton") is not None)
+    variable, *names = ("CXX", "g++", "clang++") if device.type == "cpu" else ("CC", "gcc", "clang")
+    found = any(shutil.which(name) for name in (os.environ.get(variable, ""), *names) if name)
+    lacking = [] if found else [f"a compiler ({' or '.join(names)}, or what {variable} names)"]
+    if device.type != "cpu":
+        lacking += [] if find_spec("triton") else ["the package triton"]
+        if lacking:
+            log.warning("the normalisation runs uncompiled on this GPU, several times slower: install %s", lacking[0])
+    return not lacking
 
 
 def _sums(values: Tensor, dim: int, size: int) -> Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import os
 import signal
 import time
 from collections.abc import Container, Iterator
@@ -43,13 +45,32 @@ AGREE_EVERY = 16
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Write each checkpoint beside its place, then rename: a kill or a full disk leaves the old one intact."""
+    """Write each checkpoint beside its place, then rename: a kill or a full disk leaves the old one intact.
+
+    A second one of the same moment, as last.ckpt after best.ckpt, is another name of the same file where the file
+    system knows that.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._latest: tuple[Path, Any] | None = None  # the file that was written last, and Lightning's counts in it
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        path = Path(path)
+        path, moment = Path(path), copy.deepcopy(checkpoint.get("loops"))
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as part:
-            torch.save(checkpoint, part)
+            if not (moment and self._latest and self._latest[1] == moment and _link(self._latest[0], part)):
+                torch.save(checkpoint, part)
+        self._latest = path, moment
+
+
+def _link(file: Path, name: Path) -> bool:
+    """Give a file another name; return whether that could be done."""
+    try:
+        os.link(file, name)
+    except OSError:
+        return False
+    return True
 
 
 def find_start(cfg: Config, run: Run) -> Path | None:
@@ -120,7 +141,7 @@ def epoch_checkpoints(run: Run, with_validation: bool) -> list[pl.Callback]:
     checkpoint = partial(ModelCheckpoint, run.last.parent, enable_version_counter=False, save_on_train_epoch_end=True)
     last = checkpoint(filename="last")
     best = checkpoint(filename="best", monitor="val/error", mode="min")
-    return [last, best] if with_validation else [last]
+    return [best, last] if with_validation else [last]  # so that the last one knows the best
 
 
 class StopAfter(pl.Callback):

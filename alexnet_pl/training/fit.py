@@ -23,6 +23,7 @@ from alexnet_pl.config.schema import Config, Trainer, from_dict
 from alexnet_pl.data.datamodule import ImageDataModule
 from alexnet_pl.errors import ConfigError, Disconnected, Interrupted, UserError, find_user_error
 from alexnet_pl.jobs import launch
+from alexnet_pl.model.build import set_arithmetic
 from alexnet_pl.parallel import layouts, strategies
 from alexnet_pl.runs import trained
 from alexnet_pl.runs.run import Run
@@ -41,6 +42,7 @@ def fit(cfg: Config, run: Run) -> None:
     started, first = time.perf_counter(), launch.rank() == 0
     if cfg.trainer.profiler is None:  # a profiler reports through Lightning's log
         silence_lightning()
+    set_arithmetic(cfg.trainer.benchmark is True)
     resume = checkpoints.find_start(cfg, run)
     lines = EpochLines(run.folder / "train.log" if first else None, run.folder.name)
     lines.say(layouts.device_summary(cfg.trainer))
@@ -103,7 +105,12 @@ def build_trainer(cfg: Config, run_loggers: list[pl.loggers.Logger], callbacks: 
     for name in [name for name in os.environ if name.startswith("PL_")]:  # Lightning would add them to the options
         del os.environ[name]
     with translated_refusals(ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException):
-        return pl.Trainer(**options, logger=run_loggers, callbacks=callbacks, enable_model_summary=False)
+        trainer = pl.Trainer(**options, logger=run_loggers, callbacks=callbacks, enable_model_summary=False)
+    # Lightning 2.6 broadcasts and waits for the device in each step of several processes, to ask whether one has had
+    # SIGTERM (Lightning-AI/pytorch-lightning issue 21487). `StopOnSignal` asks, without the device.
+    if hasattr(trainer.fit_loop.epoch_loop, "_broadcast_sigterm_tensor"):
+        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
+    return trainer
 
 
 def seconds_at_a_time(t: Trainer) -> float:
