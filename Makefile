@@ -27,6 +27,9 @@ $(VENV)/.ok: pyproject.toml constraints.txt
 	$(VENV)/bin/uv pip install -q --compile-bytecode --python $(RUN) -c constraints.txt -e '.[dev]'
 	touch $@
 
+gpu: ## on a machine with a GPU: tests, speeds and equal bits, as one table in gpu_day/table.md, in ten minutes
+	PYTHON=$(RUN) bash bench/gpu_day.sh
+
 pins: ## move every pin to the newest release that fits
 	$(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
 		--all-extras --output-file constraints.txt pyproject.toml
@@ -34,4 +37,4 @@ pins: ## move every pin to the newest release that fits
 clean:
 	rm -rf $(VENV)
 
-.PHONY: figure1 test test-all pins clean
+.PHONY: figure1 test test-all gpu pins clean

@@ -13,6 +13,10 @@ KEEP_FREED_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**6
 faults cost more than the arithmetic of a float batch: AlexNet's step on a CPU gains a tenth. Read at a process's start
 only, so set where a process is started."""
 
+COMPILE_HERE = {"TORCHINDUCTOR_COMPILE_THREADS": "1"}
+"""The process that trains compiles. By default torch.compile starts a process per core, in each process of a run, for
+the few kernels of a net. Read when torch is loaded."""
+
 
 READ_AT_START = (*KEEP_FREED_MEMORY, "OMP_WAIT_POLICY")
 """Environment variables that count only if they are there when an interpreter starts, or loads torch"""
@@ -44,10 +48,7 @@ def oom_kills() -> int:
 
 
 def thread_environment(precision: str) -> dict[str, str]:
-    """Return how OpenMP's threads wait, and how many processes compile, unless the user has set it.
-
-    Both are read when torch is loaded. torch.compile would start a process per core, in each process of a run, for the
-    few kernels of a net; so the one that trains compiles.
+    """Return how OpenMP's threads wait, unless the user has set it; read when torch is loaded.
 
     fp32: passive, so that two runs on one machine do not starve each other (2,200 against 1,000 images/s each). bf16:
     the default, since oneDNN's convolutions spin anyway, and passive waiting drops to 130 images/s.
@@ -56,8 +57,7 @@ def thread_environment(precision: str) -> dict[str, str]:
         precision: trainer.precision; auto is fp32 on a CPU.
     """
     passive = precision in ("auto", "32-true", "32", "64-true", "64") and "OMP_WAIT_POLICY" not in os.environ
-    compiling = {} if "TORCHINDUCTOR_COMPILE_THREADS" in os.environ else {"TORCHINDUCTOR_COMPILE_THREADS": "1"}
-    return ({"OMP_WAIT_POLICY": "passive"} if passive else {}) | compiling
+    return {"OMP_WAIT_POLICY": "passive"} if passive else {}
 
 
 def process_environment(precision: str, processes: int = 1) -> dict[str, str]:
@@ -67,7 +67,7 @@ def process_environment(precision: str, processes: int = 1) -> dict[str, str]:
         precision: trainer.precision.
         processes: on this machine that share its cores.
     """
-    wanted = dict(KEEP_FREED_MEMORY)
+    wanted = KEEP_FREED_MEMORY | COMPILE_HERE
     if processes > 1:
         wanted["OMP_NUM_THREADS"] = str(max(1, count() // processes))
     return {key: value for key, value in wanted.items() if key not in os.environ} | thread_environment(precision)

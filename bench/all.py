@@ -21,7 +21,7 @@ import ratios
 
 from alexnet_pl.runs import provenance
 
-SCRIPTS = ["lrn", "step", "data", "loop", "epoch", "start", "scale"]
+SCRIPTS = ["lrn", "counts", "step", "data", "loop", "layouts", "epoch", "start", "scale"]
 ON_GPUS = ["lrn", "step", "data", "epoch"]
 
 

@@ -114,7 +114,7 @@ def main() -> None:
         keeps = saved_share(norms[name], cases[case][0])
         print(f"{1000 / statistics.median(values):8.2f} ms, keeps {keeps:.1f}  {case}, {name}")
         if name != TORCH:
-            bar = BARS[name] if given.dtype == "float32" else None
+            bar = BARS[name] if given.dtype == "float32" and given.device == "cpu" else None
             rows.append(ratios.ratio(values, speeds[case, TORCH], f"LRN of {case}: {name} / {TORCH}", bar))
     ratios.print_rows(rows, given.json)
 

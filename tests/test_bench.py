@@ -36,7 +36,7 @@ def check_rows(out: str, rows: Path) -> None:
     assert printed == [str(ratios.Row(**row)) for row in json.loads(rows.read_text()) if row["bar"]]
 
 
-@pytest.mark.parametrize("name", ["data", "lrn"])
+@pytest.mark.parametrize("name", ["data", "layouts", "lrn"])
 def test_a_script_prints_figures_with_their_range(name: str, tmp_path: Path):
     # Without a compiler on the path: it would take most of the time, and tests/model/test_lrn.py has what is compiled.
     without = {"PATH": str(Path(sys.executable).parent), "CXX": ""}

@@ -47,6 +47,13 @@ def test_threads_sleep_only_where_convolutions_let_them(
     assert cpu.thread_environment(precision) == {}
 
 
+def test_a_process_that_trains_compiles_itself_unless_it_is_told_otherwise(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("TORCHINDUCTOR_COMPILE_THREADS", raising=False)
+    assert cpu.process_environment("32-true")["TORCHINDUCTOR_COMPILE_THREADS"] == "1"
+    monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "4")
+    assert "TORCHINDUCTOR_COMPILE_THREADS" not in cpu.process_environment("32-true")
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(platform.system() != "Linux", reason="libgomp shows its settings, other libraries may not")
 def test_the_command_settles_it_before_torch_is_loaded(tmp_path: Path):

@@ -37,7 +37,8 @@ class HydraCallback(Callback):
         """Check a run; Hydra passes `config` by name, and drops what is raised here, all but `SystemExit`."""
         try:
             cfg = to_config(config)
-            os.environ.update(cpu.thread_environment(cfg.trainer.precision))  # before torch is imported, to count GPUs
+            # before torch is imported, to count GPUs
+            os.environ.update(cpu.COMPILE_HERE | os.environ | cpu.thread_environment(cfg.trainer.precision))
             check_run(cfg, Run(Path(config.hydra.run.dir)))
             launch.refuse_other_group(layouts.layout(cfg.trainer))
         except Exception as error:

@@ -350,6 +350,28 @@ def test_without_a_compiler_it_runs_as_it_is(tmp_path: Path, monkeypatch: pytest
         lrn.compiles.cache_clear()
 
 
+@pytest.mark.parametrize(
+    ("there", "said"),
+    [(["gcc", "triton"], ""), (["clang", "triton"], ""), (["triton"], "install a compiler (gcc or clang, or what CC"),
+     (["g++", "triton"], "install a compiler"), (["gcc"], "install the package triton")],
+)  # fmt: skip
+def test_a_gpu_without_a_compiler_is_warned_of_once(
+    there: list[str], said: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(lrn.shutil, "which", lambda name: name if name in there else None)
+    monkeypatch.setattr(lrn, "find_spec", lambda name: name if name in there else None)
+    lrn.compiles.cache_clear()
+    try:
+        for _ in range(2):
+            assert lrn.compiles(CompileLrn.on_gpu, torch.device("cuda", 0)) is (not said)
+            assert not lrn.compiles(CompileLrn.never, torch.device("cuda", 0))
+            assert not lrn.compiles(CompileLrn.on_gpu, torch.device("cpu"))
+    finally:
+        lrn.compiles.cache_clear()
+    assert [said in record.getMessage() for record in caplog.records] == [True] * bool(said)
+
+
 @needs_compiler
 @pytest.mark.parametrize("fails", ["normalise", "gradient"])
 def test_where_compiling_fails_it_says_so_once_and_runs(

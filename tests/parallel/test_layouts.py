@@ -170,6 +170,17 @@ def test_auto_is_a_gpu_with_bf16_if_there_is_one(
     assert ("Tester 3000" in line) == (accelerator == "cuda")
 
 
+@pytest.mark.parametrize(("benchmark", "told"), [(None, False), (False, False), (True, True)])
+def test_a_run_on_a_gpu_says_that_it_gives_up_equal_bits(
+    benchmark: bool | None, told: bool, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(layouts, "gpu_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tester 3000")
+    assert ("the last bits may differ" in layouts.device_summary(Trainer(benchmark=benchmark))) is told
+    assert "the last bits" not in layouts.device_summary(Trainer(accelerator="cpu", benchmark=benchmark))
+
+
 def test_without_a_device_file_torch_is_not_asked(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(layouts, "GPU_FILES", ())
     monkeypatch.setattr(layouts.sys, "platform", "linux")

@@ -5,15 +5,22 @@ from __future__ import annotations
 import math
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+import torch.distributed as dist
 
 from alexnet_pl.config.schema import Trainer, as_dict
+from alexnet_pl.data import datasets
 from alexnet_pl.errors import Disconnected, Interrupted, NotFinite, UserError
 from alexnet_pl.runs.run import Run
 from alexnet_pl.training import fit as training
-from tests.helpers.runs import assert_same_training, fit, last_checkpoint, run_config
+from alexnet_pl.training.module import ImageClassifier
+from tests.helpers import ranks
+from tests.helpers.runs import NET, assert_same_training, fit, last_checkpoint, run_config
 
 CUT = ["optim=released_170", "trainer.max_epochs=2", "trainer.max_time=00:00:00:00"]
 
@@ -85,6 +92,73 @@ def test_a_run_says_why_it_ended(
     with pytest.raises(UserError):
         training.work(run_config(), run)
     assert run.failure == reason
+
+
+@pytest.mark.parametrize(("word", "deterministic"), [("null", True), ("false", True), ("true", False)])
+def test_cudnn_computes_the_same_bits_unless_that_is_given_up_and_fp32_in_fp32(
+    word: str, deterministic: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("deterministic", "allow_tf32", "benchmark"):
+        monkeypatch.setattr(torch.backends.cudnn, name, not deterministic)
+    seen = []
+
+    def note(cfg: object, run: object) -> None:
+        seen.append((torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32))
+        raise Disconnected("that is all")
+
+    monkeypatch.setattr(training.checkpoints, "find_start", note)
+    with pytest.raises(Disconnected):
+        training.fit(run_config(f"trainer.benchmark={word}"), Run(tmp_path))
+    assert seen == [(deterministic, False)]
+
+
+def calls_of_a_run(folder: Path, trainer: str) -> dict[int, list[str]]:
+    """By the number of the step, the collectives of torch.distributed that a process calls before its end."""
+    calls: dict[int, list[str]] = {}
+    step = 0
+
+    def noted(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def call_and_note(*args: Any, **kwargs: Any) -> Any:
+            calls.setdefault(step, []).append(name)
+            return call(*args, **kwargs)
+
+        return call_and_note
+
+    def counted(self: ImageClassifier, batch: Any, batch_idx: int) -> Any:
+        nonlocal step
+        step = batch_idx
+        return training_step(self, batch, batch_idx)
+
+    training_step = ImageClassifier.training_step
+    over = ["train_error_window=10000", "trainer.max_epochs=1", f"trainer={trainer}", "trainer.accelerator=cpu"]
+    cfg, run = run_config(*NET, *over), Run(folder)
+    if os.environ["RANK"] == "0":
+        run.start(as_dict(cfg), [])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets, "SHAPES_SPLITS", {"train": (1000, 1), "val": (100, 2)})
+        patch.setattr(ImageClassifier, "training_step", counted)
+        for name in COLLECTIVES:
+            patch.setattr(dist, name, noted(name, getattr(dist, name)))
+        training.fit(cfg, run)
+    run.release()
+    return calls
+
+
+COLLECTIVES = (
+    "all_reduce", "all_gather", "all_gather_into_tensor", "all_gather_object", "all_to_all_single", "barrier",
+    "broadcast", "broadcast_object_list", "gather", "reduce", "reduce_scatter_tensor", "scatter",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("trainer", "layers"), [("ddp", []), ("towers", ["all_gather_into_tensor"] * 5 + ["reduce_scatter_tensor"] * 4)]
+)
+def test_a_step_of_two_processes_exchanges_only_what_is_ours(trainer: str, layers: list[str], tmp_path: Path):
+    """Activations, and whether to stop; DDP's own sums do not come through Python."""
+    for calls in ranks.run(2, calls_of_a_run, tmp_path, trainer):
+        inner = [sorted(calls[step]) for step in range(1, 7)]
+        assert inner == [sorted([*layers, "all_reduce"])] * 6
 
 
 def test_ctrl_c_for_the_second_time_is_told_as_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from alexnet_pl.model.layers import Logits
 from alexnet_pl.training import meters
 from alexnet_pl.training.meters import EvaluationCounts, RunningError, Throughput, ends_window
 
@@ -46,6 +47,24 @@ def test_the_running_error_is_counted_by_window_and_by_epoch():
     meter.close_window(alone)
     meter.start_epoch()
     assert math.isnan(meter.epoch_error(alone))
+
+
+def test_errors_are_counted_on_fp32_logits():
+    """In bf16 both are 8, and the first class would win."""
+    layer = Logits(1, 2, bias=False)
+    layer.weight.data = torch.tensor([[8.0], [8.01]])
+    images, labels = torch.ones(3, 1, dtype=torch.bfloat16), torch.ones(3, dtype=torch.int64)
+    running, evaluation = RunningError(), EvaluationCounts()
+    with torch.autocast("cpu", torch.bfloat16):
+        narrow = F.linear(images, layer.weight)
+        logits = layer(images)
+        loss = F.cross_entropy(logits, labels, reduction="sum")
+        running.add(logits, labels, loss, 3)
+        evaluation.add("val", logits, labels)
+    assert narrow[0, 0] == narrow[0, 1]
+    assert (logits.dtype, narrow.dtype) == (torch.float32, torch.bfloat16)
+    assert running.close_window(alone)[0] == 0
+    assert evaluation.close(alone, with_top5=False)["val/error"] == 0
 
 
 def test_of_the_processes_that_share_a_batch_one_goes_on_with_the_window():

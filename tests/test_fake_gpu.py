@@ -1,0 +1,152 @@
+"""What a GPU would be asked to do, on fake CUDA tensors: they have a device and a type, and no numbers.
+
+A fake tensor refuses to meet one of another device, and to be read by the host. bench/counts.py counts on them.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch.nn.utils.stateless import _reparametrize_module
+
+from alexnet_pl import ROOT
+from alexnet_pl.config.schema import Config
+from alexnet_pl.data.datamodule import ImageDataModule
+from alexnet_pl.data.loader import BatchLoader, InMemoryDataset, Replica
+from alexnet_pl.data.pixel_stats import ColorPCA
+from alexnet_pl.parallel.layouts import Layout
+from alexnet_pl.training.meters import EvaluationCounts
+from alexnet_pl.training.module import ImageClassifier
+from tests.helpers.runs import run_config
+
+pytestmark = pytest.mark.slow
+
+sys.path.insert(0, str(ROOT / "bench"))
+counting = import_module("counts")
+
+
+@contextmanager
+def fake() -> Iterator[FakeTensorMode]:
+    """Make fake tensors inside, as if a GPU were here."""
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode, counting.an_h200():
+        yield mode
+
+
+NET = [
+    "experiment=released_2012", "model.input_size=67", "data.resize=72", "data.crop_size=67", "data.batch_size=8",
+    "model.width=0.25", "logger=none",
+]  # fmt: skip
+
+
+def fake_images(*shape: int) -> Tensor:
+    return torch.empty(*shape, 3, dtype=torch.uint8, device=counting.GPU)
+
+
+def images_of(cfg: Config) -> ImageDataModule:
+    """Without a data set: only what a step takes of it."""
+    images = ImageDataModule(cfg, counting.GPU)
+    images.mean = torch.empty(67, 67, 3, device=counting.GPU)
+    images.colors = ColorPCA(torch.eye(3, dtype=torch.float64), torch.ones(3, dtype=torch.float64))
+    return images
+
+
+def test_a_batch_is_gathered_and_augmented_without_waiting_for_the_gpu():
+    """From a set in the GPU's memory: places, mirrors and colours go there, and nothing comes back."""
+    cfg = run_config(*NET, "data.color_noise=paper")
+    with fake():
+        images = images_of(cfg)
+        labels = torch.empty(20, dtype=torch.int64, device=counting.GPU)
+        batches = BatchLoader(
+            InMemoryDataset(fake_images(20, 72, 72), labels),
+            lambda: torch.arange(20), 20, 8, images.train_input, counting.GPU,
+        )  # fmt: skip
+        with counting.Counts() as counts:
+            inputs, answers, _ = next(iter(batches))
+    assert (inputs.shape, inputs.dtype, inputs.device) == ((8, 3, 67, 67), torch.float32, counting.GPU)
+    assert inputs.is_contiguous(memory_format=torch.channels_last)
+    assert answers.device == counting.GPU
+    assert counts.copies_back == []
+    assert 0 < counts.launches < 25
+
+
+@pytest.mark.parametrize("views", [1, 10])
+def test_an_evaluation_never_waits_within_a_batch(views: int):
+    cfg, evaluation = run_config(*NET, f"test_views={views}"), EvaluationCounts()
+    with fake():
+        images = images_of(cfg)
+        with counting.Counts() as counts:
+            inputs = images.views_input(fake_images(4, 72, 72), 0)
+            logits = inputs.flatten(1)[:, :1000].unflatten(0, (4, views)).mean(1)
+            for _ in range(2):
+                evaluation.add("test", logits, torch.empty(4, dtype=torch.int64, device=counting.GPU))
+    assert counts.copies_back == []
+    assert evaluation.counts["test"].device == counting.GPU
+
+
+def test_a_training_step_never_waits_and_multiplies_in_bf16_but_for_the_logits(monkeypatch: pytest.MonkeyPatch):
+    """The module's own step with loss, masks and counting, and its backward."""
+    classifier = ImageClassifier(run_config(*NET), 67)
+    classifier.layout = Layout("single")
+    monkeypatch.setattr(classifier, "_seed_dropout", lambda batch_idx: None)  # torch's generators are not fake
+    monkeypatch.setattr(classifier, "_ends_window", lambda batch_idx: False)
+    counts = counting.Counts()
+    with fake() as mode:
+        named = counting.on_gpu(classifier.net, mode)
+        images = torch.empty(8, 3, 67, 67, device=counting.GPU).to(memory_format=torch.channels_last)
+        labels = torch.empty(8, dtype=torch.int64, device=counting.GPU)
+        classifier.running_error.window = torch.empty(3, device=counting.GPU)
+        with (
+            _reparametrize_module(classifier.net, named),
+            torch.autocast("cuda", torch.bfloat16, cache_enabled=False),
+            counting.compiled_norms(counts, mode),
+            counts,
+        ):
+            loss = classifier.training_step((images, labels, Replica().slice_of(8)), 0)
+            gradients = counting.backward(loss, torch.ones_like(loss))
+    assert (loss.dtype, loss.device) == (torch.float32, counting.GPU)
+    assert set(gradients) == {id(p) for p in named.values()}
+    assert counts.copies_back == []
+    assert counts.products[torch.float32] == 3, "the last layer: outputs, gradient of its inputs and of its weights"
+    assert set(counts.products) == {torch.float32, torch.bfloat16}
+
+
+def test_what_waits_is_found_out():
+    """That the tests above can fail."""
+    with fake():
+        there = torch.empty(3, device=counting.GPU)
+        with counting.Counts() as counts:
+            there.cpu()
+        with pytest.raises(DataDependentOutputException):
+            there.sum().item()
+        with pytest.raises(RuntimeError, match="to be on the same device"):
+            there + torch.empty(3)
+    assert counts.copies_back == ["_to_copy"]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_our_normalisation_moves_a_fifth_of_the_bytes_of_torchs_at_most(dtype: torch.dtype):
+    theirs, ours = counting.lrn_bytes(dtype, (2, 96, 13, 13))
+    numbers = 2 * 96 * 13 * 13
+    assert 5 * ours <= theirs
+    assert ours >= 5 * numbers * dtype.itemsize, "x and y, then x, its gradient and that of y"
+
+
+def test_the_bench_prints_the_ratios(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(sys, "argv", ["counts", "--batch-size", "2", "--json", str(tmp_path / "rows.json")])
+    counting.main()
+    rows = {row["what"]: row["median"] for row in json.loads((tmp_path / "rows.json").read_text())}
+    for what in ("launches", "bytes"):
+        assert rows[f"{what} of a step: ours with F.local_response_norm / ours"] > 1
+        assert f"{what} of a step: torchvision's AlexNet / ours" in rows
+    assert capsys.readouterr().out.count("[bar 5: holds]") == 4
