@@ -122,7 +122,7 @@ def steps(day: Day) -> Rows:
 
 
 def gpu_tests(day: Day) -> Rows:
-    chosen = [ROOT / "tests" / file for file in ("model/test_lrn.py", "training/test_optim.py")]
+    chosen = [ROOT / "tests" / file for file in ("model/test_lrn.py", "training/test_optim.py", "data/test_loader.py")]
     if day.dry:
         return [("pytest -m gpu", "needs a GPU")]
     out = day.run("-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *chosen)

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -175,21 +176,22 @@ class BatchLoader:
         slices = [self.replica.slice_of(len(batch)) for batch in batches]
         own = tuple(batch[part.first : part.last] for batch, part in zip(batches, slices, strict=True))
         for rows, part, images in zip(own, slices, self._read(own), strict=True):
-            labels = self.dataset.labels[rows]
+            labels = self.dataset.labels[rows].to(self.device, non_blocking=True)
             self.done += 1
-            images, labels = (each.to(self.device, non_blocking=True) for each in (images, labels))
-            yield self.transform(images, self.done - 1, part), labels, part
+            yield self.transform(images.to(self.device), self.done - 1, part), labels, part
 
     def _read(self, batches: tuple[Tensor, ...]) -> Iterator[Tensor]:
-        """Yield the images of each batch, read ahead by the dataset's threads, if it has any."""
+        """Yield the images of each batch, read ahead and copied to a GPU by the dataset's threads, if it has any."""
         if not self.dataset.workers:
             yield from map(self.dataset.read, batches)
             return
+        copies = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
+        read = partial(_read_to_gpu, self.dataset, copies) if copies else self.dataset.read
         with ThreadPoolExecutor(self.dataset.workers, thread_name_prefix="images") as pool:
             ahead: deque[Future[Tensor]] = deque()
             try:
                 for rows in batches:
-                    ahead.append(pool.submit(self.dataset.read, rows))
+                    ahead.append(pool.submit(read, rows))
                     if len(ahead) >= self.dataset.workers + AHEAD:
                         yield self._wait_for(ahead.popleft())
                 while ahead:
@@ -205,6 +207,8 @@ class BatchLoader:
             began = time.perf_counter()
         result = images.result()
         self.wait_seconds += time.perf_counter() - began
+        if result.is_cuda:  # its copy is done; its memory must not be used again before the net is through with it
+            result.record_stream(torch.cuda.current_stream(self.device))
         return result
 
     def _is_device_busy(self) -> bool:
@@ -218,3 +222,14 @@ class BatchLoader:
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Begin the next epoch after the batches that were handed out."""
         self._start = self.done = state["done"]
+
+
+def _read_to_gpu(dataset: InMemoryDataset | PackedDataset, copies: torch.cuda.Stream, rows: Tensor) -> Tensor:
+    """Read images and copy them to a GPU, which computes meanwhile: on a stream for copies. Return once they are there.
+
+    Any thread may call it; only this one waits.
+    """
+    with torch.cuda.stream(copies):
+        images = dataset.read(rows).to(copies.device, non_blocking=True)
+        copies.synchronize()
+    return images

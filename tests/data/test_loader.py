@@ -93,6 +93,21 @@ def test_reading_ahead_keeps_the_order_and_the_numbers_of_the_batches(packed: Pa
         assert torch.equal(images, dataset.read(rows).float() + step)
 
 
+@pytest.mark.gpu
+def test_a_gpu_gets_the_same_images_while_it_computes(packed: Path):
+    """Also while its memory is used again and again."""
+    dataset = loader.PackedDataset(store.require(packed), "train", pinned=True)
+    order = torch.randperm(len(dataset), generator=augment.stream(5))
+    heavy = torch.ones(2000, 2000, device="cuda")
+
+    def transform(images: Tensor, step: int, part: loader.BatchSlice) -> Tensor:
+        return images.float() + 0 * (heavy @ heavy)[0, 0]
+
+    on_gpu = loader.BatchLoader(dataset, lambda: order, len(order), 9, transform, torch.device("cuda", 0))
+    for images, rows in zip([images for images, *_ in on_gpu], order.split(9), strict=True):
+        assert torch.equal(images.cpu(), open_split(packed).read(rows).float())
+
+
 @pytest.mark.parametrize(("images", "processes"), [(128, 1), (128, 4), (27, 2), (3, 4), (5, 3)])
 def test_slices_of_a_batch_are_torchs_chunks(images: int, processes: int):
     slices = [loader.Replica(rank, processes).slice_of(images) for rank in range(processes)]
