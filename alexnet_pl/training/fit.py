@@ -109,7 +109,7 @@ def build_trainer(cfg: Config, run_loggers: list[pl.loggers.Logger], callbacks: 
     # Lightning 2.6 broadcasts and waits for the device in each step of several processes, to ask whether one has had
     # SIGTERM (Lightning-AI/pytorch-lightning issue 21487). `StopOnSignal` asks, without the device.
     if hasattr(trainer.fit_loop.epoch_loop, "_broadcast_sigterm_tensor"):
-        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
+        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
     return trainer
 
 
