@@ -29,6 +29,7 @@ from alexnet_pl import files
 from alexnet_pl.data import decode, store
 from alexnet_pl.data.pixel_stats import PixelStats
 from alexnet_pl.data.sources import Source
+from alexnet_pl.data.sources.base import Unreadable
 from alexnet_pl.errors import ConfigError, UserError
 
 PAGE = pa.schema(
@@ -121,7 +122,7 @@ class Packing:
                 cell, reason = b"", None
                 try:
                     cell = encode(decode.centre_square(decode.decode_image(data), self.plan.size), self.plan)
-                except decode.Unreadable as error:
+                except Unreadable as error:
                     reason = str(error)
                 part.write(cell)
                 digest.update(cell)
@@ -251,7 +252,10 @@ class Packing:
             for job in self.jobs:
                 if job in pages:
                     rows = pages[job].filter(pa.compute.is_valid(pages[job]["skipped"])).to_pylist()
-                    table.writerows([job.split, row["name"], row["label"], row["skipped"]] for row in rows)
+                    table.writerows(
+                        [job.split, files.csv_cell(row["name"]), row["label"], files.csv_cell(row["skipped"])]
+                        for row in rows
+                    )
                     counts[job.split] += len(rows)
         return counts
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from alexnet_pl import files
 from alexnet_pl.console import Meter
 from alexnet_pl.data import sources, store
-from alexnet_pl.errors import ConfigError
+from alexnet_pl.errors import ConfigError, visible
 from alexnet_pl.prepare.options import Options
 from alexnet_pl.prepare.packing import Packing
 from alexnet_pl.prepare.preview import Preview
@@ -37,6 +37,8 @@ def prepare(source: Path, root: Path, options: Options, console: Console, dry_ru
     if found.kind == "image folder" and not (source / "train").is_dir() and source.resolve() in root.resolve().parents:
         raise ConfigError(f"{root} lies among the classes of {source}, as if it were one: give the store another place")
     console.print(found.describe())
+    for note in found.notes:
+        console.print(f"note:  {visible(note)}")
     preview = Preview(found, options)
     plan = make_plan(found, source, preview, options, begun)
     if begun:
