@@ -26,6 +26,8 @@ MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB
 """What Pillow turns into RGB of 0..255 as a viewer would; the others have more than 8 bits."""
 SMALL = 2**16
 """Pixels of a JPEG up to which Pillow's look at its header, too, would add a tenth to the time or more"""
+JPEG = b"\xff\xd8"
+"""How a JPEG begins"""
 APP1 = b"\xff\xe1"
 """The marker of a JPEG's segments that may note how it was held, as EXIF or XMP"""
 
@@ -49,7 +51,7 @@ def decode_image(data: bytes | Unreadable) -> Tensor:
     if not data:
         raise Unreadable("an empty file")
     try:
-        if (small := _decode_small_jpeg(data)) is not None:
+        if data.startswith(JPEG) and (small := _decode_small_jpeg(data)) is not None:
             return torch.from_numpy(small).permute(2, 0, 1)
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.format in ("JPEG", "MPO"):
@@ -65,8 +67,9 @@ def decode_image(data: bytes | Unreadable) -> Tensor:
                 raise Unreadable(f"{image.format} of mode {image.mode}, which has more than 8 bits")
             image.load()
             upright: Image.Image = image
-            with suppress(Exception):  # a note that cannot be read is none
-                upright = ImageOps.exif_transpose(image)
+            if _orientation(image) != 1:
+                with suppress(Exception):  # a note that cannot be read is none
+                    upright = ImageOps.exif_transpose(image)
             return functional.pil_to_tensor(upright.convert("RGB"))
     except Unreadable:
         raise

@@ -178,11 +178,24 @@ class Packing:
 
     def page(self, job: Job) -> pa.Table | None:
         """Return what the journal says of a part; None where the part has to be packed."""
-        with suppress(FileNotFoundError, pa.ArrowInvalid):  # a page that a power cut left half written is none
+        with suppress(OSError, ValueError, LookupError, pa.ArrowException):  # a page that a power cut left half is none
             page = pa.parquet.read_table(self.page_path(job))
-            if self.path(job).stat().st_size == int(page.schema.metadata[b"bytes"]):
+            if page.schema.equals(PAGE) and self.fits(page, job):
                 return page
         return None
+
+    def fits(self, page: pa.Table, job: Job) -> bool:
+        """Return whether a page speaks of the files of its part, in their order, and of as many bytes as there are."""
+        split, head = self.source.splits[job.split], page.schema.metadata or {}
+        offsets, lengths = page["offset"].to_numpy(), page["bytes"].to_numpy()
+        return (
+            page["name"].to_pylist() == list(split.names[job.start : job.stop])
+            and np.array_equal(page["label"].to_numpy(), split.labels[job.start : job.stop])
+            and np.array_equal(offsets, np.cumsum(lengths) - lengths)
+            and np.array_equal(lengths > 0, page["skipped"].is_null().to_numpy())
+            and self.path(job).stat().st_size == lengths.sum() == int(head[b"bytes"])
+            and b"sha256" in head
+        )
 
     def pages(self) -> dict[Job, pa.Table]:
         """Return the journal: a page for each part that is packed."""
