@@ -20,15 +20,8 @@ def to_csv(predictions: Sequence[Prediction]) -> str:
     writer.writerow(["image", "class", "rank", "guess", "probability"])
     for each in predictions:
         for rank, (label, share) in enumerate(each.top, 1):
-            writer.writerow(
-                [
-                    files.csv_cell(each.name),
-                    files.csv_cell(each.label or ""),
-                    rank,
-                    files.csv_cell(label),
-                    f"{share:.7g}",
-                ]
-            )
+            name, known, guess = map(files.csv_cell, (each.name, each.label or "", label))
+            writer.writerow([name, known, rank, guess, f"{share:.7g}"])
     return out.getvalue()
 
 

@@ -16,7 +16,7 @@ from alexnet_pl.data import sources, store
 from alexnet_pl.errors import ConfigError, visible
 from alexnet_pl.prepare.options import Options
 from alexnet_pl.prepare.packing import Packing
-from alexnet_pl.prepare.preview import Preview
+from alexnet_pl.prepare.preview import Preview, refuse_names
 
 
 def prepare(source: Path, root: Path, options: Options, console: Console, dry_run: bool = False) -> None:
@@ -77,7 +77,8 @@ def make_plan(
     that was begun keeps its form, and its name where none is given. The name else is the folder's or the zip file's.
     """
     given = source.resolve()
-    name = given.stem if given.is_file() else given.name
+    name = options.name or (begun.name if begun else given.stem if given.is_file() else given.name)
+    refuse_names([name])
     form = options.form
     if form == "auto" and begun:
         form = begun.form
@@ -85,7 +86,7 @@ def make_plan(
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         form = "raw" if preview.store_bytes("raw") < memory / 2 else "jpeg"
     return store.Plan(
-        name=options.name or (begun.name if begun else name),
+        name=name,
         source=found.describe().removeprefix("found: "),
         fingerprint=preview.fingerprint,
         size=options.size,

@@ -16,8 +16,8 @@ import io
 import math
 from pathlib import Path
 
+from alexnet_pl.data.sources import base
 from alexnet_pl.data.sources.base import (
-    LARGEST,
     Source,
     Split,
     check_size,
@@ -69,7 +69,7 @@ def ilsvrc(root: Path) -> Source | None:
         places = {name: places[name] for name in names_in_classes(list(places))}
         classes, notes = class_names(inner), note_left_out(others)
         train = in_tar(tar, places, labels_of((name.partition("/")[0] for name in places), classes, tar))
-    elif folder:
+    elif folder and (folder.name == "train" or len(found) > 1):  # else a class may be called so
         raise ConfigError(f"{folder} holds no class folders with images, found {first_names(folder)}")
     elif (root / VAL_TAR).is_file():
         raise ConfigError(f"{root} holds {VAL_TAR} but not the training images: looked for {TRAIN_TAR} and train/")
@@ -160,7 +160,7 @@ def _devkit_files(devkit: Path) -> tuple[bytes, bytes]:
     if devkit.is_dir():
         return read_text(devkit / "data/meta.mat"), read_text(devkit / f"data/{TRUTH}")
     with gzip.open(devkit) as packed:
-        tar = packed.read(LARGEST + 1)  # what is packed tells nothing of what unpacks
+        tar = packed.read(base.LARGEST + 1)  # what is packed tells nothing of what unpacks
     check_size(len(tar))
     places = dict(tar_files(io.BytesIO(tar)))
     if missing := {"meta.mat", TRUTH} - places.keys():

@@ -43,8 +43,14 @@ def _zipped(file: Path) -> Source:
         raise ConfigError(f"{file} is not Tiny ImageNet's zip file: it holds no wnids.txt")
 
     def read_member(name: str) -> bytes:
-        base.check_size(archive.getinfo(folder + name).file_size)  # and zipfile reads no more than that
-        return archive.read(folder + name)
+        member = archive.getinfo(folder + name)
+        base.check_size(member.file_size)
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others unpack without a limit
+            raise base.Unreadable("an unknown compression")
+        if member.flag_bits & 1:
+            raise base.Unreadable("encrypted")
+        with archive.open(member) as data:
+            return data.read(member.file_size)  # never more than it claims
 
     inside = [name.removeprefix(folder) for name in members if name.startswith(folder)]
     return _source(file, sorted({name for name in inside if is_image_name(os.path.basename(name))}), read_member)
