@@ -179,6 +179,8 @@ class Packing:
     def page(self, job: Job) -> pa.Table | None:
         """Return what the journal says of a part; None where the part has to be packed."""
         with suppress(OSError, ValueError, LookupError, pa.ArrowException):  # a page that a power cut left half is none
+            if not self.page_path(job).is_file():
+                return None
             page = pa.parquet.read_table(self.page_path(job))
             if page.schema.equals(PAGE) and self.fits(page, job):
                 return page
