@@ -34,10 +34,10 @@ def find_images(words: Sequence[str], warn: Warn) -> list[str]:
     """
     found: list[str] = []
     for word in words:
-        path = Path(os.path.expanduser(word))  # Path.expanduser fails where there is no such user
-        if word == STDIN or path.is_file():
+        path = Path(os.path.expanduser(word))  # unlike Path's, os.path's functions do not fail at an odd word
+        if word == STDIN or os.path.isfile(path):
             found.append(word if word == STDIN else str(path))
-        elif path.is_dir():
+        elif os.path.isdir(path):
             found += _inside(path, warn)
         elif glob.has_magic(word):
             matches = sorted(glob.glob(str(path), recursive=True))
