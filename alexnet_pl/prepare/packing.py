@@ -91,8 +91,9 @@ class Packing:
     def refuse(self) -> NoReturn:
         """Raise ConfigError: too many files gave no image; what they are is left in skipped.csv."""
         skipped = sum(self.write_skipped(self.pages()).values())
+        lost = "1 file" if skipped == 1 else f"{skipped:,} files"
         raise ConfigError(
-            f"{skipped:,} files gave no image, more than the {self.limit:,} that --max-skipped allows; which and why "
+            f"{lost} gave no image, more than the {self.limit:,} that --max-skipped allows; which and why "
             f"stands in {self.root / 'skipped.csv'}: mend the source and run the same command again, or allow more"
         )
 

@@ -215,9 +215,7 @@ def test_images_that_are_none_end_in_one_sentence(copy: Path):
 
 def test_a_split_that_is_not_there_is_named(sound: Path, tmp_path: Path):
     pack(sound.parent / "source/train", tmp_path / "store")
-    with pytest.raises(
-        ConfigError, match=r"holds no val images: prepare a store with some, for val by"
-    ):
+    with pytest.raises(ConfigError, match=r"holds no val images: prepare a store with some, for val by"):
         PackedDataset(store.require(tmp_path / "store"), "val")
 
 
