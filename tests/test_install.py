@@ -15,7 +15,6 @@ from alexnet_pl import ROOT
 from alexnet_pl.config import keys
 from tests.helpers.commands import environment
 
-
 slow = partial(pytest.param, marks=pytest.mark.slow)
 
 
