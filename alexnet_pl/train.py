@@ -115,7 +115,10 @@ def explain_sweep(words: list[str]) -> None:
 
 
 def main() -> None:
-    """Run the command. Exit code 0: done; 1: a mistake or a failure; 75: folder in use; 128 + signal: stopped."""
+    """Run the command. Exit code 0: done; 1: a mistake or a failure; 75: folder in use; 128 + signal: stopped.
+
+    SIGALRM stands for trainer.max_time: exit code 142.
+    """
     start_command(trains=True)
     os.environ.pop(JOB_VARIABLE, None)  # no sweep starts this command
     if {"--help", "-h"} & set(sys.argv):

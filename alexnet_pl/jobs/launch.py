@@ -174,7 +174,11 @@ class Group:
         failed: Callable[[], object] = bool,
         held: TextIO | None = None,
     ) -> None:
-        inherited = {name: value for name, value in os.environ.items() if name not in RANK_VARIABLES}
+        others = (
+            *RANK_VARIABLES,
+            "TORCHELASTIC_USE_AGENT_STORE",
+        )  # torchrun's: the first would wait for a store of its
+        inherited = {name: value for name, value in os.environ.items() if name not in others}
         self.processes: list[Process] = []
         self.failed = failed
         self.first: int | None = None  # the number of the first that failed
