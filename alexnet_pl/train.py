@@ -24,7 +24,7 @@ from omegaconf import DictConfig
 from alexnet_pl.config.help import help_text
 from alexnet_pl.config.schema import Config, as_dict
 from alexnet_pl.console import exit_with, start_command
-from alexnet_pl.errors import ConfigError, Interrupted, UserError
+from alexnet_pl.errors import ConfigError, Disconnected, Interrupted, UserError
 from alexnet_pl.files import ROOT
 from alexnet_pl.jobs import checks, compose, launch, local
 from alexnet_pl.parallel import layouts
@@ -74,8 +74,9 @@ def train(cfg: Config, run: Run, overrides: list[str]) -> None:
     if not ending.code:
         return
     if stop.signum:
-        if run.failed_at not in (0, before):
-            print(f"error: {run.failure}", file=sys.stderr)
+        told = "" if run.failed_at in (0, before) else run.failure
+        known = told and not told.startswith(Disconnected.words)  # else they were stopped as they started
+        print(f"error: {told if known else Interrupted(stop.signum, kept='')}", file=sys.stderr)
         sys.exit(128 + stop.signum)
     print(f"error: {local.failure_reason(ending, run, before)}", file=sys.stderr)
     sys.exit(ending.code if ending.code > 0 else 128 - ending.code)
