@@ -249,6 +249,7 @@ def test_a_signal_to_a_sweep_stops_it_with_a_checkpoint(tmp_path: Path, signum: 
     assert second.status == "missing"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("told", ["", str(Disconnected("closed")), "stopped by SIGTERM; the checkpoint is written"])
 def test_processes_that_are_stopped_as_they_start_are_told_as_stopped(
     told: str, tmp_path: Path, train: Command, monkeypatch: pytest.MonkeyPatch

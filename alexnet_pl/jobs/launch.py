@@ -174,11 +174,7 @@ class Group:
         failed: Callable[[], object] = bool,
         held: TextIO | None = None,
     ) -> None:
-        others = (
-            *RANK_VARIABLES,
-            "TORCHELASTIC_USE_AGENT_STORE",
-        )  # torchrun's: the first would wait for a store of its
-        inherited = {name: value for name, value in os.environ.items() if name not in others}
+        inherited = {name: value for name, value in os.environ.items() if name not in RANK_VARIABLES}
         self.processes: list[Process] = []
         self.failed = failed
         self.first: int | None = None  # the number of the first that failed
