@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from alexnet_pl import files
 from alexnet_pl.config.schema import as_dict
-from alexnet_pl.console import exit_on_error
+from alexnet_pl.console import exit_on_error, start_command
 from alexnet_pl.data import augment
 from alexnet_pl.data.image_files import ImageFiles, find_images
 from alexnet_pl.errors import ConfigError, UserError
@@ -184,6 +184,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Run the command. Exit code 0: written and compared; 1: a mistake, or other logits, in one sentence."""
+    start_command()
     parser = make_parser()
     arguments = parser.parse_args()
     if (arguments.run is None) == (arguments.torchvision is None):

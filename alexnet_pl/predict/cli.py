@@ -19,7 +19,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from alexnet_pl.console import exit_on_error
+from alexnet_pl.console import exit_on_error, start_command
 from alexnet_pl.predict.options import SUFFIXES, Options
 
 
@@ -47,6 +47,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Run the command. Exit code 0: all images were read; 1: some were not, or a mistake, each in one sentence."""
+    start_command()
     parser = make_parser()
     arguments = vars(parser.parse_intermixed_args())
     words = [word for word in (arguments.pop("run"), *arguments.pop("images")) if word is not None]

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from alexnet_pl.jobs import gpu_locks, local, sweep
+from alexnet_pl.errors import Disconnected
+from alexnet_pl.jobs import gpu_locks, launch, local, sweep
 from alexnet_pl.parallel import layouts
 from alexnet_pl.runs.run import Run, find_runs
 from tests.helpers.commands import Command, start
@@ -50,6 +51,30 @@ def test_auto_counts_the_devices_of_a_job(monkeypatch: pytest.MonkeyPatch, train
     monkeypatch.setattr(sweep.cpu, "count", lambda: 4)
     jobs = [run_config(trainer, "trainer.accelerator=cpu", f"seed={n}") for n in range(9)]
     assert sweep.count_at_once("auto", jobs) == at_once
+
+
+LOST = str(Disconnected("connection closed"))
+KILLED = launch.Ending(-signal.SIGABRT, "process 1 of 0..1 was killed by SIGABRT")
+
+
+@pytest.mark.parametrize(
+    ("ending", "told", "reason"),
+    [
+        (KILLED, "", KILLED.killed),
+        (KILLED, LOST, KILLED.killed),
+        (KILLED, "the loss became nan", f"the loss became nan; {KILLED.killed}"),
+        (launch.Ending(1, ""), LOST, LOST),
+        (launch.Ending(1, ""), "the loss became nan", "the loss became nan"),
+        (launch.Ending(3, ""), "", "exit code 3"),
+    ],
+)
+def test_a_reason_that_a_process_gave_is_kept(ending: launch.Ending, told: str, reason: str, tmp_path: Path):
+    """Unless it is only that it lost another one."""
+    run = Run(tmp_path)
+    if told:
+        run.fail(told)
+    assert local.failure_reason(ending, run, failed_before=0) == reason
+    assert run.failure == reason
 
 
 def test_a_number_of_jobs_that_is_none_is_refused(train: Command, tmp_path: Path):
