@@ -182,6 +182,7 @@ def failure_reason(ending: launch.Ending, run: Run, failed_before: int) -> str:
     """
     if not ending.code:
         return ""
+    reason = ending.killed or f"exit code {ending.code}"
     if ending.killed or run.failed_at in (0, failed_before):
-        run.fail(ending.killed or f"exit code {ending.code}")
-    return run.failure
+        run.fail(reason)
+    return run.failure or reason

@@ -49,9 +49,10 @@ def fit(cfg: Config, run: Run) -> None:
         if cfg.pretrained and resume is None:
             trained.load_pretrained(classifier.net, cfg.pretrained)
         stop = checkpoints.StopOnSignal(run)
-        trainer = build_trainer(cfg, run_loggers, [stop, *build_callbacks(cfg, run, lines)])
+        trainer = build_trainer(cfg, run, run_loggers, [stop, *build_callbacks(cfg, run, lines)])
         with translated_refusals(MisconfigurationException), stop.listening():
-            trainer.fit(classifier, datamodule, ckpt_path=resume)
+            with checkpoints.restoring(resume, classifier, stop):
+                trainer.fit(classifier, datamodule, ckpt_path=resume)
             if cfg.test_views:
                 trainer.test(classifier, datamodule, verbose=False)
     except BaseException as error:
@@ -86,7 +87,9 @@ def build_callbacks(cfg: Config, run: Run, lines: EpochLines) -> list[pl.Callbac
     return callbacks
 
 
-def build_trainer(cfg: Config, run_loggers: list[pl.loggers.Logger], callbacks: list[pl.Callback]) -> pl.Trainer:
+def build_trainer(
+    cfg: Config, run: Run, run_loggers: list[pl.loggers.Logger], callbacks: list[pl.Callback]
+) -> pl.Trainer:
     """Return Lightning's Trainer for a run.
 
     Raises:
@@ -95,7 +98,7 @@ def build_trainer(cfg: Config, run_loggers: list[pl.loggers.Logger], callbacks: 
     options = strategies.trainer_options(cfg.trainer)
     if options.pop("max_steps", -1) > 0:  # `StopAfter` does it
         options.setdefault("max_epochs", -1)
-    options["plugins"].append(checkpoints.AtomicCheckpointIO())
+    options["plugins"].append(checkpoints.AtomicCheckpointIO(run))
     with translated_refusals(ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException):
         return pl.Trainer(**options, logger=run_loggers, callbacks=callbacks, enable_model_summary=False)
 
@@ -132,6 +135,7 @@ def work(cfg: Config, run: Run) -> None:
         reason = find_user_error(error)
         if isinstance(reason, Interrupted):
             strategies.shutdown_process_group()
+        run.require()  # else there is no place to leave a word in
         if not run.failure:
             run.fail(str(reason or f"{type(error).__name__}: {error}"))
         if reason is None or reason is error:
@@ -145,6 +149,7 @@ def main() -> None:
     """Run as a process that the command started. It prints no reason: the one that started it does, once."""
     run = Run(Path(sys.argv[1]))
     try:
+        run.id = run.identity.get("id", "")
         work(from_dict(run.config), run)
     except UserError as reason:
         sys.exit(reason.exit_code)
