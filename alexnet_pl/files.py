@@ -11,7 +11,7 @@ import math
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -56,7 +56,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
             yield part
             part.replace(path)
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(FileNotFoundError, NotADirectoryError):
+            part.unlink()
 
 
 def write(path: Path, text: str) -> None:
@@ -191,9 +192,10 @@ def lock(folder: Path, wait: bool = False) -> TextIO | None:
     try:
         file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644), "r+")
     except OSError as error:
-        if error.errno != errno.ELOOP:
+        if error.errno not in (errno.ELOOP, errno.EISDIR):
             raise
-        raise ConfigError(f"{path} is a link, and must be a file: remove it") from error
+        what = "link" if error.errno == errno.ELOOP else "folder"
+        raise ConfigError(f"{path} is a {what}, and must be a file: remove it") from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except OSError as error:
