@@ -30,7 +30,10 @@ def read_rows(path: Path) -> list[dict[str, float]]:
         raise damaged(path, "it has no whole line", advice)
     rows = []
     try:
-        for row in (reader := csv.DictReader(whole.splitlines(), strict=True)):
+        reader = csv.DictReader(whole.splitlines(), strict=True)
+        if absent := [key for key in PLACE if key not in (reader.fieldnames or ())]:
+            raise ValueError(f"it has no column {absent[0]}")
+        for row in reader:
             rows.append({key: float(cell) for key, cell in row.items() if cell not in ("", None)})
             if strange := [key for key in PLACE if not 0 <= rows[-1].get(key, math.nan) < LARGEST]:
                 raise ValueError(f"{strange[0]} is missing, or no number that a run comes to")

@@ -295,6 +295,6 @@ def find_checkpoint(ckpt_path: str, key: str = "ckpt_path") -> Path:
             names = ", ".join(run.folder.name for run in there)
             raise ConfigError(f"{key}={ckpt_path} holds {len(there)} runs: name one of them ({names})")
         path = there[0].last
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise ConfigError(f"{key}={ckpt_path} is neither a checkpoint nor the folder of a run that has one")
     return path

@@ -8,6 +8,7 @@ A checkpoint carries all of it: no data set is needed to use one.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -122,7 +123,7 @@ def _file(folder: Path, name: str) -> Path:
         return Path(name).expanduser()
     last = find_checkpoint(str(folder), "run")
     file = last.with_name(f"{name}.ckpt")
-    if not file.is_file():
+    if not os.path.lexists(file):
         raise ConfigError(f"{last.parent} has no {name}.ckpt: a run without validation keeps last.ckpt only")
     return file
 
