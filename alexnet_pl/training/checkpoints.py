@@ -81,16 +81,16 @@ def restoring(path: Path | None, net: nn.Module, stop: StopOnSignal) -> Iterator
         ConfigError: it is damaged.
     """
     advice = "remove it to start the run again, or give another ckpt_path"
-    if path:
-        found = checkpoint_file.read(path, (*checkpoint_file.PROGRESS, *LIGHTNINGS), advice)
-        if wrong := misfit(found, LIGHTNINGS) or _of_another_net(found, net):
-            raise damaged(path, wrong, advice)
     try:
+        if path:
+            found = checkpoint_file.read(path, (*checkpoint_file.PROGRESS, *LIGHTNINGS), advice)
+            if wrong := misfit(found, LIGHTNINGS) or _of_another_net(found, net):
+                raise damaged(path, wrong, advice)
         yield
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         if path is None or stop.has_started:
             raise
-        raise damaged(path, f"Lightning cannot restore it ({first_line(error)})", advice) from error
+        raise damaged(path, f"it cannot be restored ({type(error).__name__}: {first_line(error)})", advice) from error
 
 
 def _of_another_net(found: dict[str, Any], net: nn.Module) -> str:
@@ -102,6 +102,8 @@ def _of_another_net(found: dict[str, Any], net: nn.Module) -> str:
         name = differing[0]
         return f"{name} is of {there.get(name, 'no size')}, and the net's of {here.get(name, 'no size')}"
     states = [each["state"].values() for each in found["optimizer_states"]]
+    if len(states) != 1:
+        return f"it holds the states of {len(states)} optimisers"
     velocities = Counter(
         tuple(v.shape) for state in chain(*states) for v in dict(state).values() if isinstance(v, Tensor)
     )
