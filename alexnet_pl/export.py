@@ -35,6 +35,7 @@ from alexnet_pl.data import augment
 from alexnet_pl.data.image_files import ImageFiles, find_images
 from alexnet_pl.errors import ConfigError, UserError
 from alexnet_pl.model.build import build_net
+from alexnet_pl.runs import checkpoint
 from alexnet_pl.runs.trained import TrainedModel, load, torchvision_net
 
 OPSET = 20
@@ -85,7 +86,7 @@ def export(net: TrainedModel, folder: Path, form: str = "onnx", images: Sequence
             _write_onnx(plain, part, description)
             logits = run_onnx(part, centre_pixels(net, squares))
         else:
-            torch.save(plain.net.state_dict(), part)
+            checkpoint.write(plain.net.state_dict(), part)
             logits = _run_torch(plain, part, squares)
         expected = plain.logits(squares)[:, 0].numpy()
         difference = float(np.abs(logits - expected).max() / max(np.abs(expected).max(), np.finfo(np.float32).tiny))

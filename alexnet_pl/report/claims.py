@@ -18,7 +18,7 @@ from alexnet_pl.report.html_parts import VERDICTS, make_page
 from alexnet_pl.report.outputs import markdown_table
 from alexnet_pl.report.tables import VIEWS, finding, format_errors, format_points
 from alexnet_pl.runs.naming import parse_overrides
-from alexnet_pl.runs.run import find_runs
+from alexnet_pl.runs.run import Run, find_runs, read_sweep
 
 
 @dataclass
@@ -140,8 +140,8 @@ def survey(root: Path) -> list[ClaimStatus]:
 
 def _sweep_names(folder: Path) -> set[str]:
     """Return the named sweeps that a folder's runs are of."""
-    asked: Iterable[list[str]] = files.read_json(folder / "sweep.json").values()
-    begun = [files.read_json(path).get("overrides", []) for path in folder.glob("*/run.json")]
+    asked: Iterable[list[str]] = read_sweep(folder).values()
+    begun = [Run(path.parent).identity.get("overrides", []) for path in folder.glob("*/run.json")]
     return {name for overrides in [*asked, *begun] if (name := parse_overrides(overrides).get("sweep"))}
 
 
