@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -81,6 +82,7 @@ def exit_on_error(writing: Path | str = "the output", kept: str = "") -> Iterato
         writing: the file or folder that is written; it is named where an OSError names no file, as for a full disk.
         kept: what a stop leaves on disk, from which the same command continues.
     """
+    os.environ.pop("MPLBACKEND", None)  # a notebook's: a command opens no window, and Lightning imports matplotlib
     try:
         with _stops_as_interrupts():
             yield
