@@ -87,7 +87,6 @@ def markdown(report: Report) -> str:
         for title, rows in table.sections:
             parts += [f"### {literal(title)}", markdown_table(table.heads, rows)]
         parts += [literal(table.note)]
-    parts += [literal(f"{claim.says} (section {claim.section})") for claim in report.claims]
     parts += [literal(f"{panel.title}: {text}.") for panel in report.panels if (text := finding(panel))]
     incomplete = [f"- {run.status}: {literal(run.folder.name)}" for run in report.incomplete]
     parts += ["Not complete:", "\n".join(incomplete)] if incomplete else []

@@ -44,16 +44,15 @@ def report_page(report: Report) -> str:
     thinned = f" A curve of more than {MOST_POINTS} points is drawn as means over stretches of it."
     drawn, menus = plot(report)
     menu = " The menu chooses another error." if menus else ""
-    claims = [f"<li>{escape(claim.says)} (section {escape(claim.section)})</li>" for claim in report.claims]
     return make_page(
         f"Learning curves: {report.folder.name}",
         f"""{_box(report)}
 {_intro(timed[0] if timed else None, both=len(timed) < len(report.panels))}
-<ul>{findings}</ul>
+{f"<ul>{findings}</ul>" if findings else ""}
 {drawn}
 <p class="small">{escape(small_print(report))}{menu} Drag to zoom, double-click to see all,
 click a name in the legend to hide its line.{thinned if longest > MOST_POINTS else ""}</p>
-{"".join(map(make_report_table, report_tables(report)))}<ul>{"".join(claims)}</ul>
+{"".join(map(make_report_table, report_tables(report)))}
 <dl>{"".join(f"<dt>{word}</dt><dd>{escape(text)}.</dd>" for word, text in words.items())}</dl>
 <h2>What differs between the runs</h2>
 {make_table(["line", "panel", *report.differing_keys], lines, "plain")}

@@ -236,7 +236,8 @@ def verdicts(report: Report) -> Table:
         )
         for claim in report.claims
     ]  # fmt: skip
-    return Table("paper", "Beside the paper", heads, sections, VERDICTS)
+    said = [f"Section {claim.section}: {claim.says}" for claim in report.claims]
+    return Table("paper", "Beside the paper", heads, sections, " ".join([*said, VERDICTS]))
 
 
 VERDICTS = (

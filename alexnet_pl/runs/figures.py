@@ -26,7 +26,7 @@ def drawing(texts: Iterable[str], **settings: Any) -> Iterator[None]:
     """
     from matplotlib import font_manager, style
 
-    own = font_manager.get_font(font_manager.findfont(FONT))
+    own = font_manager.get_font(_font_file(FONT))
     missing = {letter for text in texts for letter in text if letter.isprintable() and not _has(own, letter)}
     families = [FONT]
     for font in font_manager.fontManager.ttflist:
@@ -46,9 +46,15 @@ def drawable(text: str) -> str:
     r"""Return a text as the fonts of `drawing` have it: `\u732b` for a letter that they lack, `\n` for a line end."""
     from matplotlib import font_manager, rcParams
 
-    fonts = [font_manager.get_font(font_manager.findfont(family)) for family in rcParams["font.family"]]
+    fonts = [font_manager.get_font(_font_file(family)) for family in rcParams["font.family"]]
     shown = (c if c.isprintable() and any(_has(font, c) for font in fonts) else _escaped(c) for c in text)
     return "".join(shown)
+
+
+def _font_file(family: str) -> str:
+    from matplotlib import font_manager
+
+    return str(font_manager.findfont(font_manager.FontProperties([family])))
 
 
 def _has(font: Any, letter: str) -> bool:
@@ -63,7 +69,7 @@ def width(text: str, size: float) -> float:
     """Return how wide a drawable text is, in inches, at a font size in points."""
     from matplotlib import font_manager, rcParams
 
-    font = font_manager.get_font([font_manager.findfont(family) for family in rcParams["font.family"]])
+    font = font_manager.get_font([_font_file(family) for family in rcParams["font.family"]])
     font.set_size(size, 72)
     font.set_text(text)
     return float(font.get_width_height()[0]) / 64 / 72
