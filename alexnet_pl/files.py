@@ -46,6 +46,7 @@ def naming(path: Path, part: Path | None = None) -> Iterator[None]:
             error.filename = str(path)
         raise
 
+
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What a cell begins with that a spreadsheet computes"""
 
