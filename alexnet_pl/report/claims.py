@@ -9,7 +9,6 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from alexnet_pl import files
 from alexnet_pl.console import Meter, make_console
 from alexnet_pl.errors import ConfigError
 from alexnet_pl.report import paper
