@@ -76,6 +76,7 @@ def test_markdown_is_text(report: Report) -> None:
     assert not re.search(r"(?<!\\)(:[\w+-]+:|\$)|[\x00-\x09\x0b-\x1f]", text)
 
 
+@pytest.mark.slow
 def test_html_is_text(report: Report) -> None:
     page = Html(re.sub(r"<script.*?</script>", "", report_page(report), flags=re.DOTALL))
     assert not page.tags & {"img", "input", "a", "iframe"}
@@ -156,6 +157,7 @@ def test_links_lead_to_the_folders(sweeps: Path) -> None:
     assert "<b>" not in text.read_text().replace("\\<", "")
 
 
+@pytest.mark.slow
 def test_a_folder_whose_name_is_no_text_has_a_report(tmp_path: Path) -> None:
     folder = tmp_path / os.fsdecode(b"caf\xe9")
     make_run(folder / os.fsdecode(b"\xff"), settings(report__panel=""), rows(3, 4))

@@ -57,6 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_every_format_has_the_same_rows_and_says_what_the_signs_are(folder: Path) -> None:
     report = collect(folder)
     page, text = report_page(report), markdown(report).replace("\\", "")
