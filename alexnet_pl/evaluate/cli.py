@@ -16,6 +16,7 @@ import argparse
 from pathlib import Path
 
 from alexnet_pl.console import exit_on_error, make_console, start_command
+from alexnet_pl.errors import visible
 from alexnet_pl.evaluate.settings import Settings, find_members, output_folder
 from alexnet_pl.runs.run import CHECKPOINT_NAMES
 
@@ -55,4 +56,4 @@ def main() -> None:
 
         evaluate(members, settings, out, a.device, a.keep_logits, make_console())
         for file in sorted(out.iterdir()):
-            print(file)
+            print(visible(str(file)))
