@@ -15,7 +15,7 @@ import torch
 from matplotlib import rcParams
 from matplotlib.legend import Legend
 
-from alexnet_pl.console import exit_on_error
+from alexnet_pl.console import start_command
 from alexnet_pl.evaluate import plots as evaluation
 from alexnet_pl.evaluate.predictions import Predictions, make_predictions
 from alexnet_pl.predict import plots as predictions
@@ -73,8 +73,8 @@ def test_the_users_settings_do_not_count(tmp_path: Path, settings: dict[str, Any
 @pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "nonsense"])
 def test_a_command_forgets_a_notebooks_backend(monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
     monkeypatch.setenv("MPLBACKEND", backend)
-    with exit_on_error():
-        assert "MPLBACKEND" not in os.environ
+    start_command()
+    assert "MPLBACKEND" not in os.environ
 
 
 @pytest.mark.slow
