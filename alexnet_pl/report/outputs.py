@@ -16,6 +16,7 @@ from alexnet_pl.report.kernels import verdict
 from alexnet_pl.report.page import report_page
 from alexnet_pl.report.plots import draw, draw_kernels
 from alexnet_pl.report.tables import VERDICT_HEADS, claim_results, errors, finding, small_print, timings, verdict_rows
+from alexnet_pl.runs.mirror import attach_results
 from alexnet_pl.runs.run import find_runs
 
 
@@ -43,8 +44,7 @@ def write_kernels(folder: Path) -> list[Path]:
     Raises:
         ConfigError: no run of the folder is done, or one has no checkpoint.
     """
-    from alexnet_pl.runs import trained  # torch and Lightning, which nothing else here needs
-    from alexnet_pl.training import loggers
+    from alexnet_pl.runs import trained  # and torch, which nothing else here needs
 
     done = [run for run in find_runs(folder) if run.done]
     if not done:
@@ -53,7 +53,7 @@ def write_kernels(folder: Path) -> list[Path]:
         found = draw_kernels(trained.load(run.folder))
         towers = [f"{found[f'tower{i}']:.2f} ± {found[f'tower{i}_spread']:.2f}" for i in (1, 2) if f"tower{i}" in found]
         print(f"{run.folder.name}: colourfulness {' and '.join(towers)}. {verdict(found)}")
-        loggers.attach_results(
+        attach_results(
             run, {f"kernels/{key}": value for key, value in found.items()}, {"kernels": run.folder / "kernels.png"}
         )
     return [run.folder / "kernels.png" for run in done]
