@@ -145,7 +145,7 @@ def _need_onnx() -> None:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise UserError(f"{error.name} is not installed, which ONNX needs: pip install -e '.[export]'") from error
+        raise UserError(f"{error.name} is not installed: ONNX needs pip install onnx onnxruntime onnxscript") from error
 
 
 def _write_onnx(net: TrainedModel, file: Path, description: str) -> None:
@@ -174,7 +174,8 @@ def make_parser() -> argparse.ArgumentParser:
         prog="python -m alexnet_pl.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("run", metavar="RUN", nargs="?", help="a run folder, a folder of one run, or a checkpoint")
+    trained = "a run folder, a folder of one run, a checkpoint, or wandb:ENTITY/PROJECT/NAME:ALIAS"
+    add("run", metavar="RUN", nargs="?", help=trained)
     published = "torchvision's published weights instead of a run: from its .pth file, or downloaded"
     add("--torchvision", metavar="FILE", nargs="?", const="", help=published)
     add("--format", choices=FORMATS, default="onnx", help="what to write (%(default)s)")

@@ -26,7 +26,8 @@ def make_parser() -> argparse.ArgumentParser:
         prog="python -m alexnet_pl.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add, default = parser.add_argument, Settings()
-    add("runs", type=Path, nargs="+", metavar="RUN", help="a run, or a folder of runs; several are an ensemble")
+    given = "a run, a folder of runs, or wandb:ENTITY/PROJECT/NAME:ALIAS; several are an ensemble"
+    add("runs", type=Path, nargs="+", metavar="RUN", help=given)
     views = "views of each image: 1, the centre, or ten views (10-crop) (%(default)s)"
     add("--views", type=int, choices=[1, 10], default=default.views, help=views)
     averaged = "what is averaged over views and nets (%(default)s)"

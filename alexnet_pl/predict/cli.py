@@ -28,7 +28,8 @@ def make_parser() -> argparse.ArgumentParser:
         prog="python -m alexnet_pl.predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("run", metavar="RUN", nargs="?", help="a run folder, a folder of one run, or a checkpoint")
+    trained = "a run folder, a folder of one run, a checkpoint, or wandb:ENTITY/PROJECT/NAME:ALIAS"
+    add("run", metavar="RUN", nargs="?", help=trained)
     add("images", metavar="IMAGE", nargs="*", help='files, folders, patterns, or "-" for standard input')
     published = "torchvision's published weights instead of a run: from its .pth file, or downloaded; put it last"
     add("--torchvision", metavar="FILE", nargs="?", const="", help=published)

@@ -44,7 +44,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--claims", metavar="RUNS", nargs="?", const=Path("runs"), type=Path, help=claims)
     kernels = (
         "instead: draw each run's first kernels, tower by tower (the paper's Figure 3), into its kernels.png, and "
-        "print how colourful each tower's are"
+        "print how colourful each tower's are; takes wandb:ENTITY/PROJECT/NAME:ALIAS, too"
     )
     add("--kernels", action="store_true", help=kernels)
     project = "also make a workspace of the runs in the W&B project they were sent to, or update it"

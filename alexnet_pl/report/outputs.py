@@ -24,6 +24,7 @@ from alexnet_pl.report.kernels import describe_tower, doubt, verdict
 from alexnet_pl.report.page import report_page
 from alexnet_pl.report.plots import draw, draw_kernels
 from alexnet_pl.report.tables import Table, finding, report_tables, small_print
+from alexnet_pl.runs.mirror import attach_results
 from alexnet_pl.runs.run import find_runs
 
 
@@ -54,8 +55,7 @@ def write_kernels(folder: Path) -> list[Path]:
     Raises:
         ConfigError: no run of the folder is done, or one has no checkpoint.
     """
-    from alexnet_pl.runs import trained  # torch and Lightning, which nothing else here needs
-    from alexnet_pl.training import loggers
+    from alexnet_pl.runs import trained  # and torch, which nothing else here needs
 
     done = [run for run in find_runs(folder) if run.done]
     if not done:
@@ -65,7 +65,7 @@ def write_kernels(folder: Path) -> list[Path]:
         found = draw_kernels(net)
         towers = "; ".join(f"tower {i}: {describe_tower(found, i)}" for i in (1, 2) if f"tower{i}" in found)
         print(f"{visible(run.folder.name)}: {towers}. {verdict(found, doubt(net))}")
-        loggers.attach_results(
+        attach_results(
             run, {f"kernels/{key}": value for key, value in found.items()}, {"kernels": run.folder / "kernels.png"}
         )
     return [run.folder / "kernels.png" for run in done]

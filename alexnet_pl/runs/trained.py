@@ -34,6 +34,7 @@ from alexnet_pl.model.build import build_net
 from alexnet_pl.model.layers import LocalConv2d, memory_format
 from alexnet_pl.model.specs import layer_specs
 from alexnet_pl.runs import checkpoint
+from alexnet_pl.runs.artifacts import is_artifact
 from alexnet_pl.runs.run import CHECKPOINT_NAMES, Run, find_checkpoint
 
 MOST_PIXELS = 8192
@@ -86,14 +87,17 @@ def load(path: str | Path, weights: list[str] | None = None) -> TrainedModel:
     """Return the trained net of a run, on the CPU.
 
     Args:
-        path: a run folder, a folder of one run, or a checkpoint file.
+        path: a run folder, a folder of one run, a checkpoint file, or an artifact of W&B's.
         weights: names of the run's checkpoints (`run.CHECKPOINT_NAMES`) or files; of several the mean of the weights is
-            taken. None: the last.
+            taken. None: the last, or the best where that is all there is.
     Raises:
         ConfigError: there is no checkpoint, it cannot be read, or the several are not of one net.
     """
-    path = Path(path).expanduser()
-    files = [_file(path, name) for name in weights or ["last"]] if path.is_dir() else [path]
+    path = find_checkpoint(str(path), "run") if is_artifact(path) else Path(path).expanduser()
+    if path.is_dir():
+        files = [_file(path, name) for name in weights] if weights else [find_checkpoint(str(path), "run")]
+    else:
+        files = [path]
     advice = "give a checkpoint that training wrote, or train again"
     checkpoints = [checkpoint.read(file, checkpoint.NET, advice) for file in files]
     first, *others = checkpoints
@@ -121,10 +125,12 @@ def load(path: str | Path, weights: list[str] | None = None) -> TrainedModel:
 def _file(folder: Path, name: str) -> Path:
     if name not in CHECKPOINT_NAMES:
         return Path(name).expanduser()
-    last = find_checkpoint(str(folder), "run")
-    file = last.with_name(f"{name}.ckpt")
+    there = find_checkpoint(str(folder), "run")
+    file = there.with_name(f"{name}.ckpt")
     if not os.path.lexists(file):
-        raise ConfigError(f"{last.parent} has no {name}.ckpt: a run without validation keeps last.ckpt only")
+        raise ConfigError(
+            f"{there.parent} has no {file.name}, but {there.name}: a run without validation keeps no best"
+        )
     return file
 
 
