@@ -122,7 +122,7 @@ def attach_results(run: Run, summary: dict[str, float], images: dict[str, Path])
 
 def added(run: Run) -> dict[str, Any]:
     """Return what was added to a run and W&B does not have yet, {"summary": {}, "images": [key]}; empty for nothing."""
-    return files.read_json(_added_file(run))
+    return files.read_json(_added_file(run), {"summary": {}, "images": [str]}, "remove it, and add the results again")
 
 
 def send_added(run: Run) -> str:
