@@ -30,11 +30,12 @@ from torch import Tensor, nn
 
 from alexnet_pl import files
 from alexnet_pl.config.schema import as_dict
-from alexnet_pl.console import exit_on_error
+from alexnet_pl.console import exit_on_error, start_command
 from alexnet_pl.data import augment
 from alexnet_pl.data.image_files import ImageFiles, find_images
 from alexnet_pl.errors import ConfigError, UserError
 from alexnet_pl.model.build import build_net
+from alexnet_pl.runs import checkpoint
 from alexnet_pl.runs.trained import TrainedModel, load, torchvision_net
 
 OPSET = 20
@@ -85,7 +86,7 @@ def export(net: TrainedModel, folder: Path, form: str = "onnx", images: Sequence
             _write_onnx(plain, part, description)
             logits = run_onnx(part, centre_pixels(net, squares))
         else:
-            torch.save(plain.net.state_dict(), part)
+            checkpoint.write(plain.net.state_dict(), part)
             logits = _run_torch(plain, part, squares)
         expected = plain.logits(squares)[:, 0].numpy()
         difference = float(np.abs(logits - expected).max() / max(np.abs(expected).max(), np.finfo(np.float32).tiny))
@@ -144,7 +145,7 @@ def _need_onnx() -> None:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise UserError(f"{error.name} is not installed, which ONNX needs: pip install -e '.[export]'") from error
+        raise UserError(f"{error.name} is not installed: ONNX needs pip install onnx onnxruntime onnxscript") from error
 
 
 def _write_onnx(net: TrainedModel, file: Path, description: str) -> None:
@@ -173,7 +174,8 @@ def make_parser() -> argparse.ArgumentParser:
         prog="python -m alexnet_pl.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("run", metavar="RUN", nargs="?", help="a run folder, a folder of one run, or a checkpoint")
+    trained = "a run folder, a folder of one run, a checkpoint, or wandb:ENTITY/PROJECT/NAME:ALIAS"
+    add("run", metavar="RUN", nargs="?", help=trained)
     published = "torchvision's published weights instead of a run: from its .pth file, or downloaded"
     add("--torchvision", metavar="FILE", nargs="?", const="", help=published)
     add("--format", choices=FORMATS, default="onnx", help="what to write (%(default)s)")
@@ -184,6 +186,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Run the command. Exit code 0: written and compared; 1: a mistake, or other logits, in one sentence."""
+    start_command()
     parser = make_parser()
     arguments = parser.parse_args()
     if (arguments.run is None) == (arguments.torchvision is None):

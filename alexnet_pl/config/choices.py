@@ -117,3 +117,9 @@ class WandbMode(Choice):
     offline = auto()
     online = auto()
     disabled = auto()
+
+
+class LogModel(Choice):
+    none = auto()
+    last = auto()
+    best = auto()

@@ -23,6 +23,7 @@ from alexnet_pl.config.choices import (
     DropoutAt,
     Init,
     LoggerName,
+    LogModel,
     LrnAlphaConvention,
     Order,
     ParameterNames,
@@ -220,7 +221,7 @@ class Trainer:
     max_steps: int | None = None
     """stop after this many updates"""
     max_time: str | None = None
-    """stop after this time, DD:HH:MM:SS"""
+    """stop after this time, DD:HH:MM:SS; the same command goes on, unless this alone is the run's length"""
     limit_train_batches: Any = None
     """training batches per epoch: a number, or a share of the set"""
     limit_val_batches: Any = None
@@ -265,6 +266,8 @@ class Logger:
     """W&B user or team"""
     tags: list[str] = field(default_factory=list)
     """W&B tags, besides the name of the sweep, the data set and the net"""
+    log_model: LogModel = LogModel.none
+    """keep the run's last or best checkpoint with W&B, as an artifact (see ckpt_path)"""
 
 
 @dataclass
@@ -295,11 +298,11 @@ class Config:
     seed: int = MISSING
     """of the initial weights, the order of the images and the augmentation"""
     ckpt_path: str | None = None
-    """a run folder, or a checkpoint in one, to start from: the same net, data and rule go on in a folder of their own,
-    on other devices or for longer (null: from the beginning)"""
+    """a run folder, a checkpoint in one, or wandb:ENTITY/PROJECT/NAME:ALIAS, to start from: the same net, data and
+    rule go on in a folder of their own, on other devices or for longer (null: from the beginning)"""
     pretrained: str | None = None
-    """a run folder, or a checkpoint, of another net: the convolutions that both have start with its weights (null: all
-    start anew)"""
+    """a run folder, a checkpoint, or wandb:ENTITY/PROJECT/NAME:ALIAS, of another net: the convolutions that both have
+    start with its weights (null: all start anew)"""
     train_error_window: int = MISSING
     """images per point of the running training error, measured on the batches as they are trained"""
     train_eval_images: int = MISSING

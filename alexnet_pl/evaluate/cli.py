@@ -15,7 +15,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from alexnet_pl.console import exit_on_error, make_console
+from alexnet_pl.console import exit_on_error, make_console, start_command
+from alexnet_pl.errors import visible
 from alexnet_pl.evaluate.settings import Settings, find_members, output_folder
 from alexnet_pl.runs.run import CHECKPOINT_NAMES
 
@@ -25,7 +26,8 @@ def make_parser() -> argparse.ArgumentParser:
         prog="python -m alexnet_pl.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add, default = parser.add_argument, Settings()
-    add("runs", type=Path, nargs="+", metavar="RUN", help="a run, or a folder of runs; several are an ensemble")
+    given = "a run, a folder of runs, or wandb:ENTITY/PROJECT/NAME:ALIAS; several are an ensemble"
+    add("runs", type=Path, nargs="+", metavar="RUN", help=given)
     views = "views of each image: 1, the centre, or ten views (10-crop) (%(default)s)"
     add("--views", type=int, choices=[1, 10], default=default.views, help=views)
     averaged = "what is averaged over views and nets (%(default)s)"
@@ -44,6 +46,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Run the command. Exit code 0: evaluated; 1: a mistake, in one sentence; 128 + signal: stopped by it."""
+    start_command()
     a = make_parser().parse_args()
     settings = Settings(a.views, a.average, a.weights, a.split, a.data and a.data.expanduser())
     with exit_on_error():
@@ -54,4 +57,4 @@ def main() -> None:
 
         evaluate(members, settings, out, a.device, a.keep_logits, make_console())
         for file in sorted(out.iterdir()):
-            print(file)
+            print(visible(str(file)))

@@ -18,9 +18,9 @@ from alexnet_pl.evaluate.plots import draw_calibration, draw_confusion
 from alexnet_pl.evaluate.predictions import Predictions, summary
 from alexnet_pl.evaluate.settings import Settings
 from alexnet_pl.evaluate.tables import describe, show_classes, show_members
+from alexnet_pl.runs.mirror import attach_results
 from alexnet_pl.runs.run import Run
 from alexnet_pl.runs.trained import TrainedModel
-from alexnet_pl.training.loggers import attach_results
 
 
 def evaluate(

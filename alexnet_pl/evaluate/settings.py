@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,8 +60,12 @@ def find_members(paths: list[Path], settings: Settings) -> list[Run]:
             f"a file of weights belongs to one run, but {len(found)} are given: use {' or '.join(CHECKPOINT_NAMES)}"
         )
     for run in found:
-        if named and not run.last.is_file():
+        _ = run.identity  # which the results name: if it is damaged, that is told before the work
+        kept = [name for name in CHECKPOINT_NAMES if os.path.lexists(run.last.with_name(f"{name}.ckpt"))]
+        if named and not kept:
             raise ConfigError(f"{run.folder} has no checkpoint: the run was not trained yet, or did not keep one")
+        if lacking := [name for name in named if name not in kept]:
+            raise ConfigError(f"{run.folder} has no {lacking[0]}.ckpt: --weights {kept[0]} takes the one that it has")
     return found
 
 

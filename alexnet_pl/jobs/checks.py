@@ -6,12 +6,11 @@ All rules are asked, and all that are broken are raised together, one sentence e
 from __future__ import annotations
 
 import difflib
-import netrc
-import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from alexnet_pl.config.choices import ColorNoise, LoggerName, Schedule, WandbMode
+from alexnet_pl.config.choices import ColorNoise, LoggerName, LogModel, Schedule, WandbMode
 from alexnet_pl.config.keys import is_key, key_types
 from alexnet_pl.config.schema import Config, Data, Model, Optim, Report
 from alexnet_pl.config.suggestions import suggest
@@ -20,6 +19,8 @@ from alexnet_pl.data.datasets import SMALL_DATASETS
 from alexnet_pl.errors import ConfigError
 from alexnet_pl.model.specs import layer_specs
 from alexnet_pl.parallel import layouts
+from alexnet_pl.runs import wandb_server
+from alexnet_pl.runs.naming import WANDB_NAME, WANDB_TAG
 
 
 def check(cfg: Config, to_run: bool = True, here: bool = True) -> None:
@@ -32,7 +33,7 @@ def check(cfg: Config, to_run: bool = True, here: bool = True) -> None:
         ConfigError: a sentence for each mistake.
     """
     mistakes = [*_run_rules(cfg), *_optim_rules(cfg.optim), *_schedule_rules(cfg), *_model_rules(cfg.model)]
-    mistakes += [*_data_rules(cfg.data), *_report_rules(cfg.report)]
+    mistakes += [*_data_rules(cfg.data), *_report_rules(cfg.report), *_logger_rules(cfg)]
     if not mistakes:  # else there may be no such net
         mistakes += _net_rules(cfg)
     if to_run:
@@ -93,6 +94,29 @@ def _report_rules(r: Report) -> Iterator[str]:
     for key in (*r.compare, *r.tuned):
         if not is_key(key):
             yield f"report names {key}, which is not a key: {suggest(key, list(key_types()))}"
+
+
+def _has_wandb(c: Config) -> bool:
+    return c.logger.name is LoggerName.wandb and c.logger.mode is not WandbMode.disabled
+
+
+def _logger_rules(c: Config) -> Iterator[str]:
+    """Yield what W&B would not take, and what it would be asked to keep of a run that keeps nothing."""
+    given, t = c.logger, c.trainer
+    for key in ("project", "entity"):
+        name = getattr(given, key)
+        if name is not None and (not 0 < len(name) <= WANDB_NAME or re.search(r"[/\\#?%:\r\n]", name)):
+            yield f"logger.{key}={name} must have 1 to {WANDB_NAME} characters, none of them among /\\#?%:"
+    for tag in given.tags:
+        if not 0 < len(tag) <= WANDB_TAG:
+            yield f"logger.tags has {tag!r} of {len(tag)} characters: a tag of W&B's has 1 to {WANDB_TAG}"
+    if given.log_model is not LogModel.none:
+        if not _has_wandb(c):
+            yield f"logger.log_model={given.log_model} keeps a checkpoint with W&B: it needs logger=wandb"
+        if t.enable_checkpointing is False:
+            yield f"logger.log_model={given.log_model} has nothing to keep with trainer.enable_checkpointing=false"
+        if given.log_model is LogModel.best and t.limit_val_batches == 0:
+            yield "logger.log_model=best needs a validation error: use last, or trainer.limit_val_batches above 0"
 
 
 def _net_rules(c: Config) -> Iterator[str]:
@@ -158,11 +182,16 @@ def _machine_rules(c: Config) -> Iterator[str]:
         yield f"data.root={d.root} is not a folder: {_folder_hint(d.root)}give the one with {d.name}{download}"
     if d.packed:
         yield from _store_rules(c)
-    if c.logger.name is LoggerName.wandb and c.logger.mode is WandbMode.online and not wandb_key():
-        yield (
-            "logger.mode=online needs a W&B key and none was found: run `wandb login`, set WANDB_API_KEY, "
-            "or keep logger.mode=offline and send the run later with python -m alexnet_pl.sync"
-        )
+    if _has_wandb(c):
+        try:
+            wandb_server.address()  # a client that is offline minds it as well
+            if c.logger.mode is WandbMode.online and not wandb_server.key():
+                yield (
+                    "logger.mode=online needs a W&B key and none was found: run `wandb login`, set WANDB_API_KEY, "
+                    "or keep logger.mode=offline and send the run later with python -m alexnet_pl.sync"
+                )
+        except ConfigError as error:
+            yield str(error)
 
 
 def _store_rules(c: Config) -> Iterator[str]:
@@ -238,21 +267,3 @@ def _folder_hint(root: str | None) -> str:
     near = [p.name for p in parent.iterdir() if p.is_dir()] if root and parent.is_dir() else []
     close = difflib.get_close_matches(Path(root or "").name, near, n=1)
     return f"did you mean {parent / close[0]}? Else " if close else ""
-
-
-def wandb_key() -> bool:
-    """Return whether a W&B key is at hand, in the environment or where `wandb login` keeps it. Ask no one."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    file = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
-    host = os.environ.get("WANDB_BASE_URL", "api.wandb.ai").split("//")[-1].split("/")[0]
-    try:
-        return netrc.netrc(file).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError, UnicodeDecodeError):  # none, or not one that a client could read
-        return False
-
-
-def needs_wandb_key(command: str) -> None:
-    """Raise ConfigError where a command has to talk to W&B and no key is at hand."""
-    if not wandb_key():
-        raise ConfigError(f"{command} needs a W&B key and none was found: run `wandb login`, or set WANDB_API_KEY")

@@ -65,8 +65,10 @@ def run_sweep(
     """
     if n_jobs != "auto" and not (isinstance(n_jobs, int) and n_jobs > 0):
         raise ConfigError(f"hydra.sweeper.n_jobs={n_jobs} must be at least 1 job at once, or auto")
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        raise ConfigError("torchrun starts one run: start a sweep without it, each job gets processes of its own")
+    if launch.started() > 1:
+        raise ConfigError(
+            "torchrun and srun start one run: start a sweep without them, each job gets processes of its own"
+        )
     folder = Path(composed.hydra.sweep.dir).absolute()
     launcher = str(composed.hydra.runtime.choices["hydra/launcher"])
     jobs = _compose_jobs(words, composed, context.config_loader, folder, here="slurm" not in launcher)
@@ -195,11 +197,13 @@ def _show_outcome(runs: list[Run], logs: str | None) -> None:
 def check_run(cfg: Config, run: Run, here: bool = True) -> None:
     """Refuse a configuration that cannot run, or whose folder holds another one."""
     checks.check(cfg, here=here)
-    if not run.last.is_file():  # later it goes on from its own
+    if (cfg.ckpt_path or cfg.pretrained) and not run.last.is_file():  # later it goes on from its own
+        from alexnet_pl.runs import checkpoint  # and torch, which takes seconds
+
         if cfg.ckpt_path:
-            find_checkpoint(cfg.ckpt_path)
+            checkpoint.check_origin(find_checkpoint(cfg.ckpt_path), cfg)
         if cfg.pretrained:
-            find_checkpoint(cfg.pretrained, "pretrained")
+            checkpoint.read(find_checkpoint(cfg.pretrained, "pretrained"), checkpoint.NET, "give another pretrained")
     run.refuse_another(as_dict(cfg))
 
 

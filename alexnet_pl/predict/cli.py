@@ -19,7 +19,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from alexnet_pl.console import exit_on_error
+from alexnet_pl.console import exit_on_error, start_command
 from alexnet_pl.predict.options import SUFFIXES, Options
 
 
@@ -28,7 +28,8 @@ def make_parser() -> argparse.ArgumentParser:
         prog="python -m alexnet_pl.predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("run", metavar="RUN", nargs="?", help="a run folder, a folder of one run, or a checkpoint")
+    trained = "a run folder, a folder of one run, a checkpoint, or wandb:ENTITY/PROJECT/NAME:ALIAS"
+    add("run", metavar="RUN", nargs="?", help=trained)
     add("images", metavar="IMAGE", nargs="*", help='files, folders, patterns, or "-" for standard input')
     published = "torchvision's published weights instead of a run: from its .pth file, or downloaded; put it last"
     add("--torchvision", metavar="FILE", nargs="?", const="", help=published)
@@ -47,6 +48,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Run the command. Exit code 0: all images were read; 1: some were not, or a mistake, each in one sentence."""
+    start_command()
     parser = make_parser()
     arguments = vars(parser.parse_intermixed_args())
     words = [word for word in (arguments.pop("run"), *arguments.pop("images")) if word is not None]

@@ -228,6 +228,7 @@ def test_bars_of_the_right_class_have_a_colour_of_their_own():
     assert [axes.get_title() for axes in drawn.axes if axes.patches] == ["dogs", "2", "hens"]
 
 
+@pytest.mark.slow
 def test_many_images_take_several_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(plots, "IMAGES", 3)
     written = plots.draw_predictions([prediction(i, None) for i in range(4)], tmp_path / "a.png")
