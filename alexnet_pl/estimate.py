@@ -43,6 +43,7 @@ from alexnet_pl.data.datamodule import ImageDataModule
 from alexnet_pl.data.length import images_in_run
 from alexnet_pl.data.loader import BatchLoader, PackedDataset
 from alexnet_pl.data.pixel_stats import ColorPCA
+from alexnet_pl.jobs import checks
 from alexnet_pl.model.build import build_net
 from alexnet_pl.model.layers import memory_format
 from alexnet_pl.model.specs import LayerSpec, layer_specs
@@ -271,6 +272,7 @@ def main() -> None:
     with exit_on_error():
         silence_lightning()
         cfg = compose(*arguments.overrides)
+        checks.check_device(cfg)
         show(cfg, arguments.link)
 
 
