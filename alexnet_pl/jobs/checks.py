@@ -66,9 +66,11 @@ def check_device(cfg: Config) -> None:
 
 
 def _number_rules(c: Config) -> Iterator[str]:
-    """Yield a sentence for each number that no arithmetic can do with, in any key."""
+    """Yield a sentence for each number in any key that no arithmetic can do with."""
     for key, value in flatten_config(as_dict(c)).items():
         for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, list | dict):
+                yield f"{key}={value} must be a plain list, without others inside"
             if isinstance(number, float) and not abs(number) <= LARGEST_FLOAT:
                 yield f"{key}={number} must be a finite number, of at most {LARGEST_FLOAT:g} in size"
             if isinstance(number, int) and not abs(number) <= LARGEST_INT:

@@ -25,7 +25,6 @@ def mistakes(file: Path, prefix: str, key_mistake: Callable[[str, Any], str | No
     try:
         text = file.read_bytes().decode()
         content = OmegaConf.to_container(OmegaConf.load(file))
-        lines = dict(_lines(yaml.compose(text)))
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         yield f"{file}, line {line}: not UTF-8, as which the file must be saved"
@@ -48,11 +47,11 @@ def mistakes(file: Path, prefix: str, key_mistake: Callable[[str, Any], str | No
     elif not isinstance(content, dict):
         yield f"{file}, line 1: holds no KEY: VALUE"
     elif not isinstance(content.get("defaults", []), list):
-        yield f"{file}, line {lines['defaults']}: defaults must be a list, - override /model: alexnet"
+        yield f"{file}, line {_line(text, 'defaults')}: defaults must be a list, - override /model: alexnet"
     else:
         for key, value in _leaves({key: value for key, value in content.items() if key not in ("defaults", "hydra")}):
             if sentence := key_mistake(prefix + key, value):
-                yield f"{file}, line {lines.get(key, 1)}: {sentence}"
+                yield f"{file}, line {_line(text, key)}: {sentence}"
 
 
 def explain(error: yaml.YAMLError) -> str:
@@ -61,6 +60,11 @@ def explain(error: yaml.YAMLError) -> str:
         tab = " (indent with spaces)" if "'\\t'" in str(error.problem) else ""
         return f"{mark.name}, line {mark.line + 1}: {error.problem}{tab}"
     return " ".join(str(error).split())
+
+
+def _line(text: str, key: str) -> int:
+    """Return the line of a dotted key, from 1."""
+    return dict(_lines(yaml.compose(text))).get(key, 1)
 
 
 def _lines(node: yaml.Node | None, prefix: str = "") -> Iterator[tuple[str, int]]:

@@ -75,8 +75,8 @@ def _override_mistakes(override: Override, known: DictConfig, folders: Sequence[
     if key in OF_HYDRA or key.startswith("hydra.callbacks.checks"):
         yield f"{override.input_line} would change what checks and starts the runs: leave it out"
         return
-    if override.is_delete() or key.startswith("hydra."):  # Hydra's own to judge
-        return
+    if key.startswith("hydra.") or (override.is_delete() and (value is None or isinstance(value, str))):
+        return  # Hydra's own to judge
     if key.partition("/")[0] in ("hydra", *groups):
         for choice in _values(value):
             yield from _choice_mistakes(key, choice, known, folders)
@@ -97,7 +97,7 @@ def _choice_mistakes(group: str, choice: Any, known: DictConfig, folders: Sequen
     """Yield what is wrong with the choice of a group, and in its file."""
     names = choice if isinstance(choice, list) else [choice]
     folders = [ROOT / "sweeps"] if group == "sweep" else [folder / group for folder in folders]
-    if not names or not all(isinstance(name, str) and name for name in names):
+    if not names or not all(isinstance(name, str) and name and "${" not in name for name in names):
         there = sorted({file.stem for folder in folders for file in folder.glob("*.yaml")})
         near = ("choose from " + ", ".join(there)) if there else "give its name"
         shown = "a range" if isinstance(choice, Sweep) else {"None": "null", "": "''"}.get(str(choice), choice)

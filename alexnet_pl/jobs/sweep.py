@@ -267,7 +267,7 @@ def _expand(words: list[str], parser: OverridesParser) -> list[list[str]]:
             raise ConfigError(f"{override.input_line} has steps of 0, and no end")
         elif override.is_discrete_sweep():
             some = islice(override.sweep_string_iterator(), MOST_JOBS + 1)  # a range may have no end
-            values[key] = [f"{key}={value}" for value in some]
+            values[key] = [f"{key}={value}" for value in dict.fromkeys(some)]
         else:
             raise ConfigError(f"{override.input_line} has no list of values: use choice(...) or range(...)")
     if (count := math.prod(map(len, values.values()))) > MOST_JOBS:

@@ -74,7 +74,7 @@ def _is_count(value: Any) -> bool:
 def _device_rules(t: Trainer) -> Iterator[str]:
     """Yield what is wrong with a list of devices; of a number see `layouts.layout_rules`."""
     listed = t.devices.split(",") if isinstance(t.devices, str) and "," in t.devices else t.devices
-    if isinstance(listed, list):
+    if isinstance(listed, list) and listed:
         numbers = [str(device).strip() for device in listed]
         if not all(map(str.isdecimal, numbers)) or len(set(map(int, filter(str.isdecimal, numbers)))) < len(numbers):
             yield f"trainer.devices={t.devices} must be a number of devices, or list different GPUs: [0,1]"
