@@ -60,7 +60,7 @@ GOOD = [
 def draw(rng: random.Random) -> list[str]:
     """Return some overrides, most of them mad."""
     words = rng.sample(GOOD, rng.randint(0, 2))
-    for _ in range(rng.choice([0, 1, 1, 1, 2])):
+    for _ in range(rng.choice([0, 1, 1, 1, 1, 2])):
         prefix, package = rng.choice([*[""] * 8, "+", "++", "~"]), rng.choice([*[""] * 12, "@pkg", "@_global_"])
         equals, value = rng.choice([*["="] * 10, ""]), rng.choice(rng.choice([SCALARS, SHAPES, TEXTS, COMPUTED, CALLS]))
         words.append(f"{prefix}{rng.choice(KEYS)}{package}{equals}{value}")
