@@ -8,19 +8,26 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from alexnet_pl.config.choices import ColorNoise, LoggerName, LogModel, Schedule, WandbMode
 from alexnet_pl.config.keys import is_key, key_types
-from alexnet_pl.config.schema import Config, Data, Model, Optim, Report
+from alexnet_pl.config.schema import Config, Data, Model, Optim, Report, as_dict
 from alexnet_pl.config.suggestions import suggest
 from alexnet_pl.data import store
 from alexnet_pl.data.datasets import SMALL_DATASETS
 from alexnet_pl.errors import ConfigError
+from alexnet_pl.jobs.trainer_rules import interval_rules, trainer_rules
 from alexnet_pl.model.specs import layer_specs
 from alexnet_pl.parallel import layouts
+from alexnet_pl.parallel.memory import memory_rules
 from alexnet_pl.runs import wandb_server
-from alexnet_pl.runs.naming import WANDB_NAME, WANDB_TAG
+from alexnet_pl.runs.naming import WANDB_NAME, WANDB_TAG, flatten_config
+
+LARGEST_FLOAT = 3.4e38  # of single precision
+LARGEST_INT = 2**63 - 1
+MOST_WORKERS = 256
 
 
 def check(cfg: Config, to_run: bool = True, here: bool = True) -> None:
@@ -32,21 +39,47 @@ def check(cfg: Config, to_run: bool = True, here: bool = True) -> None:
     Raises:
         ConfigError: a sentence for each mistake.
     """
+    if mistakes := list(_number_rules(cfg)):  # which no other rule could compare with anything
+        raise ConfigError(*mistakes)
     mistakes = [*_run_rules(cfg), *_optim_rules(cfg.optim), *_schedule_rules(cfg), *_model_rules(cfg.model)]
-    mistakes += [*_data_rules(cfg.data), *_report_rules(cfg.report), *_logger_rules(cfg)]
+    mistakes += [*_data_rules(cfg.data), *_report_rules(cfg.report), *_logger_rules(cfg), *trainer_rules(cfg)]
     if not mistakes:  # else there may be no such net
         mistakes += _net_rules(cfg)
     if to_run:
         mistakes += _machine_rules(cfg)
     if to_run and here:
         mistakes += layouts.device_rules(cfg.trainer)
+        mistakes += [] if mistakes else memory_rules(cfg)
     if mistakes:
         raise ConfigError(*mistakes)
 
 
+def check_device(cfg: Config) -> None:
+    """Refuse what this machine cannot measure for one device of a run: it has none, or too little memory.
+
+    Raises:
+        ConfigError: a sentence for each mistake.
+    """
+    one = replace(cfg, trainer=replace(cfg.trainer, devices=1, num_nodes=1))
+    if mistakes := list(layouts.device_rules(one.trainer)) or list(memory_rules(one)):
+        raise ConfigError(*mistakes)
+
+
+def _number_rules(c: Config) -> Iterator[str]:
+    """Yield a sentence for each number in any key that no arithmetic can do with."""
+    for key, value in flatten_config(as_dict(c)).items():
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, list | dict):
+                yield f"{key}={value} must be a plain list, without others inside"
+            if isinstance(number, float) and not abs(number) <= LARGEST_FLOAT:
+                yield f"{key}={number} must be a finite number, of at most {LARGEST_FLOAT:g} in size"
+            if isinstance(number, int) and not abs(number) <= LARGEST_INT:
+                yield f"{key}={number} must be at most {LARGEST_INT} in size"
+
+
 def _run_rules(c: Config) -> Iterator[str]:
     """Yield a sentence for each rule that is broken."""
-    d, t = c.data, c.trainer
+    d = c.data
     if not Path(c.name).name or ".." in Path(c.name).parts or Path(c.name).is_absolute():
         yield f"name={c.name!r} must name a folder under runs/"
     if c.seed < 0:
@@ -68,10 +101,6 @@ def _run_rules(c: Config) -> Iterator[str]:
         yield f"stop_at_train_error={c.stop_at_train_error} is a share of wrong answers: it must lie between 0 and 1"
     if c.model.num_classes < d.num_classes:
         yield f"model.num_classes={c.model.num_classes} is fewer than the {d.num_classes} of data.name={d.name}"
-    if t.limit_train_batches == 0:
-        yield "trainer.limit_train_batches=0 would not train: use trainer.limit_train_batches above 0"
-    if all(limit is None for limit in (t.max_epochs, t.max_steps, t.max_time, t.more.get("fast_dev_run"))):
-        yield "training would never end: set trainer.max_epochs, trainer.max_steps or trainer.max_time"
 
 
 def _optim_rules(o: Optim) -> Iterator[str]:
@@ -130,7 +159,11 @@ def _net_rules(c: Config) -> Iterator[str]:
     for name in c.optim.layer_decay:
         if name not in layers:
             yield f"optim.layer_decay names {name}, which the net does not have: {suggest(name, layers)}"
+    for layer in plan:
+        if layer.kind == "lrn" and c.model.lrn_size > 2 * layer.outputs[0]:
+            yield f"model.lrn_size={c.model.lrn_size} is more than twice the {layer.outputs[0]} maps of {layer.name}"
     yield from layouts.layout_rules(c, plan)
+    yield from interval_rules(c)
 
 
 def _data_rules(d: Data) -> Iterator[str]:
@@ -149,8 +182,9 @@ def _data_rules(d: Data) -> Iterator[str]:
         yield f"data.crop_chunk={d.crop_chunk} must be at least 1 image (2012: 32)"
     if d.color_noise_until is not None and (d.color_noise is ColorNoise.off or d.color_noise_until < 1):
         yield f"data.color_noise_until={d.color_noise_until} must be at least 1, with a data.color_noise to end then"
-    if d.workers is not None and (d.workers < 1 or not d.packed):
-        yield f"data.workers={d.workers} must be at least 1, and only a packed store (data=imagenet) is read by any"
+    if d.workers is not None and (not 1 <= d.workers <= MOST_WORKERS or not d.packed):
+        most = f"at least 1 and at most {MOST_WORKERS}"
+        yield f"data.workers={d.workers} must be {most}, and only a packed store (data=imagenet) is read by any"
     if d.packed:
         if d.download:
             yield f"data.download fetches CIFAR-10 only: for data.name={d.name} prepare a store (alexnet_pl.prepare)"
