@@ -5,7 +5,9 @@ Nothing else than the command's own output changes, and a refused command leaves
 
 from __future__ import annotations
 
+import copy
 import errno
+import functools
 import json
 import os
 import random
@@ -24,7 +26,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from alexnet_pl import export, sync
-from alexnet_pl.config.schema import as_dict
+from alexnet_pl.config.schema import Config, as_dict
 from alexnet_pl.data import datasets
 from alexnet_pl.errors import UserError
 from alexnet_pl.evaluate import cli as evaluate
@@ -49,6 +51,16 @@ ONE_BATCH = [
 JOBS = {"a": ["seed=1"], "b": ["seed=2"]}
 
 
+@functools.cache
+def _composed(*overrides: str) -> Config:
+    return run_config(*ONE_BATCH, *overrides)
+
+
+def config(*overrides: str) -> Config:
+    """Return a run's configuration, for a test to change; composed once, as that takes longer than most commands."""
+    return copy.deepcopy(_composed(*overrides))
+
+
 # ------------------------------------------------------------------------------------------------ the folder
 
 
@@ -61,7 +73,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setattr(Figure, "savefig", lambda figure, file, **how: Path(file).write_bytes(b"a picture"))
         for name, more in JOBS.items():
             run = Run(folder / "runs" / "fuzz" / name)
-            train(run_config(*ONE_BATCH, *more), run, ["sweep=lrn", *more])
+            train(config(*more), run, ["sweep=lrn", *more])
             run.release()
             (run.folder / "wandb" / "offline-run-1-x").mkdir(parents=True)
             for end in ("wandb", "wandb.synced"):
@@ -150,14 +162,14 @@ def all_entries(node: Any) -> Iterator[tuple[Any, Any]]:
             yield from all_entries(value)
 
 
-MUTATORS: list[Callable[[Path, random.Random], None]] = [cut, flip, replace, remove, *[change_entry] * 6]
+MUTATORS: list[Callable[[Path, random.Random], None]] = [cut, flip, replace, replace, remove, *[change_entry] * 5]
 
 # ------------------------------------------------------------------------------------------------ commands
 
 
 def go_on(folder: Path) -> None:
     """Train the first run again, as the command does once its overrides are composed."""
-    cfg = run_config(*ONE_BATCH, *JOBS["a"])
+    cfg = config(*JOBS["a"])
     run = Run(folder / "runs" / "fuzz" / "a")
     try:
         check_run(cfg, run)
@@ -178,7 +190,7 @@ def start_from(key: str) -> Callable[[Path], None]:
     """Begin another run with a checkpoint of the first, up to its claim of a folder."""
 
     def call(folder: Path) -> None:
-        cfg, run = run_config(*ONE_BATCH, *JOBS["a"]), Run(folder / "runs" / "another" / "c")
+        cfg, run = config(*JOBS["a"]), Run(folder / "runs" / "another" / "c")
         setattr(cfg, key, str(folder / "runs" / "fuzz" / "a"))
         check_run(cfg, run)
         run.start(as_dict(cfg), [])
@@ -197,7 +209,6 @@ def sweep_again(folder: Path) -> None:
 FUNCTIONS = [go_on, go_on_undone, start_from("ckpt_path"), start_from("pretrained"), sweep_again]
 A, ALL = "runs/fuzz/a", "runs/fuzz"
 MAINS: list[tuple[Callable[[], None], list[str]]] = [
-    (report.main, [ALL]),
     (report.main, [A]),
     (report.main, ["--kernels", A]),
     (report.main, ["--claims", "runs"]),
@@ -260,8 +271,8 @@ def test_a_damaged_run_ends_no_command_in_a_traceback(
             assert [path for path in after.keys() - before.keys() if path.is_dir()] == [], about
         shutil.rmtree(parent)
     print(f"seed {seed}: {dict(ended)}", file=sys.stderr)
-    assert ended[DONE] >= PAIRS // 6, "most commands do not read every file"
-    assert ended[REFUSED] >= PAIRS // 6
+    assert ended[DONE] >= PAIRS // 4, "most commands do not read every file"
+    assert ended[REFUSED] >= PAIRS // 7
 
 
 @pytest.mark.slow
