@@ -236,6 +236,7 @@ def _store_rules(c: Config) -> Iterator[str]:
         return
     try:
         found = store.require(Path(d.root).expanduser())
+        found.check_files("train")
     except ConfigError as error:
         yield str(error)
         return
