@@ -126,6 +126,7 @@ def test_another_configuration_in_the_same_folder_is_refused(whole: Run):
         (folder / "done.away").rename(folder / "done.json")
 
 
+@pytest.mark.slow
 def test_an_epoch_cut_short_and_one_without_validation_leave_true_rows(tmp_path: Path, train: Command):
     """A window that max_steps leaves open is closed; an error is recorded for the epoch it was measured in, only."""
     more = (

@@ -33,7 +33,7 @@ SIZE, CLASSES = 40, 13
 COUNTS = {"train": 8, "val": 3}  # of each class
 
 
-@pytest.fixture(scope="module", params=["raw", "jpeg"])
+@pytest.fixture(scope="module", params=["raw", pytest.param("jpeg", marks=pytest.mark.slow)])
 def packed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of 13 classes: each has a colour of its own, and each of its images a shade of that."""
     folder = tmp_path_factory.mktemp(request.param)

@@ -157,6 +157,7 @@ def test_trainer_keys_are_lightnings():
     assert ours <= set(inspect.signature(Trainer.__init__).parameters)
 
 
+@pytest.mark.slow
 def test_other_arguments_of_lightnings_trainer_are_passed_on(train: Command, tmp_path: Path):
     result = train(*TINY, "trainer.max_epochs=1", "trainer.limit_train_batches=1", "trainer.detect_anomaly=true")
     assert result.returncode == 0, result.stderr

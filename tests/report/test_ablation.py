@@ -92,6 +92,7 @@ def test_a_search_over_rates_is_sorted_and_has_a_best(tmp_path: Path) -> None:
     assert tables.finding(panel) == "lowest: learning rate 0.02, 37.5 %"
 
 
+@pytest.mark.slow
 def test_eight_lines_look_apart(tmp_path: Path) -> None:
     for i in range(16):
         plain_run(tmp_path, f"data.batch_size={i}", data__batch_size=i)
@@ -219,6 +220,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_both_figures_show_both_lines(written: Path) -> None:
     root = ElementTree.parse(written / "lrn.svg").getroot()
     text = ElementTree.tostring(root, encoding="unicode").lower()

@@ -21,8 +21,8 @@ from alexnet_pl.jobs.sweep import check_run
 from alexnet_pl.model.build import build_net
 from alexnet_pl.report.outputs import write_kernels
 from alexnet_pl.runs import artifacts, mirror, trained, wandb_server
+from alexnet_pl.runs.checkpoint import check_origin
 from alexnet_pl.runs.run import Run, find_checkpoint
-from alexnet_pl.training.checkpoints import check_origin
 from tests.helpers.commands import environment
 from tests.helpers.runs import NET, offline_run, run_config
 from tests.helpers.wandb_server import Server

@@ -82,11 +82,12 @@ def test_a_run_says_why_it_ended(
         raise error
 
     monkeypatch.setattr(training, "fit", fails)
-    run = Run(tmp_path)
+    run, cfg = Run(tmp_path), run_config()
+    run.start(as_dict(cfg), [])
     if earlier:
         run.fail(earlier)
     with pytest.raises(UserError):
-        training.work(run_config(), run)
+        training.work(cfg, run)
     assert run.failure == reason
 
 
