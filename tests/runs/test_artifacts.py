@@ -41,7 +41,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
         "state_dict": {f"net.{name}": value for name, value in net.state_dict().items()},
         "config": as_dict(cfg),
         "input": {"mean": torch.zeros(size, size, 3), "classes": classes},
-        "progress": {"images_seen": 100},
+        "progress": {"images_seen": 100, "window": [], "epoch": [], "results": {}},
     }
     torch.save(checkpoint, run.last.with_name("best.ckpt"))
     (run.folder / "metrics.csv").write_text("step,images_seen,epoch,val/error\n2,100,1,0.5\n")
