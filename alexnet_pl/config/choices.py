@@ -84,6 +84,12 @@ class ParameterNames(Choice):
     torchvision = auto()
 
 
+class Squares(Choice):
+    centre = auto()
+    torchvision = auto()
+    warp = auto()
+
+
 class ColorNoise(Choice):
     off = auto()
     paper = auto()

@@ -30,6 +30,7 @@ from alexnet_pl.config.choices import (
     Rule,
     Scale,
     Schedule,
+    Squares,
     WandbMode,
 )
 
@@ -119,6 +120,10 @@ class Data:
     """classes in the set"""
     size: int = 32
     """side of its images in pixels"""
+    squares: Squares = Squares.centre
+    """how photographs become squares. centre: the shorter side is scaled, and the middle kept (2012); torchvision:
+    likewise, but half a pixel is rounded to the even one; warp: both sides are scaled (Caffe). Of data=packed what its
+    store says"""
     store: str | None = None
     """which packed store it is, wherever it lies; read from it"""
     batch_size: int = 128

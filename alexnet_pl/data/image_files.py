@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from alexnet_pl import cpu
+from alexnet_pl.config.choices import Squares
 from alexnet_pl.data import decode, store
 from alexnet_pl.data.loader import PackedDataset
 from alexnet_pl.data.sources import base, folders
@@ -67,10 +68,11 @@ class ImageFiles:
         names: as `find_images` returns them.
         size: side of the squares in pixels.
         warn: called for each file that gives no image.
+        squares: how they are made.
     """
 
-    def __init__(self, names: Sequence[str], size: int, warn: Warn) -> None:
-        self.names, self.size, self.warn = names, size, warn
+    def __init__(self, names: Sequence[str], size: int, warn: Warn, squares: Squares = Squares.centre) -> None:
+        self.names, self.size, self.warn, self.squares = names, size, warn, squares
         self.labels = [Path(name).absolute().parent.name for name in names]
 
     def read(self, numbers: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
@@ -86,7 +88,7 @@ class ImageFiles:
         name = self.names[number]
         try:
             data = sys.stdin.buffer.read() if name == STDIN else Path(name).read_bytes()
-            return decode.centre_square(decode.decode_image(data), self.size)
+            return decode.centre_square(decode.decode_image(data), self.size, self.squares)
         except decode.Unreadable as error:
             return f"{'standard input' if name == STDIN else name} gives no image: {error}"
         except OSError as error:

@@ -34,6 +34,7 @@ from alexnet_pl.runs.metrics import read_rows, write_rows
 from alexnet_pl.runs.naming import config_differences, flatten_config
 
 CHECKPOINT_NAMES = ["last", "best"]
+WEIGHTS_SUFFIXES = (".pth", ".pt", ".safetensors", ".onnx")
 """A run's checkpoints by name: after its last epoch, and after the epoch with the lowest validation error"""
 
 
@@ -234,6 +235,14 @@ def find_checkpoint(ckpt_path: str, key: str = "ckpt_path") -> Path:
     if not path.is_file():
         raise ConfigError(f"{key}={ckpt_path} is neither a checkpoint nor the folder of a run that has one")
     return path
+
+
+def names_weights(word: str) -> bool:
+    """Return whether a word names published weights, as model/weights.py lists them, and not a run."""
+    path = Path(word).expanduser()
+    if word == "torchvision" or word.startswith("caffe:") or path.suffix in WEIGHTS_SUFFIXES:
+        return True
+    return (path / "preprocessing.json").is_file()
 
 
 def find_runs(folder: Path) -> list[Run]:
