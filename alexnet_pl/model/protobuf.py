@@ -14,7 +14,7 @@ import numpy as np
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 """Kinds of values"""
-MOST_FIELDS = 100_000
+MOST_FIELDS = 10_000
 """In one message; published nets have some twenty layers, and a longer row of tiny fields only takes time"""
 
 

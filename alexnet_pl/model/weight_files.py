@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import http.client
+import warnings
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile, is_zipfile
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from alexnet_pl.errors import ConfigError, first_line
@@ -41,7 +44,9 @@ def load_tensors(path: Path) -> Any:
             with ZipFile(path) as parts:
                 if sum(part.file_size for part in parts.infolist()) > LARGEST:
                     raise ConfigError(f"{path} claims to unpack to more than {LARGEST // 2**30} GiB: it is not read")
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a foreign file's make
+            return torch.load(path, map_location="cpu", weights_only=True)
     except ConfigError:
         raise
     except Exception as error:  # a damaged or foreign file makes torch say anything
@@ -54,12 +59,11 @@ def load_state(path: Path) -> dict[str, Tensor]:
     Raises:
         ConfigError: it holds something else, or cannot be read.
     """
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
+    with checked(path).open("rb") as file:
+        is_safetensors = file.read(9)[8:] == b"{"  # the length of its head, which is JSON
+    if is_safetensors:
         try:
-            state = load_file(checked(path))
+            state = load_file(path)
         except SafetensorError as error:
             raise ConfigError(f"{path} cannot be read as safetensors ({first_line(error)}): is it whole?") from error
     else:

@@ -152,11 +152,11 @@ def _fit(state: dict[str, Tensor], model: Model, input_size: int, path: Path | s
     shapes = parameter_shapes(model, input_size)
     if wrong := sorted(shapes.keys() ^ state.keys()):
         has = "lacks" if wrong[0] in shapes else "has"
-        raise ConfigError(f"{path} is not of {model.name}: it {has} {wrong[0]}")
+        raise ConfigError(f"{path} is not of model={model.name}: it {has} {wrong[0]}")
     for name, shape in shapes.items():
         if state[name].shape != shape:
             there = tuple(state[name].shape)
-            raise ConfigError(f"{path} is not of {model.name}: its {name} is {there}, and should be {shape}")
+            raise ConfigError(f"{path} is not of model={model.name}: its {name} is {there}, and should be {shape}")
     return {name: state[name].float().contiguous() for name in shapes}
 
 

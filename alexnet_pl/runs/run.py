@@ -35,6 +35,8 @@ from alexnet_pl.runs.naming import config_differences, flatten_config
 
 CHECKPOINT_NAMES = ["last", "best"]
 WEIGHTS_SUFFIXES = (".pth", ".pt", ".safetensors", ".onnx")
+WEIGHTS_WORDS = "published weights (torchvision, caffe:FILE, FILE.pth, FILE.safetensors, FILE.onnx, an exported folder)"
+"""What commands take in place of a run, in words"""
 """A run's checkpoints by name: after its last epoch, and after the epoch with the lowest validation error"""
 
 
