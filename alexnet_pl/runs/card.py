@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from alexnet_pl.config.schema import as_dict
 from alexnet_pl.files import read_json
+from alexnet_pl.runs.naming import flatten_config
 from alexnet_pl.runs.run import Run
 from alexnet_pl.runs.trained import TrainedModel
 
@@ -45,8 +44,8 @@ def model_card(net: TrainedModel, weights: str) -> str:
     ]
     if net.run is None:
         return "\n\n".join([*parts, "Published weights, read by alexnet_pl; it did not train them."]) + "\n"
-    recipe = OmegaConf.create(as_dict(cfg))
-    rows = [[f"`{key}`", _code(OmegaConf.select(recipe, key))] for key in RECIPE]
+    recipe = flatten_config(as_dict(cfg))
+    rows = [[f"`{key}`", _code(recipe[key])] for key in RECIPE]
     parts += [
         "## Data",
         f"{_code(data.name)}, {data.num_classes:,} classes" + (f", store {_code(data.store)}." if data.store else "."),
