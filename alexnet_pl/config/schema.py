@@ -168,6 +168,15 @@ class Data:
 
 
 @dataclass
+class LayerLr:
+    """A schedule that some layers' weights have to themselves."""
+
+    layers: list[str] = MISSING
+    milestones: list[float] = MISSING
+    factors: list[float] = MISSING
+
+
+@dataclass
 class Optim:
     """conf/optim: the update rule and how its learning rates fall."""
 
@@ -199,6 +208,10 @@ class Optim:
     """when conv1 leaves the weights' schedule for its own"""
     conv1_lr_factors: list[float] = field(default_factory=list)
     """its rate from then on, as a factor of lr; 0 freezes its weights and biases"""
+    layer_lr: list[LayerLr] = field(default_factory=list)
+    """the same for other layers, [{layers: [fc8], milestones: [0, 9], factors: [10, 1]}]; 0 is from the start"""
+    frozen: list[str] = field(default_factory=list)
+    """layers that never train, [conv1, conv2]: of a net that starts from another's weights"""
     plateau_patience: int = 5
     """validations without a lower error before all rates are divided by ten (schedule=plateau)"""
     plateau_cuts: int = 3

@@ -21,6 +21,9 @@ from alexnet_pl.errors import ConfigError
 from alexnet_pl.model.specs import layer_specs
 from alexnet_pl.parallel import layouts
 
+CUTS = ("lr", "bias_lr", "conv1_lr")
+"""Schedules of milestones in the optim group"""
+
 
 def check(cfg: Config, to_run: bool = True, here: bool = True) -> None:
     """Refuse a configuration that cannot run; nothing has been written and no work done by then.
@@ -103,9 +106,13 @@ def _net_rules(c: Config) -> Iterator[str]:
         yield str(error)
         return
     layers = [layer.name for layer in plan if layer.parameters]
-    for name in c.optim.layer_decay:
-        if name not in layers:
-            yield f"optim.layer_decay names {name}, which the net does not have: {suggest(name, layers)}"
+    own = [layer for each in c.optim.layer_lr for layer in each.layers]
+    for key, names in (("layer_decay", c.optim.layer_decay), ("layer_lr", own), ("frozen", c.optim.frozen)):
+        for name in names:
+            if name not in layers:
+                yield f"optim.{key} names {name}, which the net does not have: {suggest(name, layers)}"
+    if set(layers) <= set(c.optim.frozen):
+        yield "optim.frozen names all layers: nothing would train"
     yield from layouts.layout_rules(c, plan)
 
 
@@ -189,19 +196,22 @@ def _store_rules(c: Config) -> Iterator[str]:
 
 def _schedule_rules(c: Config) -> Iterator[str]:
     o, t = c.optim, c.trainer
-    for kind in ("lr", "bias_lr", "conv1_lr"):
-        at, to = getattr(o, f"{kind}_milestones"), getattr(o, f"{kind}_factors")
+    cuts = {f"optim.{kind}_": (getattr(o, f"{kind}_milestones"), getattr(o, f"{kind}_factors")) for kind in CUTS}
+    own = {f"optim.layer_lr of {', '.join(each.layers)}: ": (each.milestones, each.factors) for each in o.layer_lr}
+    for kind, (at, to) in (cuts | own).items():
         if len(at) != len(to):
-            both = f"optim.{kind}_milestones={at} and optim.{kind}_factors={to}"
-            yield f"{both} must be of one length: a factor of lr for each time"
-        if at != sorted(set(at)) or any(time <= 0 for time in at):
-            yield f"optim.{kind}_milestones={at} must rise and be above 0"
+            yield f"{kind}milestones={at} and factors={to} must be of one length: a factor of lr for each time"
+        if at != sorted(set(at)) or (at and (at[0] < 0 or (at[0] == 0 and kind in cuts))):
+            yield f"{kind}milestones={at} must rise and be {'0 or more' if kind in own else 'above 0'}"
         if any(share < 0 for share in to):
-            yield f"optim.{kind}_factors={to} are factors of the rate at the start: they must not be negative"
+            yield f"{kind}factors={to} are factors of the rate at the start: they must not be negative"
         if at and o.schedule is Schedule.plateau:
-            yield f"optim.{kind}_milestones={at} means nothing with optim.schedule=plateau: set it to []"
+            yield f"{kind}milestones={at} means nothing with optim.schedule=plateau: set it to []"
         if at and o.schedule is Schedule.shares and at[-1] >= 1:
-            yield f"optim.{kind}_milestones={at} are shares of the run with optim.schedule=shares: they must be below 1"
+            yield f"{kind}milestones={at} are shares of the run with optim.schedule=shares: they must be below 1"
+    alone = [layer for each in o.layer_lr for layer in each.layers] + (["conv1"] if o.conv1_lr_milestones else [])
+    for layer in sorted({layer for layer in alone if alone.count(layer) > 1}):
+        yield f"{layer} has two schedules of its own, in optim.layer_lr or optim.conv1_lr_milestones: leave one out"
     if o.schedule is Schedule.shares and max(t.max_epochs or -1, t.max_steps or -1) < 0:
         yield "optim.schedule=shares needs the length of the run: set trainer.max_epochs or trainer.max_steps"
     if o.schedule is Schedule.plateau and (o.plateau_patience < 1 or o.plateau_cuts < 1):
