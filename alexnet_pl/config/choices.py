@@ -84,6 +84,11 @@ class ParameterNames(Choice):
     torchvision = auto()
 
 
+class PretrainedLayers(Choice):
+    conv = auto()
+    all = auto()
+
+
 class Squares(Choice):
     centre = auto()
     torchvision = auto()

@@ -27,6 +27,7 @@ from alexnet_pl.config.choices import (
     Order,
     ParameterNames,
     Pooling,
+    PretrainedLayers,
     Rule,
     Scale,
     Schedule,
@@ -132,6 +133,8 @@ class Data:
     """a new order in each epoch; false: one order for all epochs, as in 2012"""
     pixel_scale: float = 1.0
     """pixels are (0..255 minus the mean image) divided by this: 1 as in 2012, 64 for about unit size"""
+    mean_color: list[float] | None = None
+    """what is subtracted instead of the set's mean image, [123.7,116.3,103.5]: RGB of 0..255 (null: the mean image)"""
     resize: int | None = None
     """scale the images to this side first (null: as they are, or just large enough for the crop)"""
     crop_size: int | None = None
@@ -316,8 +319,10 @@ class Config:
     """a run folder, or a checkpoint in one, to start from: the same net, data and rule go on in a folder of their own,
     on other devices or for longer (null: from the beginning)"""
     pretrained: str | None = None
-    """a run folder, or a checkpoint, of another net: the convolutions that both have start with its weights (null: all
-    start anew)"""
+    """another net whose weights this one starts with: a run folder, a checkpoint, or published weights (torchvision,
+    caffe:FILE, FILE.pth, FILE.safetensors, FILE.onnx, an exported folder); null: all layers start anew"""
+    pretrained_layers: PretrainedLayers = PretrainedLayers.conv
+    """conv: the convolutions that both nets have (2012); all: every layer of the same shape; the others start anew"""
     train_error_window: int = MISSING
     """images per point of the running training error, measured on the batches as they are trained"""
     train_eval_images: int = MISSING

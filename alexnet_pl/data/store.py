@@ -53,6 +53,8 @@ class Plan:
     """raw: uint8 (size, size, 3), nothing lost; jpeg: about an eighth of the bytes, at a fraction of the speed"""
     quality: int | None
     """of the JPEGs"""
+    squares: str = "centre"
+    """how images became squares: a choice of config/choices.py's Squares"""
     part: int = field(default_factory=lambda: FILES_PER_SHARD)
     """files of the source in a part"""
     version: int = VERSION
@@ -61,7 +63,8 @@ class Plan:
     @property
     def identity(self) -> str:
         """What tells this store from others, wherever it lies."""
-        return f"{self.fingerprint}-{self.size}-{self.form}{self.quality or ''}"
+        squares = "" if self.squares == "centre" else f"-{self.squares}"
+        return f"{self.fingerprint}-{self.size}-{self.form}{self.quality or ''}{squares}"
 
     def file(self, split: str, number: int) -> str:
         """Return the name of a part."""

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from alexnet_pl.config.choices import ColorNoise, LoggerName, Schedule, WandbMode
+from alexnet_pl.config.choices import ColorNoise, LoggerName, Schedule, Squares, WandbMode
 from alexnet_pl.config.keys import is_key, key_types
 from alexnet_pl.config.schema import Config, Data, Model, Optim, Report
 from alexnet_pl.config.suggestions import suggest
@@ -121,6 +121,8 @@ def _data_rules(d: Data) -> Iterator[str]:
         yield f"data.batch_size={d.batch_size} must be at least 1"
     if not d.pixel_scale > 0:
         yield f"data.pixel_scale={d.pixel_scale} must be above 0 (1 keeps the pixels at 0..255)"
+    if d.mean_color is not None and (len(d.mean_color) != 3 or not all(0 <= value <= 255 for value in d.mean_color)):
+        yield f"data.mean_color={d.mean_color} must be three numbers of 0 to 255: red, green and blue"
     if d.resize is not None and d.resize < 8:
         yield f"data.resize={d.resize} must be at least 8 pixels"
     if d.crop_size is not None and not 8 <= d.crop_size <= d.resized_size:
@@ -184,7 +186,7 @@ def _store_rules(c: Config) -> Iterator[str]:
         yield str(error)
         return
     its = {"num_classes": len(found.classes), "size": found.plan.size, "store": found.plan.identity}
-    for key, there in its.items():
+    for key, there in (its | {"squares": Squares[found.plan.squares]}).items():
         if getattr(d, key) != there:
             yield f"data.{key}={getattr(d, key)}, but the store in data.root={d.root} has {there}: leave it out"
     if not found.images.get("val") and (c.trainer.limit_val_batches != 0 or c.test_views):

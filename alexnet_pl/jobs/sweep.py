@@ -199,7 +199,9 @@ def check_run(cfg: Config, run: Run, here: bool = True) -> None:
         if cfg.ckpt_path:
             find_checkpoint(cfg.ckpt_path)
         if cfg.pretrained:
-            find_checkpoint(cfg.pretrained, "pretrained")
+            from alexnet_pl.runs.pretrained import read_pretrained  # and torch, which takes seconds
+
+            read_pretrained(cfg)
     run.refuse_another(as_dict(cfg))
 
 
