@@ -1,4 +1,4 @@
-"""A trained net read back: the same logits as in training, without the data set; averages; another's weights to start from."""
+"""A trained net read back: the same logits as in training, without the data set; averages; a start from another."""
 
 from __future__ import annotations
 
