@@ -1,5 +1,7 @@
 """List the commands, with a line each."""
 
+from alexnet_pl.console import start_command
+
 COMMANDS = {
     "train": "train one run, or a sweep of runs",
     "describe": "show the net of a configuration as a table",
@@ -13,6 +15,7 @@ COMMANDS = {
 }
 
 if __name__ == "__main__":
+    start_command()
     for name, line in COMMANDS.items():
         print(f"python -m alexnet_pl.{name:9} {line}")
     print("\nEach has --help. Start with: python -m alexnet_pl.train sweep=figure1")

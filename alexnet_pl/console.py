@@ -1,17 +1,23 @@
-"""What all commands share at a terminal: a console, a progress meter, and one sentence for whatever ends them early."""
+"""What all commands share: their start, a console, a progress meter, and one sentence for whatever ends them early."""
 
 from __future__ import annotations
 
+import atexit
+import errno
+import io
+import os
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -23,13 +29,95 @@ LOG_WIDTH = 160
 EVERY = 10.0
 """Seconds between two lines of a log, at least"""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+RANK_VARIABLES = (
+    "RANK", "LOCAL_RANK", "NODE_RANK", "LOCAL_WORLD_SIZE", "TORCHELASTIC_USE_AGENT_STORE", "SLURM_PROCID",
+    "JSM_NAMESPACE_RANK",
+)  # fmt: skip
+"""Environment variables by which libraries take a process for one of several, some of them as they are imported"""
+CACHE_VARIABLES = ("XDG_CACHE_HOME", "MPLCONFIGDIR")
+"""Environment variables with the folders where libraries keep files, instead of at home"""
+
+
+def start_command(trains: bool = False) -> None:
+    """Make this process ready for what shells, jobs and containers may have left: each command's `main` begins with it.
+
+    Args:
+        trains: the command goes on without its terminal, and may be one of several processes.
+    """
+    open_streams(goes_on=trains)
+    if not trains:
+        for name in RANK_VARIABLES:
+            os.environ.pop(name, None)
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        exit_with(UserError("the current folder was deleted: change to another one"))
+    try:
+        home = Path.home()
+    except RuntimeError:  # a container's user whom the system does not know
+        home = Path("/")
+        os.environ["HOME"] = str(home)
+    if not os.access(home, os.W_OK):  # W&B and matplotlib say much, or end, where they cannot keep anything
+        caches = tempfile.mkdtemp()
+        atexit.register(shutil.rmtree, caches, ignore_errors=True)
+        os.environ.update({name: os.environ.get(name, caches) for name in CACHE_VARIABLES})
+
+
+def open_streams(goes_on: bool) -> None:
+    """Open standard streams that are closed, and have the output outlive its reader; escape what its encoding lacks.
+
+    Args:
+        goes_on: without a reader the process goes on; else it ends quietly at its next line.
+    """
+    if sys.stdin is None:  # the next file to be opened would take its place
+        sys.stdin = os.fdopen(_null_device())
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            descriptor, encoding = _null_device(), "utf-8"
+        elif stream is getattr(sys, f"__{name}__"):
+            descriptor, encoding = stream.fileno(), stream.encoding
+        else:  # a notebook's
+            continue
+        out = io.BufferedWriter(_Output(descriptor, goes_on))
+        setattr(sys, name, io.TextIOWrapper(out, encoding, errors="backslashreplace", line_buffering=True))
+
+
+def _null_device() -> int:
+    descriptor = os.open(os.devnull, os.O_RDWR)
+    os.set_inheritable(descriptor, True)
+    return descriptor
+
+
+class _Output(io.FileIO):
+    """An output that nobody may read any more, as in `train | head`: it takes what is written, or ends the process."""
+
+    def __init__(self, descriptor: int, goes_on: bool) -> None:
+        super().__init__(descriptor, "w", closefd=False)
+        self.goes_on, self.gone = goes_on, False
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return len(data) if self.gone else super().write(data)
+        except OSError as error:
+            self.gone = True  # what is buffered comes again at the end
+            if self.goes_on:
+                return len(data)
+            if error.errno in (errno.EPIPE, errno.EIO):  # no reader, no terminal
+                sys.exit(128 + signal.SIGPIPE)
+            raise OSError(error.errno, error.strerror, "standard output") from error
 
 
 def make_console(stderr: bool = False) -> Console:
-    """Return a console that prints text as it is: names in brackets are no markup, and long lines are not broken."""
+    """Return a console that prints text as it is: names in brackets are no markup, and long lines are not broken.
+
+    Where the output is no terminal it has no bars and no colours, whatever the environment says.
+    """
     terminal = (sys.stderr if stderr else sys.stdout).isatty()
-    width = None if terminal else LOG_WIDTH
-    return Console(stderr=stderr, width=width, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    width, force = (None, None) if terminal else (LOG_WIDTH, False)
+    return Console(
+        stderr=stderr, width=width, force_terminal=force, highlight=False, markup=False, emoji=False, soft_wrap=True
+    )
 
 
 class Meter:
@@ -105,12 +193,20 @@ def _stops_as_interrupts() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {signum: signal.signal(signum, _interrupt) for signum in STOP_SIGNALS}
-    try:
+    with handling(STOP_SIGNALS, _interrupt):
         yield
+
+
+@contextmanager
+def handling(signals: Iterable[int], handler: Callable[[int, FrameType | None], None]) -> Iterator[dict[int, Any]]:
+    """Handle signals inside, but none that is ignored, as nohup does with SIGHUP; yield what handled them before."""
+    heard = [signum for signum in signals if signal.getsignal(signum) is not signal.SIG_IGN]
+    before = {signum: signal.signal(signum, handler) for signum in heard}
+    try:
+        yield before
     finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler or signal.SIG_DFL)
+        for signum, earlier in before.items():
+            signal.signal(signum, earlier or signal.SIG_DFL)
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 KEEP_FREED_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**60)}
@@ -27,6 +28,19 @@ def name() -> str:
     info = Path("/proc/cpuinfo")
     names = re.findall(r"model name\s*: (.*)", info.read_text()) if info.is_file() else []
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def wanted_threads(env: Mapping[str, str]) -> int:
+    """Return the number in OMP_NUM_THREADS; 0, as OpenMP takes it, where it is none."""
+    first = env.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # the others are for threads of threads
+    return int(first) if first.isdecimal() else 0
+
+
+def oom_kills() -> int:
+    """Return how many processes Linux has ended for lack of memory since it was started; 0 where it does not count."""
+    counts = Path("/proc/vmstat")
+    found = re.search(r"^oom_kill (\d+)$", counts.read_text() if counts.is_file() else "", re.MULTILINE)
+    return int(found[1]) if found else 0
 
 
 def thread_environment(precision: str) -> dict[str, str]:

@@ -16,7 +16,7 @@ from rich.table import Table
 from alexnet_pl import compose
 from alexnet_pl.config.choices import Dropout, Init, LrnAlphaConvention
 from alexnet_pl.config.schema import Config, Model
-from alexnet_pl.console import exit_on_error
+from alexnet_pl.console import exit_on_error, start_command
 from alexnet_pl.data.length import length_summary, training_images
 from alexnet_pl.model.architectures import Conv
 from alexnet_pl.model.specs import (
@@ -125,6 +125,7 @@ def init_text(m: Model, layer: LayerSpec) -> str:
 
 def main() -> None:
     """Run the command. Exit code 0: shown; 1: a mistake, in one sentence."""
+    start_command()
     parser = argparse.ArgumentParser(
         prog="python -m alexnet_pl.describe", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -37,7 +37,7 @@ from rich.table import Table
 
 from alexnet_pl import compose, cpu
 from alexnet_pl.config.schema import Config
-from alexnet_pl.console import exit_on_error
+from alexnet_pl.console import exit_on_error, start_command
 from alexnet_pl.data import augment, store
 from alexnet_pl.data.datamodule import ImageDataModule
 from alexnet_pl.data.length import images_in_run
@@ -260,6 +260,7 @@ def _bytes(images: ImageDataModule, cfg: Config) -> float:
 
 def main() -> None:
     """Run the command. Exit code 0: shown; 1: a mistake, in one sentence."""
+    start_command()
     parser = argparse.ArgumentParser(
         prog="python -m alexnet_pl.estimate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

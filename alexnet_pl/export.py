@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from alexnet_pl import files
 from alexnet_pl.config.choices import Squares
 from alexnet_pl.config.schema import as_dict
-from alexnet_pl.console import exit_on_error
+from alexnet_pl.console import exit_on_error, start_command
 from alexnet_pl.data import augment
 from alexnet_pl.data.image_files import ImageFiles, find_images
 from alexnet_pl.errors import ConfigError, UserError
@@ -209,6 +209,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Run the command. Exit code 0: written and compared; 1: a mistake, or other logits, in one sentence."""
+    start_command()
     arguments = make_parser().parse_args()
     with exit_on_error(arguments.out or f"{arguments.run}/export"):
         net = load(arguments.run, mean=arguments.mean)

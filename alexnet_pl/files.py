@@ -21,6 +21,9 @@ _HERE = Path(__file__).resolve().parent
 ROOT = _HERE if (_HERE / "conf").is_dir() else _HERE.parent
 """The folder that holds conf/ and sweeps/: inside the package in a wheel, beside it in a checkout."""
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What a cell begins with that a spreadsheet computes"""
+
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
@@ -37,6 +40,20 @@ def write(path: Path, text: str) -> None:
     """Write a whole text file."""
     with atomic_path(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def csv_cell(text: str) -> str:
+    """Return a foreign text as a cell of a CSV file: with a ' before what a spreadsheet would take for a formula.
+
+    Bytes of a name that are no UTF-8 are escaped, so that the table can be written.
+    """
+    cell = text.encode("utf-8", "backslashreplace").decode()
+    return f"'{cell}" if cell.startswith(FORMULA) else cell
+
+
+def from_csv_cell(cell: str) -> str:
+    """Return the text of a cell that `csv_cell` made."""
+    return cell[1:] if cell.startswith("'") and cell[1:].startswith(FORMULA) else cell
 
 
 def read_json(path: Path) -> dict[str, Any]:

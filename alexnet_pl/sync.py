@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from alexnet_pl import files
-from alexnet_pl.console import Meter, exit_on_error, make_console
+from alexnet_pl.console import Meter, exit_on_error, make_console, start_command
 from alexnet_pl.errors import ConfigError, UserError
 from alexnet_pl.jobs import checks
 from alexnet_pl.runs.run import Run, find_runs
@@ -162,6 +162,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Run the command. Exit code 0: all is sent that can be; 1: a mistake, or runs not sent, with the reasons."""
+    start_command()
     parser = make_parser()
     args = parser.parse_args()
     if args.jobs < 1:

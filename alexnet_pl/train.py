@@ -23,12 +23,12 @@ from omegaconf import DictConfig
 
 from alexnet_pl.config.help import help_text
 from alexnet_pl.config.schema import Config, as_dict
-from alexnet_pl.console import exit_with
-from alexnet_pl.errors import ConfigError, UserError
+from alexnet_pl.console import exit_with, start_command
+from alexnet_pl.errors import ConfigError, Disconnected, Interrupted, UserError
 from alexnet_pl.files import ROOT
 from alexnet_pl.jobs import checks, compose, launch, local
 from alexnet_pl.parallel import layouts
-from alexnet_pl.runs.run import JOBS_VARIABLE, Run
+from alexnet_pl.runs.run import JOB_VARIABLE, JOBS_VARIABLE, Run
 
 FLAGS = ("-m", "--multirun")
 """Hydra's parser wants them before the overrides; people type them anywhere"""
@@ -74,8 +74,9 @@ def train(cfg: Config, run: Run, overrides: list[str]) -> None:
     if not ending.code:
         return
     if stop.signum:
-        if run.failed_at not in (0, before):
-            print(f"error: {run.failure}", file=sys.stderr)
+        told = "" if run.failed_at in (0, before) else run.failure
+        known = told and not told.startswith(Disconnected.words)  # else they were stopped as they started
+        print(f"error: {told if known else Interrupted(stop.signum, kept='')}", file=sys.stderr)
         sys.exit(128 + stop.signum)
     print(f"error: {local.failure_reason(ending, run, before)}", file=sys.stderr)
     sys.exit(ending.code if ending.code > 0 else 128 - ending.code)
@@ -115,7 +116,12 @@ def explain_sweep(words: list[str]) -> None:
 
 
 def main() -> None:
-    """Run the command. Exit code 0: done; 1: a mistake or a failure; 75: folder in use; 128 + signal: stopped."""
+    """Run the command. Exit code 0: done; 1: a mistake or a failure; 75: folder in use; 128 + signal: stopped.
+
+    SIGALRM stands for trainer.max_time: exit code 142.
+    """
+    start_command(trains=True)
+    os.environ.pop(JOB_VARIABLE, None)  # no sweep starts this command
     if {"--help", "-h"} & set(sys.argv):
         print(help_text(), end="")
         return
@@ -124,12 +130,13 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors through to here, where they become sentences
     sys.argv[1:] = sorted(map(quote_path, sys.argv[1:]), key=lambda word: word not in FLAGS)
     try:
+        launch.started()
         refuse_mistakes(sys.argv[1:])
         if {"--cfg", "-c"} & set(sys.argv):
             explain_sweep(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name="config")(job)()
     except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
+        exit_with(Interrupted(signal.SIGINT, kept=""))
     except Exception as error:
         reason = compose.user_error(error)
         if full or reason is None:

@@ -84,6 +84,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     return call
 
 
+@pytest.mark.slow
 def test_an_image_by_what_preprocessing_json_says(net: TrainedModel, tmp_path: Path, command: Export):
     """From a photograph to probabilities without this package: Pillow, NumPy, onnxruntime, and the two files."""
     pixels, out = smooth_image(90, 72, noise=20), tmp_path / "out"

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from alexnet_pl.errors import Disconnected
+from alexnet_pl.jobs import launch
 from alexnet_pl.report.compare import collect
 from alexnet_pl.runs.naming import job_folder_name
 from alexnet_pl.runs.run import Run, find_runs
@@ -247,14 +249,45 @@ def test_a_signal_to_a_sweep_stops_it_with_a_checkpoint(tmp_path: Path, signum: 
     assert second.status == "missing"
 
 
-def test_a_rank_left_in_the_environment_changes_nothing(
+@pytest.mark.slow
+@pytest.mark.parametrize("told", ["", str(Disconnected("closed")), "stopped by SIGTERM; the checkpoint is written"])
+def test_processes_that_are_stopped_as_they_start_are_told_as_stopped(
+    told: str, tmp_path: Path, train: Command, monkeypatch: pytest.MonkeyPatch
+):
+    def stopped(start: object) -> tuple[launch.Ending, launch.Stop]:
+        stop = launch.Stop()
+        stop.signum = signal.SIGTERM
+        if told:
+            (run,) = find_runs(tmp_path / "runs" / "train")
+            run.fail(told)
+        return launch.Ending(1, ""), stop
+
+    monkeypatch.setattr(launch, "run", stopped)
+    result = train(*TINY, "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
+    assert result.returncode == 128 + signal.SIGTERM
+    assert result.stderr == f"error: {told if 'checkpoint' in told else 'stopped by SIGTERM'}\n"
+
+
+LEFT = {
+    "RANK": "1", "LOCAL_RANK": "x", "LOCAL_WORLD_SIZE": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "?", "MASTER_PORT": "x",
+    "SLURM_JOB_ID": "x", "SLURM_PROCID": "2", "SLURM_NTASKS": "4", "SLURM_LOCALID": "", "JSM_NAMESPACE_RANK": "3",
+    "PL_TRAINER_FAST_DEV_RUN": "1", "PL_TRAINER_MAX_EPOCHS": "9", "PL_SEED_WORKERS": "x", "PL_GLOBAL_SEED": "x",
+    "ALEXNET_PL_JOB": "7 of 9", "ALEXNET_PL_JOBS": "x", "FORCE_COLOR": "1", "TERM": "dumb", "LC_ALL": "C",
+    "CUDA_VISIBLE_DEVICES": "x", "GLOO_SOCKET_IFNAME": "x", "TMPDIR": "/nowhere",
+}  # fmt: skip
+
+
+def test_what_is_left_in_the_environment_changes_nothing(
     tmp_path: Path, train: Command, monkeypatch: pytest.MonkeyPatch
 ):
     """One process is the first of its run, whatever an earlier program has left."""
-    monkeypatch.setenv("RANK", "1")
-    monkeypatch.setenv("LOCAL_RANK", "1")
+    for name, value in LEFT.items():
+        monkeypatch.setenv(name, value)
     result = train(*TINY, "trainer.max_epochs=1", "trainer.limit_train_batches=1")
     assert result.returncode == 0, result.stderr
+    assert "7 of 9" not in result.stdout
+    assert "\x1b" not in result.stdout
     (run,) = find_runs(tmp_path / "runs" / "train")
     assert run.status == "done"
     assert run.metrics
+    assert last_checkpoint(run)["global_step"] == 1

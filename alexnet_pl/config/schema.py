@@ -241,7 +241,7 @@ class Trainer:
     max_steps: int | None = None
     """stop after this many updates"""
     max_time: str | None = None
-    """stop after this time, DD:HH:MM:SS"""
+    """stop after this time, DD:HH:MM:SS; the same command goes on, unless this alone is the run's length"""
     limit_train_batches: Any = None
     """training batches per epoch: a number, or a share of the set"""
     limit_val_batches: Any = None

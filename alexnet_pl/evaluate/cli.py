@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from alexnet_pl.console import exit_on_error, make_console
+from alexnet_pl.console import exit_on_error, make_console, start_command
 from alexnet_pl.evaluate.settings import Settings, find_members, output_folder
 from alexnet_pl.runs.run import CHECKPOINT_NAMES
 
@@ -44,6 +44,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Run the command. Exit code 0: evaluated; 1: a mistake, in one sentence; 128 + signal: stopped by it."""
+    start_command()
     a = make_parser().parse_args()
     settings = Settings(a.views, a.average, a.weights, a.split, a.data and a.data.expanduser())
     with exit_on_error():

@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TextIO
 
+from alexnet_pl import cpu
+from alexnet_pl.console import RANK_VARIABLES, handling
 from alexnet_pl.errors import ConfigError
 from alexnet_pl.jobs import slurm
 from alexnet_pl.jobs.process import STOP_SIGNALS, Process
@@ -29,12 +31,11 @@ POLL_EVERY = 0.05
 """Seconds between two looks at whether the processes still run"""
 LOOK_EVERY = 5.0
 """Seconds between two looks at whether the run has failed on another machine"""
-RANK_VARIABLES = ("RANK", "LOCAL_RANK", "NODE_RANK")
 
 
 def rank() -> int:
     """Return the number of this process among those of its run; the first one writes the run folder."""
-    return int(os.environ.get("RANK", 0))
+    return slurm.number("RANK", 0)
 
 
 def is_orphaned() -> bool:
@@ -46,6 +47,27 @@ def is_orphaned() -> bool:
 # ------------------------------------------------------------------------------------------------ torchrun and Slurm
 
 
+def started() -> int:
+    """Return how many processes torchrun or Slurm started, this one among them; of one alone, drop ranks left over.
+
+    Raises:
+        ConfigError: their variables are not numbers, or do not make a group.
+    """
+    count = max(slurm.task_count(), slurm.number("WORLD_SIZE", 1))
+    if count > 1 and slurm.task_count() <= 1:
+        missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
+        if missing or rank() >= count:
+            reason = f"{missing[0]} is not set" if missing else f"RANK is {rank()}"
+            raise ConfigError(
+                f"WORLD_SIZE={count} says that torchrun started this process, but {reason}: unset WORLD_SIZE, or start "
+                "the command with torchrun"
+            )
+    if count <= 1:
+        for name in RANK_VARIABLES:
+            os.environ.pop(name, None)
+    return count
+
+
 def refuse_other_group(where: Layout) -> None:
     """Refuse a number of processes, started by torchrun or Slurm, that is not the run's.
 
@@ -53,16 +75,16 @@ def refuse_other_group(where: Layout) -> None:
         ConfigError: it is another number, or the run needs several machines and neither of them is there.
     """
     tasks = slurm.task_count()
-    started, by = (tasks, "Slurm") if tasks > 1 else (int(os.environ.get("WORLD_SIZE", 1)), "torchrun")
-    if started == where.processes:
+    count, by = started(), "Slurm" if tasks > 1 else "torchrun"
+    if count == where.processes:
         if tasks > 1 and slurm.task_variables(where) is None:
             raise ConfigError(
                 f"Slurm's {tasks} tasks are not {where.devices} on each of {where.nodes} machines, as trainer.devices "
                 "and trainer.num_nodes say: use srun --ntasks-per-node"
             )
-    elif started > 1:
+    elif count > 1:
         raise ConfigError(
-            f"{by} started {started} processes, but trainer.devices={where.devices} and trainer.num_nodes="
+            f"{by} started {count} processes, but trainer.devices={where.devices} and trainer.num_nodes="
             f"{where.nodes} need {where.processes}: make them equal (trainer=ddp for one process per device)"
         )
     elif where.nodes > 1:
@@ -75,16 +97,13 @@ def refuse_other_group(where: Layout) -> None:
 def join_group(where: Layout) -> bool:
     """Return whether this process is one of several that torchrun or Slurm started for the run; make it ready for it.
 
-    Slurm's variables become torchrun's, so that Lightning and torch know one way only. A process that is alone drops
-    ranks that an earlier program has left: it is the first of its run.
+    Slurm's variables become torchrun's, so that Lightning and torch know one way only.
     """
     if where.processes == 1:
-        for name in RANK_VARIABLES:
-            os.environ.pop(name, None)
         return False
     if slurm.task_count() == where.processes:
         os.environ.update(slurm.task_variables(where) or {})
-    return int(os.environ.get("WORLD_SIZE", 1)) == where.processes
+    return slurm.number("WORLD_SIZE", 1) == where.processes
 
 
 def process_variables(where: Layout) -> list[dict[str, str]]:
@@ -124,20 +143,17 @@ class Stop:
 @contextmanager
 def passing_on_signals(ask_to_end: Callable[[int], None]) -> Iterator[Stop]:
     """Pass the signals that ask for the end on to the processes of runs, instead of ending at once."""
-    stop = Stop()
+    stop, before = Stop(), dict[int, Any]()
 
     def pass_on(signum: int, frame: Any) -> None:
         if not stop.signum:
-            stop.signum, stop.handler = signum, before[signal.Signals(signum)]
+            stop.signum, stop.handler = signum, before.get(signum)
         stop.count += 1
         ask_to_end(signum)
 
-    before = {s: signal.signal(s, pass_on) for s in STOP_SIGNALS}
-    try:
+    with handling(STOP_SIGNALS, pass_on) as earlier:
+        before |= earlier
         yield stop
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
 
 
 class Group:
@@ -164,6 +180,7 @@ class Group:
         self.first: int | None = None  # the number of the first that failed
         self.since = math.inf  # when a failure was seen, or the end was asked for again
         self.looked = time.monotonic()
+        self.oom_kills = cpu.oom_kills()
         try:
             for own in process_variables(where):
                 self.processes.append(Process(words, {**inherited, **more, **own}, held))
@@ -208,6 +225,8 @@ class Group:
         killed = f"killed by {signal.Signals(-code).name}" if code < 0 else ""
         if killed and len(self.processes) > 1:
             killed = f"process {self.first} of 0..{len(self.processes) - 1} was {killed}"
+        if code == -signal.SIGKILL and cpu.oom_kills() > self.oom_kills:
+            killed += ", most likely as memory ran out: Linux has ended a process for it meanwhile"
         return Ending(code, killed)
 
     def _first_failure(self) -> int | None:

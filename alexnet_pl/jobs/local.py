@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from alexnet_pl import cpu
 from alexnet_pl.config.schema import Config, as_dict
-from alexnet_pl.errors import ConfigError, UserError
+from alexnet_pl.errors import ConfigError, Disconnected, UserError
 from alexnet_pl.jobs import gpu_locks, launch, slurm
 from alexnet_pl.parallel import layouts
 from alexnet_pl.runs.run import JOB_VARIABLE, Run
@@ -182,6 +182,9 @@ def failure_reason(ending: launch.Ending, run: Run, failed_before: int) -> str:
     """
     if not ending.code:
         return ""
-    if ending.killed or run.failed_at in (0, failed_before):
+    told = "" if run.failed_at in (0, failed_before) else run.failure
+    if not told:
         run.fail(ending.killed or f"exit code {ending.code}")
+    elif ending.killed:
+        run.fail(ending.killed if told.startswith(Disconnected.words) else f"{told}; {ending.killed}")
     return run.failure

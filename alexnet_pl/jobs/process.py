@@ -19,7 +19,7 @@ from multiprocessing import resource_tracker
 from multiprocessing.reduction import DupFd
 from typing import Any, TextIO
 
-from alexnet_pl import cpu
+from alexnet_pl import console, cpu
 
 PRELOADED = ["alexnet_pl.training.fit", "alexnet_pl.jobs.sweep", "torch._dynamo", "wandb"]
 """What the server imports: what a job needs, and what multiprocessing imports anew in each as the command's module.
@@ -120,13 +120,13 @@ def _begin(words: Sequence[str], env: dict[str, str], folder: str, held: object)
         signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
     _replace_environment(env)
     os.chdir(folder)
+    console.open_streams(goes_on=True)
     sys.argv = list(words)
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         import torch  # is there already in a fork
 
-        threads = env.get("OMP_NUM_THREADS", "").split(",")[0]  # the others are for threads of threads
-        torch.set_num_threads(int(threads) if threads else torch.get_num_threads())
+        torch.set_num_threads(cpu.wanted_threads(env) or torch.get_num_threads())
         importlib.import_module(words[0]).main()
     except KeyboardInterrupt:  # before a run listens to signals, there is nothing to save
         sys.exit(128 + signal.SIGINT)

@@ -38,14 +38,29 @@ def request_devices(hydra_config: DictConfig, trainers: Sequence[Trainer]) -> No
         launcher.max_num_timeout = launcher.max_num_timeout or 1000  # Hydra's 0 would not put a job back into the queue
 
 
+def number(name: str, default: int | None = None) -> int:
+    """Return an environment variable of Slurm or torchrun as a number.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    value = os.environ.get(name, "" if default is None else str(default))
+    if not value.isdecimal():
+        raise ConfigError(
+            f"{name}={value} in the environment must be a number: Slurm and torchrun set it, so unset what another "
+            "program has left of theirs"
+        )
+    return int(value)
+
+
 def task_count() -> int:
     """Return how many tasks srun started beside this one, itself included; 0 outside of srun."""
-    return int(os.environ.get("SLURM_STEP_NUM_TASKS", 0)) if "SLURM_STEP_ID" in os.environ else 0
+    return number("SLURM_STEP_NUM_TASKS", 0) if "SLURM_STEP_ID" in os.environ else 0
 
 
 def is_first_task() -> bool:
     """Return whether this is the first task of a job; also outside of srun."""
-    return task_count() == 0 or int(os.environ["SLURM_PROCID"]) == 0
+    return task_count() <= 1 or number("SLURM_PROCID") == 0
 
 
 def task_variables(where: Layout) -> dict[str, str] | None:
@@ -53,10 +68,10 @@ def task_variables(where: Layout) -> dict[str, str] | None:
 
     Jobs of one sweep have as many tasks as the largest needs.
     """
-    local, node = int(os.environ["SLURM_LOCALID"]), int(os.environ["SLURM_NODEID"])
+    local, node = number("SLURM_LOCALID"), number("SLURM_NODEID")
     if local >= where.devices or node >= where.nodes:
         return None
-    job = int(os.environ["SLURM_JOB_ID"])
+    job = number("SLURM_JOB_ID")
     address = os.environ["SLURM_LAUNCH_NODE_IPADDR"] if where.nodes > 1 else "127.0.0.1"
     return rank_variables(where, node * where.devices + local, local, node, address, 15_000 + job % 10_000)
 

@@ -65,8 +65,10 @@ def run_sweep(
     """
     if n_jobs != "auto" and not (isinstance(n_jobs, int) and n_jobs > 0):
         raise ConfigError(f"hydra.sweeper.n_jobs={n_jobs} must be at least 1 job at once, or auto")
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        raise ConfigError("torchrun starts one run: start a sweep without it, each job gets processes of its own")
+    if launch.started() > 1:
+        raise ConfigError(
+            "torchrun and srun start one run: start a sweep without them, each job gets processes of its own"
+        )
     folder = Path(composed.hydra.sweep.dir).absolute()
     launcher = str(composed.hydra.runtime.choices["hydra/launcher"])
     jobs = _compose_jobs(words, composed, context.config_loader, folder, here="slurm" not in launcher)

@@ -5,6 +5,8 @@ Processes are started by jobs/launch.py, torchrun or Slurm, never by Lightning; 
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +22,9 @@ from torch.optim import Optimizer
 
 from alexnet_pl.config.schema import Trainer
 from alexnet_pl.parallel import layouts
+
+INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+"""Environment variables with the network interfaces over which processes meet"""
 
 
 def trainer_options(t: Trainer) -> dict[str, Any]:
@@ -52,9 +57,13 @@ def ddp_factor(layout: layouts.Layout) -> int:
     return layout.data if layout.name == "ddp" else 1
 
 
-def is_connection_error(error: BaseException) -> bool:
-    """Return whether an error says that a process of the run could not be reached any more."""
-    return isinstance(error, DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
+def lost_connection(error: BaseException) -> str:
+    """Return why a process of the run could not be reached, in the words of gloo or NCCL; empty for other errors."""
+    if not isinstance(error, DistError) and not (isinstance(error, RuntimeError) and "gloo" in str(error)):
+        return ""
+    said = re.sub(r"^\[.*?\] *", "", str(error).rpartition("Last error:")[2].strip()).split("\n")[0]
+    chosen = [f"{name}={os.environ[name]}" for name in INTERFACES if name in os.environ]
+    return said + (f" ({', '.join(chosen)} in the environment chooses the network)" if chosen else "")
 
 
 def shutdown_process_group() -> None:

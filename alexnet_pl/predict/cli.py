@@ -20,7 +20,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from alexnet_pl.console import exit_on_error
+from alexnet_pl.console import exit_on_error, start_command
 from alexnet_pl.predict.options import SUFFIXES, Options
 from alexnet_pl.runs.run import WEIGHTS_WORDS
 
@@ -48,6 +48,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Run the command. Exit code 0: all images were read; 1: some were not, or a mistake, each in one sentence."""
+    start_command()
     options = Options(**vars(make_parser().parse_intermixed_args()))
     warnings.filterwarnings("ignore", module="PIL")  # what is wrong with an image is printed
     with exit_on_error(", ".join(map(str, options.outputs)) or "the output"):

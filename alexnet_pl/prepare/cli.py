@@ -18,7 +18,7 @@ import warnings
 from pathlib import Path
 
 from alexnet_pl.config.choices import Squares
-from alexnet_pl.console import exit_on_error, make_console
+from alexnet_pl.console import exit_on_error, make_console, start_command
 from alexnet_pl.prepare.options import Options
 
 
@@ -56,6 +56,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Run the command. Exit code 0: done; 1: a mistake or damage, in one sentence; 128 + signal: stopped by it."""
+    start_command()
     parser = make_parser()
     arguments = vars(parser.parse_args())
     source, root, dry_run, finished = (arguments.pop(key) for key in ("source", "store", "dry_run", "verify"))

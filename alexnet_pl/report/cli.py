@@ -18,7 +18,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Column, Table
 
-from alexnet_pl.console import exit_on_error, make_console
+from alexnet_pl.console import exit_on_error, make_console, start_command
 from alexnet_pl.report.claims import ClaimStatus, write_claims
 from alexnet_pl.report.compare import Report
 from alexnet_pl.report.curves import METRICS
@@ -92,6 +92,7 @@ def make_table(title: str, heads: list[str], rows: list[list[str]]) -> Table:
 
 def main() -> None:
     """Run the command. Exit code 0: written; 1: a mistake, in one sentence; 128 + signal: stopped by it."""
+    start_command()
     parser = make_parser()
     args = parser.parse_args()
     if (args.folder is None) == (args.claims is None):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from lightning_fabric.plugins.io import TorchCheckpointIO
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from alexnet_pl.config.schema import Config, as_dict
+from alexnet_pl.console import handling
 from alexnet_pl.errors import ConfigError, Interrupted, first_line
 from alexnet_pl.files import atomic_path
 from alexnet_pl.jobs import launch
@@ -153,10 +155,14 @@ class StopOnSignal(pl.Callback):
     """On a signal that asks for the end: finish the step, write last.ckpt, raise `Interrupted`, on all processes alike.
 
     SIGINT (Ctrl-C) as a second signal stops at once.
+
+    Args:
+        seconds: of training after which it stops as well; SIGALRM stands for that.
     """
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
+    def __init__(self, run: Run, seconds: float = math.inf) -> None:
+        self.run, self.seconds, self.deadline = run, seconds, math.inf
+        self.heard: Container[int] = ()  # signals that were not ignored at the start
         self.signum = 0  # the first signal that asked for the end; 0: none yet
         self.agreed = False  # whether all processes know
         self.cpu_group: Any = None  # of all processes
@@ -164,19 +170,29 @@ class StopOnSignal(pl.Callback):
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Catch the signals inside, and put back what was there before."""
-        before = {s: signal.signal(s, self._remember) for s in launch.STOP_SIGNALS}
-        try:
+        with handling(launch.STOP_SIGNALS, self._remember) as before:
+            self.heard = before
             yield
-        finally:
-            for signum, handler in before.items():
-                signal.signal(signum, handler)
+
+    def _listen_again(self) -> None:
+        """Take the signals back: Lightning has put a handler of its own in place, which would stop too early."""
+        for s in launch.STOP_SIGNALS:
+            signal.signal(s, self._remember if s in self.heard else signal.SIG_IGN)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Catch the signals again: Lightning has put a handler of its own in place, which would stop too early."""
-        for s in launch.STOP_SIGNALS:
-            signal.signal(s, self._remember)
+        """Catch the signals again, and start the clock."""
+        self._listen_again()
+        self.deadline = time.monotonic() + self.seconds
 
-    on_test_start = on_train_start
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Let the test begin, however late it is."""
+        self.deadline = math.inf
+        if self.signum == signal.SIGALRM:
+            self.signum, self.agreed = 0, False
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Catch the signals once more."""
+        self._listen_again()
 
     def _remember(self, signum: int, frame: FrameType | None) -> None:
         """Remember the first signal; Python calls this."""
@@ -188,6 +204,8 @@ class StopOnSignal(pl.Callback):
         """Return whether any process was asked to stop; every process must call this after the same step."""
         if launch.is_orphaned():
             self.signum = self.signum or signal.SIGTERM
+        if time.monotonic() > self.deadline:
+            self.signum = self.signum or signal.SIGALRM
         if trainer.world_size > 1 and not self.agreed:
             self.cpu_group = self.cpu_group or dist.new_group(backend="gloo")
             signum = torch.tensor(self.signum)

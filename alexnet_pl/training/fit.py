@@ -6,6 +6,8 @@ python -m alexnet_pl.training.fit FOLDER     what is started; the configuration 
 from __future__ import annotations
 
 import logging
+import math
+import os
 import sys
 import time
 import warnings
@@ -14,12 +16,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import EarlyStopping
+from pytorch_lightning.callbacks import EarlyStopping, Timer
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from alexnet_pl.config.schema import Config, from_dict
+from alexnet_pl.config.schema import Config, Trainer, from_dict
 from alexnet_pl.data.datamodule import ImageDataModule
-from alexnet_pl.errors import ConfigError, Interrupted, TrainingError, UserError, find_user_error
+from alexnet_pl.errors import ConfigError, Disconnected, Interrupted, UserError, find_user_error
 from alexnet_pl.jobs import launch
 from alexnet_pl.parallel import layouts, strategies
 from alexnet_pl.runs import pretrained
@@ -49,7 +51,7 @@ def fit(cfg: Config, run: Run) -> None:
         if cfg.pretrained and resume is None:
             for line in pretrained.load_pretrained(classifier.net, cfg):
                 lines.say(line)
-        stop = checkpoints.StopOnSignal(run)
+        stop = checkpoints.StopOnSignal(run, seconds_at_a_time(cfg.trainer))
         trainer = build_trainer(cfg, run_loggers, [stop, *build_callbacks(cfg, run, lines)])
         with translated_refusals(MisconfigurationException), stop.listening():
             trainer.fit(classifier, datamodule, ckpt_path=resume)
@@ -57,8 +59,8 @@ def fit(cfg: Config, run: Run) -> None:
                 trainer.test(classifier, datamodule, verbose=False)
     except BaseException as error:
         loggers.finish_wandb(exit_code=1)
-        if layouts.layout(cfg.trainer).processes > 1 and strategies.is_connection_error(error):
-            raise TrainingError("another process of the run ended before its time") from error
+        if layouts.layout(cfg.trainer).processes > 1 and (reason := strategies.lost_connection(error)):
+            raise Disconnected(reason) from error
         raise
     loggers.finish_wandb(exit_code=0)
     if first:
@@ -96,9 +98,27 @@ def build_trainer(cfg: Config, run_loggers: list[pl.loggers.Logger], callbacks: 
     options = strategies.trainer_options(cfg.trainer)
     if options.pop("max_steps", -1) > 0:  # `StopAfter` does it
         options.setdefault("max_epochs", -1)
+    if seconds_at_a_time(cfg.trainer) < math.inf:  # `StopOnSignal` does it
+        del options["max_time"]
     options["plugins"].append(checkpoints.AtomicCheckpointIO())
+    for name in [name for name in os.environ if name.startswith("PL_")]:  # Lightning would add them to the options
+        del os.environ[name]
     with translated_refusals(ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException):
         return pl.Trainer(**options, logger=run_loggers, callbacks=callbacks, enable_model_summary=False)
+
+
+def seconds_at_a_time(t: Trainer) -> float:
+    """Return after how many seconds trainer.max_time cuts a run off, which the same command continues.
+
+    Infinite without it, and where it alone says how long the run is: Lightning ends that one, and it is done.
+
+    Raises:
+        ConfigError: it is no time.
+    """
+    if t.max_time is None or max(t.max_epochs or -1, t.max_steps or -1) < 0:
+        return math.inf
+    with translated_refusals(MisconfigurationException):
+        return Timer(t.max_time).time_remaining() or 0.0
 
 
 @contextmanager
@@ -131,9 +151,9 @@ def work(cfg: Config, run: Run) -> None:
         strategies.shutdown_process_group()
     except BaseException as error:
         reason = find_user_error(error)
-        if isinstance(reason, Interrupted):
+        if isinstance(reason, Interrupted) and isinstance(error, Exception):  # all of them stop
             strategies.shutdown_process_group()
-        if not run.failure:
+        if not run.failure or (run.failure.startswith(Disconnected.words) and not isinstance(reason, Disconnected)):
             run.fail(str(reason or f"{type(error).__name__}: {error}"))
         if reason is None or reason is error:
             raise

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ProgressBar
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from alexnet_pl.console import make_console
 from alexnet_pl.data.length import length_summary
 from alexnet_pl.parallel.memory import sharing_summary
 from alexnet_pl.runs.run import JOB_VARIABLE
@@ -30,7 +30,7 @@ class EpochLines(ProgressBar):
     def __init__(self, log: Path | None, title: str) -> None:
         super().__init__()
         self.log_file, self.title, self.show, self.hinted = log, title, True, False
-        self.console = Console(highlight=False, soft_wrap=True)
+        self.console = make_console()
         self.bar: Progress | None = None
         self.started = 0.0
 
@@ -38,10 +38,10 @@ class EpochLines(ProgressBar):
         """Print a line, and add it to train.log."""
         if self.log_file is None:
             return
-        with self.log_file.open("a") as file:
+        with self.log_file.open("a", encoding="utf-8") as file:
             print(text, file=file)
         if self.show:
-            (self.bar.console if self.bar else self.console).print(text, markup=False)
+            (self.bar.console if self.bar else self.console).print(text)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: ImageClassifier) -> None:  # type: ignore[override]
         self.started = time.perf_counter()

@@ -313,6 +313,7 @@ def test_a_damaged_index_or_mean_is_named(packed: Path, tmp_path: Path, name: st
         open_split(copy)
 
 
+@pytest.mark.slow
 def test_a_signal_in_the_test_at_the_end_is_heard(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     over = ["model=alexnet", "data=imagenet", f"data.root={packed}", "trainer.max_epochs=1", "test_views=10"]

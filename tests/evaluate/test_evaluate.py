@@ -36,7 +36,14 @@ from tests.helpers.runs import TINY
 from tests.helpers.sources import draw_source, write_folders
 
 VAL = 250
-QUICK = (*TINY, "trainer.limit_val_batches=1.0", "model.init=fan_in", "data.pixel_scale=64", "optim.lr=0.02")
+QUICK = (
+    *TINY,
+    "trainer.max_epochs=1",
+    "trainer.limit_val_batches=1.0",
+    "model.init=fan_in",
+    "data.pixel_scale=64",
+    "optim.lr=0.02",
+)
 VIEWED = ("data.resize=36", "data.crop_size=32")
 
 
@@ -117,7 +124,10 @@ def results(folder: Path) -> dict:
     return json.loads((folder / "evaluation.json").read_text())
 
 
-@pytest.mark.parametrize(("views", "by"), [(1, "probabilities"), (10, "probabilities"), (10, "logits")])
+@pytest.mark.parametrize(
+    ("views", "by"),
+    [(1, "probabilities"), pytest.param(10, "probabilities", marks=pytest.mark.slow), (10, "logits")],
+)
 def test_an_ensemble_equals_numpy_over_the_members_logits(
     command: Command, place: Path, monkeypatch: pytest.MonkeyPatch, views: int, by: str
 ):

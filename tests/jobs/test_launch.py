@@ -13,13 +13,12 @@ from typing import Any
 import pytest
 import torch
 
-from alexnet_pl.errors import ConfigError
 from alexnet_pl.files import lock
 from alexnet_pl.jobs import launch
 from alexnet_pl.parallel.layouts import Layout
 from alexnet_pl.runs.run import JOB_VARIABLE, find_runs
 from tests.helpers.commands import start
-from tests.helpers.jobs import NET, assert_none_left, check_run, jobs, processes_in
+from tests.helpers.jobs import NET, SLURM, assert_none_left, check_run, jobs, processes_in
 from tests.helpers.processes import Process
 
 TWO, FOUR = Layout("ddp", 2), Layout("towers_ddp", 4, 1, 2)
@@ -28,21 +27,6 @@ TWO, FOUR = Layout("ddp", 2), Layout("towers_ddp", 4, 1, 2)
 def run(code: str, where: Layout, *arguments: str, more: dict[str, str] | None = None, **how: Any) -> Any:
     """Run code in the processes of a layout; how they ended, and what asked them to."""
     return launch.run(lambda: launch.Group(["tests.helpers.script", code, *arguments], where, more or {}, **how))
-
-
-SLURM = {
-    "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_NODEID": "1",
-    "SLURM_JOB_ID": "31234", "SLURM_LAUNCH_NODE_IPADDR": "10.0.0.7",
-}  # fmt: skip
-
-
-@pytest.fixture
-def fresh(monkeypatch: pytest.MonkeyPatch):
-    """No variables of torchrun, and none that stay behind."""
-    for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
-        monkeypatch.setenv(name, "")
-        monkeypatch.delenv(name)
-    return monkeypatch
 
 
 def test_processes_know_each_other(tmp_path: Path):
@@ -60,6 +44,33 @@ def test_a_rank_left_in_the_environment_is_not_passed_on(fresh: pytest.MonkeyPat
     fresh.setenv("RANK", "1")
     ending, _ = run("sys.exit('RANK' in os.environ)", Layout("single"))
     assert ending.code == 0
+
+
+def test_a_signal_that_is_ignored_at_the_start_stays_ignored(monkeypatch: pytest.MonkeyPatch):
+    """As nohup has it, and a shell for what it starts in the background."""
+    before = {signum: signal.signal(signum, signal.SIG_IGN) for signum in (signal.SIGHUP, signal.SIGINT)}
+    try:
+        with launch.passing_on_signals(lambda signum: None) as stop:
+            for signum in before:
+                signal.raise_signal(signum)
+            assert stop.count == 0
+            signal.raise_signal(signal.SIGTERM)
+            assert (stop.count, stop.signum) == (1, signal.SIGTERM)
+        assert {signal.getsignal(signum) for signum in before} == {signal.SIG_IGN}
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+@pytest.mark.parametrize(("kills", "told"), [([3, 4], True), ([3, 3], False)])
+def test_one_that_is_killed_for_lack_of_memory_says_so(
+    kills: list[int], told: bool, fresh: pytest.MonkeyPatch, monkeypatch: pytest.MonkeyPatch
+):
+    counts = iter(kills)
+    monkeypatch.setattr(launch.cpu, "oom_kills", lambda: next(counts))
+    ending, _ = run("os.kill(os.getpid(), 9)", Layout("single"))
+    assert ending.killed.startswith("killed by SIGKILL")
+    assert ("memory ran out" in ending.killed) is told
 
 
 def test_one_that_is_killed_ends_the_others(monkeypatch: pytest.MonkeyPatch):
@@ -126,18 +137,6 @@ def test_asked_twice_those_that_hang_are_killed(tmp_path: Path, monkeypatch: pyt
     assert (ending.code, stop.signum, stop.count) == (-signal.SIGKILL, signal.SIGTERM, 2)
 
 
-def test_a_task_of_slurm_is_a_process_of_the_run(fresh: pytest.MonkeyPatch):
-    for name, value in SLURM.items():
-        fresh.setenv(name, value)
-    launch.refuse_other_group(Layout("ddp", 2, 2))
-    assert launch.join_group(Layout("ddp", 2, 2))
-    assert launch.rank() == 3
-    told = {name: os.environ[name] for name in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")}
-    assert told == {
-        "LOCAL_RANK": "1", "NODE_RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "10.0.0.7", "MASTER_PORT": "16234",
-    }  # fmt: skip
-
-
 def test_tasks_that_a_job_does_not_need_end_at_once(fresh: pytest.MonkeyPatch):
     for name, value in SLURM.items():
         fresh.setenv(name, value)
@@ -146,25 +145,6 @@ def test_tasks_that_a_job_does_not_need_end_at_once(fresh: pytest.MonkeyPatch):
     fresh.setenv("SLURM_NODEID", "0")
     ending, _ = run("sys.exit(int(os.environ['WORLD_SIZE']) * 10 + rank)", Layout("ddp", 2))
     assert ending.code == 21
-
-
-@pytest.mark.parametrize(
-    ("names", "where", "sentence"),
-    [
-        ({**SLURM, "SLURM_LOCALID": "3"}, Layout("ddp", 2, 2), "use srun --ntasks-per-node"),
-        ({"WORLD_SIZE": "2"}, Layout("single"), "torchrun started 2 processes, but .* need 1"),
-        ({"WORLD_SIZE": "2"}, FOUR, "torchrun started 2 processes, but .* need 4"),
-        (SLURM, TWO, "Slurm started 4 processes, but .* need 2"),
-        ({}, Layout("ddp", 2, 2), "start the command with torchrun on every machine"),
-    ],
-)
-def test_another_number_of_processes_is_refused(
-    fresh: pytest.MonkeyPatch, names: dict[str, str], where: Layout, sentence: str
-):
-    for name, value in names.items():
-        fresh.setenv(name, value)
-    with pytest.raises(ConfigError, match=sentence):
-        launch.refuse_other_group(where)
 
 
 # ------------------------------------------------------------------------------------------------ the whole command

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from alexnet_pl.jobs import gpu_locks, local, sweep
+from alexnet_pl.errors import Disconnected
+from alexnet_pl.jobs import gpu_locks, launch, local, sweep
 from alexnet_pl.parallel import layouts
 from alexnet_pl.runs.run import Run, find_runs
 from tests.helpers.commands import Command, start
@@ -52,6 +53,30 @@ def test_auto_counts_the_devices_of_a_job(monkeypatch: pytest.MonkeyPatch, train
     assert sweep.count_at_once("auto", jobs) == at_once
 
 
+LOST = str(Disconnected("connection closed"))
+KILLED = launch.Ending(-signal.SIGABRT, "process 1 of 0..1 was killed by SIGABRT")
+
+
+@pytest.mark.parametrize(
+    ("ending", "told", "reason"),
+    [
+        (KILLED, "", KILLED.killed),
+        (KILLED, LOST, KILLED.killed),
+        (KILLED, "the loss became nan", f"the loss became nan; {KILLED.killed}"),
+        (launch.Ending(1, ""), LOST, LOST),
+        (launch.Ending(1, ""), "the loss became nan", "the loss became nan"),
+        (launch.Ending(3, ""), "", "exit code 3"),
+    ],
+)
+def test_a_reason_that_a_process_gave_is_kept(ending: launch.Ending, told: str, reason: str, tmp_path: Path):
+    """Unless it is only that it lost another one."""
+    run = Run(tmp_path)
+    if told:
+        run.fail(told)
+    assert local.failure_reason(ending, run, failed_before=0) == reason
+    assert run.failure == reason
+
+
 def test_a_number_of_jobs_that_is_none_is_refused(train: Command, tmp_path: Path):
     for number in ("0", "-1", "many"):
         result = train("-m", *TINY, "seed=1,2", f"hydra.sweeper.n_jobs={number}")
@@ -61,21 +86,20 @@ def test_a_number_of_jobs_that_is_none_is_refused(train: Command, tmp_path: Path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_while_the_server_still_imports_is_no_traceback(tmp_path: Path, signum: int):
+def test_a_signal_while_the_server_still_imports_is_no_traceback(tmp_path: Path):
     """It goes to the whole group, as that of a terminal or of timeout."""
     sweep = start(tmp_path, "-m", *TINY, "seed=1,2", "name=early")
     wait_until(lambda: list(tmp_path.glob("runs/early/*/run.json")))
     time.sleep(1)
-    os.killpg(sweep.pid, signum)
+    os.killpg(sweep.pid, signal.SIGTERM)
     out, err = sweep.communicate(timeout=60)
-    assert sweep.returncode == 128 + signum, err
+    assert sweep.returncode == 128 + signal.SIGTERM, err
     assert "Traceback" not in err + out
     assert "sweep stopped at job 1 of 2: the same command continues it" in err
 
 
 @pytest.mark.slow
-def test_ctrl_c_saves_all_jobs_that_run_and_the_same_command_continues_them(tmp_path: Path):
+def test_ctrl_c_saves_all_jobs_that_run_and_the_same_command_continues_them(tmp_path: Path, train: Command):
     """To the ends that they have one after the other. As a terminal does, the signal goes to the whole group."""
     arguments = ("-m", *TINY, "seed=1,2,3", "hydra.sweeper.n_jobs=2", "name=at_once")
     first = start(tmp_path, *arguments)
@@ -87,12 +111,10 @@ def test_ctrl_c_saves_all_jobs_that_run_and_the_same_command_continues_them(tmp_
     assert re.search(r"sweep stopped at job (1 of 3 and 2|2 of 3 and 1) of 3: the same command continues it", err)
     runs = find_runs(tmp_path / "runs" / "at_once")
     assert [run.last.is_file() for run in runs] == [True, True, False]
-    again = start(tmp_path, *arguments)
-    out, err = again.communicate(timeout=100)
-    assert again.returncode == 0, err
-    assert "at_once: 3 jobs, 2 at a time" in out
-    assert out.count("continued after") == 2
-    in_turn = start(tmp_path, *arguments[:-2], "name=in_turn")
-    assert in_turn.wait(timeout=100) == 0
+    again = train(*arguments)
+    assert again.returncode == 0, again.stderr
+    assert "at_once: 3 jobs, 2 at a time" in again.stdout
+    assert sum("continued after" in (run.folder / "train.log").read_text() for run in runs) == 2
+    assert train(*arguments[:-2], "name=in_turn").returncode == 0
     for run, other in zip(runs, find_runs(tmp_path / "runs" / "in_turn"), strict=True):
         assert_same_training(run, other)

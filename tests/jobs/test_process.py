@@ -61,6 +61,11 @@ def test_a_process_has_the_environment_the_folder_and_the_threads_it_is_given(
     assert run("import torch; sys.exit(torch.get_num_threads())", OMP_NUM_THREADS="2,1") == 2
 
 
+@pytest.mark.parametrize("threads", ["abc", "0", "-1", ""])
+def test_a_number_of_threads_that_is_none_is_left_to_torch(threads: str):
+    assert run("import torch; sys.exit(torch.get_num_threads() < 1)", OMP_NUM_THREADS=threads) == 0
+
+
 def test_it_leads_a_session_and_tells_how_it_ended(tmp_path: Path):
     assert run("sys.exit(0 if os.getsid(0) == os.getpid() else 1)") == 0
     assert run("sys.exit(75)") == 75

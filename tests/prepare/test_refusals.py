@@ -139,7 +139,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], Any], list[str], str]] = {
     "other files": (other_files, [], "store holds other files: give the store a folder of its own"),
     "a file": (a_file, [], "store is a file: give the store a folder of its own"),
     "no source": (no_source, [], "source does not exist"),
-    "no image is one": (no_images, [], "none of the files that were tried is an image: is this the right folder?"),
+    "no image is one": (no_images, [], "no file that was tried is an image (n00/000.JPEG: not an image of a format"),
     "a name of old": (no_utf8, [], "'n00/caf\\udce9.jpg' is not UTF-8"),
     "half a plan": (plan(), [], "plan.json is not JSON"),
     "a plan of other keys": (plan(edge=24), [], "plan.json is damaged, or of another version of this package: remove"),

@@ -1,0 +1,76 @@
+"""What a command may leave behind that was given something mad: a sentence where it refuses, and no file elsewhere."""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+import subprocess
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+DONE, REFUSED = "done", "refused"
+MOST_BYTES = 1 << 20
+"""Of larger files the size and the time count, not the contents"""
+
+
+def picture(*folders: Path, but: Iterable[Path] = ()) -> dict[Path, str]:
+    """Return what lies in folders: {path: its kind, rights and contents}; of links where they lead to.
+
+    Args:
+        but: files and folders to leave out, with all that is in them.
+    """
+    left_out, seen = set(but), dict[Path, str]()
+    for folder in folders:
+        for path in sorted(folder.iterdir()):
+            if path in left_out:
+                continue
+            seen[path] = _describe(path)
+            if path.is_dir() and not path.is_symlink():
+                seen |= picture(path, but=left_out)
+    return seen
+
+
+def _describe(path: Path) -> str:
+    found = path.lstat()
+    kind = stat.filemode(found.st_mode)
+    if path.is_symlink():
+        return f"{kind} {path.readlink()}"
+    if not path.is_file():
+        return kind
+    try:
+        contents = hashlib.sha1(path.read_bytes()).hexdigest() if found.st_size <= MOST_BYTES else found.st_mtime_ns
+    except PermissionError:
+        contents = found.st_mtime_ns
+    return f"{kind} {found.st_size} {contents}"
+
+
+def changes(before: dict[Path, str], after: dict[Path, str]) -> list[str]:
+    """Return a line for each path that came, went or changed between two pictures."""
+    return [
+        f"{path}: {before.get(path, 'not there')} -> {after.get(path, 'gone')}"
+        for path in sorted(before | after)
+        if before.get(path) != after.get(path)
+    ]
+
+
+@contextmanager
+def untouched(*folders: Path, but: Iterable[Path] = ()) -> Iterator[None]:
+    """Assert that what happens inside changes nothing in folders, as the home, the temporary and the parent folder."""
+    before = picture(*folders, but=but)
+    yield
+    assert changes(before, picture(*folders, but=but)) == []
+
+
+def how_it_ended(result: subprocess.CompletedProcess[str]) -> str:
+    """Return `done` or `refused`, of a command of `tests.helpers.commands`; a refusal says why, without a traceback.
+
+    Any other exception than a user's error or a stop has come out of the command itself by then.
+    """
+    assert "Traceback" not in result.stderr + result.stdout, result.stderr
+    if result.returncode == 0:
+        return DONE
+    said = [line for line in result.stderr.splitlines() if line.strip()]
+    assert said, f"exit code {result.returncode}, and not a word"
+    assert any("error: " in line for line in said), result.stderr
+    return REFUSED
