@@ -108,6 +108,7 @@ def net_config(name: str, **changes: Any) -> Model:
 
 def _net_file(name: str) -> DictConfig:
     own = OmegaConf.load(files.ROOT / "conf" / "model" / f"{name}.yaml")
+    assert isinstance(own, DictConfig)
     merged = OmegaConf.merge(*map(_net_file, own.pop("defaults", [])), own)
     assert isinstance(merged, DictConfig)
     return merged
@@ -229,7 +230,7 @@ def _bvlc(blobs: dict[str, np.ndarray], name: str, path: Path, mean: Path | None
     state = _fit(state, model, 227, path)
     state["conv1.weight"] = state["conv1.weight"].flip(1).contiguous()
     image = _caffe_mean(path, mean)
-    return Weights(name, model, state, image, 1.0, class_names(model.num_classes), 227, 256, Squares.warp)
+    return Weights(path.stem, model, state, image, 1.0, class_names(model.num_classes), 227, 256, Squares.warp)
 
 
 def _caffe_mean(weights: Path, given: Path | None) -> Tensor:

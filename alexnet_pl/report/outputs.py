@@ -16,7 +16,8 @@ from alexnet_pl.report.kernels import verdict
 from alexnet_pl.report.page import report_page
 from alexnet_pl.report.plots import draw, draw_kernels
 from alexnet_pl.report.tables import VERDICT_HEADS, claim_results, errors, finding, small_print, timings, verdict_rows
-from alexnet_pl.runs.run import find_runs
+from alexnet_pl.runs.naming import safe_file_name
+from alexnet_pl.runs.run import find_runs, names_weights
 
 
 def write_report(folder: Path, allow: Sequence[str] = ()) -> tuple[Report, list[Path]]:
@@ -40,23 +41,35 @@ def write_report(folder: Path, allow: Sequence[str] = ()) -> tuple[Report, list[
 def write_kernels(folder: Path) -> list[Path]:
     """Draw the first kernels of each finished run, also into its W&B run, and print how colourful they are.
 
+    Those of published weights are drawn into runs/published/.
+
     Raises:
         ConfigError: no run of the folder is done, or one has no checkpoint.
     """
     from alexnet_pl.runs import trained  # torch and Lightning, which nothing else here needs
     from alexnet_pl.training import loggers
 
+    if names_weights(str(folder)):
+        net = trained.load(folder)
+        path = Path("runs/published") / safe_file_name(net.name) / "kernels.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        print(_colours(net.name, draw_kernels(net, path)))
+        return [path]
     done = [run for run in find_runs(folder) if run.done]
     if not done:
         raise ConfigError(f"no run in {folder} is done: its kernels are drawn when it is")
     for run in done:
         found = draw_kernels(trained.load(run.folder))
-        towers = [f"{found[f'tower{i}']:.2f} ± {found[f'tower{i}_spread']:.2f}" for i in (1, 2) if f"tower{i}" in found]
-        print(f"{run.folder.name}: colourfulness {' and '.join(towers)}. {verdict(found)}")
+        print(_colours(run.folder.name, found))
         loggers.attach_results(
             run, {f"kernels/{key}": value for key, value in found.items()}, {"kernels": run.folder / "kernels.png"}
         )
     return [run.folder / "kernels.png" for run in done]
+
+
+def _colours(name: str, found: dict[str, float]) -> str:
+    towers = [f"{found[f'tower{i}']:.2f} ± {found[f'tower{i}_spread']:.2f}" for i in (1, 2) if f"tower{i}" in found]
+    return f"{name}: colourfulness {' and '.join(towers)}. {verdict(found)}"
 
 
 # ------------------------------------------------------------------------------------------------ report.md
