@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 import torch
 from omegaconf import OmegaConf
-from safetensors.torch import save_file
+from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
 from alexnet_pl import files
@@ -44,6 +44,7 @@ from alexnet_pl.data.image_files import ImageFiles, find_images
 from alexnet_pl.errors import ConfigError, UserError
 from alexnet_pl.model.build import build_net
 from alexnet_pl.model.weight_files import load_state
+from alexnet_pl.runs import checkpoint
 from alexnet_pl.runs.card import model_card
 from alexnet_pl.runs.run import WEIGHTS_WORDS
 from alexnet_pl.runs.trained import TrainedModel, load
@@ -105,9 +106,9 @@ def export(net: TrainedModel, folder: Path, form: str = "onnx", images: Sequence
         else:
             state = plain.net.state_dict()
             if form == "torch":
-                torch.save(state, part)
+                checkpoint.write(state, part)
             else:
-                save_file(state, part)
+                part.write_bytes(to_safetensors(state))
             logits = _run_torch(plain, part, squares)
         expected = plain.logits(squares)[:, 0].numpy()
         difference = float(np.abs(logits - expected).max() / max(np.abs(expected).max(), np.finfo(np.float32).tiny))

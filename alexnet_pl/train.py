@@ -125,6 +125,7 @@ def main() -> None:
     if {"--help", "-h"} & set(sys.argv):
         print(help_text(), end="")
         return
+    os.environ.pop("MPLBACKEND", None)  # as `exit_on_error` does
     compose.register()
     full = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors through to here, where they become sentences

@@ -171,7 +171,7 @@ def test_a_model_card_is_written_from_the_run(net: TrainedModel, tmp_path: Path,
     for said in (
         "`convnet`: 89,578 parameters, 10 classes, images of 32 x 32 pixels", "`shapes`, 10 classes", "| `optim.lr` |",
         "alexnet_pl.train optim.lr=0.125 name=a|b", "| validation set, centre crop | 25.00 % | 6.25 % |",
-        "| val split, 50,000 images, 10 views (`10-probabilities`) | 40.70 % | 18.20 % |", "2.00 hours",
+        "| val split, 50000 images, 10 views (`10-probabilities`) | 40.70 % | 18.20 % |", "7200 seconds",
         run.identity["git"].get("commit", "not known"), f"torch {run.identity['versions']['torch']}",
     ):  # fmt: skip
         assert said in body, said

@@ -22,6 +22,7 @@ from alexnet_pl.config.schema import as_dict
 from alexnet_pl.runs.run import Run
 from alexnet_pl.training import loggers
 from tests.helpers.commands import environment
+from tests.helpers.reports import settings
 from tests.helpers.runs import run_config
 from tests.helpers.wandb_server import Server, history_rows, own_config, without_empty
 
@@ -166,7 +167,7 @@ def begun(folder: Path, logs: str = "wandb") -> Run:
     run = Run(folder / "some" / "run")
     run.folder.mkdir(parents=True)
     (run.folder / "run.json").write_text(json.dumps({"id": "abc"}))
-    (run.folder / "config.yaml").write_text(f"logger: {{name: {logs}}}\n")
+    run.record(settings(logger__name=logs))
     if logs == "wandb":
         part = run.folder / "wandb" / "offline-run-20260101_000000-abc" / "run-abc.wandb"
         part.parent.mkdir(parents=True)

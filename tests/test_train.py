@@ -182,7 +182,7 @@ def test_a_damaged_checkpoint_is_named(whole: Run, tmp_path: Path, train: Comman
     run.last.write_bytes(whole.last.read_bytes()[:1000])
     result = train(*TINY)
     assert result.returncode == 1
-    assert "last.ckpt cannot be read" in result.stderr.splitlines()[-1]
+    assert "last.ckpt is damaged" in result.stderr.splitlines()[-1]
 
 
 @pytest.mark.skipif(

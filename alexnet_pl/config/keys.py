@@ -5,9 +5,11 @@ from __future__ import annotations
 import ast
 import inspect
 import itertools
+import math
 from dataclasses import is_dataclass
 from enum import Enum
 from functools import cache
+from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from alexnet_pl.config.schema import Config
@@ -29,6 +31,23 @@ def is_key(key: str) -> bool:
     """Return whether a dotted key exists: a field, or an entry of one that holds a dict, such as model.widths.conv1."""
     kinds = key_types()
     return key in kinds or any(key.startswith(f"{k}.") and "dict" in str(kind) for k, kind in kinds.items())
+
+
+def fits(value: Any, kind: Any) -> bool:
+    """Return whether a plain value, as `as_dict` makes them, is of a key's type; no float is infinite or NaN."""
+    if get_origin(kind) is list:
+        return isinstance(value, list) and all(fits(entry, *get_args(kind)) for entry in value)
+    if get_origin(kind) is dict:
+        return isinstance(value, dict) and all(fits(entry, get_args(kind)[1]) for entry in value.values())
+    if get_args(kind):
+        return any(fits(value, each) for each in get_args(kind))
+    if isinstance(value, float) and not math.isfinite(value):
+        return False
+    if kind in (Any, None, NoneType):
+        return kind is Any or value is None
+    if issubclass(kind, Enum):
+        return isinstance(value, str) and value in kind.__members__
+    return isinstance(value, int | float if kind is float else kind) and (kind is bool or not isinstance(value, bool))
 
 
 def type_words(kind: Any) -> str:

@@ -17,7 +17,14 @@ from alexnet_pl.data.sources.base import DAMAGE, Unreadable
 from alexnet_pl.data.sources.shards import in_shards
 from alexnet_pl.errors import ConfigError, first_line
 
-BROKEN = (*DAMAGE, SyntaxError, TypeError, struct.error, Image.DecompressionBombError, Unreadable)
+BROKEN: tuple[type[Exception], ...] = (
+    *DAMAGE,
+    SyntaxError,
+    TypeError,
+    struct.error,
+    Image.DecompressionBombError,
+    Unreadable,
+)
 """What Pillow raises for a damaged image, and what is none"""
 
 

@@ -34,7 +34,8 @@ APP1 = b"\xff\xe1"
 
 Image.preinit()  # so that the usual formats are tried first
 Image.init()  # Pillow would load its rarer formats when it first meets one, which is not safe among threads
-FORMATS = [name for name in ("JPEG", "PNG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "PPM", "AVIF") if name in Image.OPEN]
+COMMON = ("JPEG", "PNG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "PPM", "AVIF")
+FORMATS: list[str] = [name for name in COMMON if name in Image.OPEN]
 """What people keep images in. Pillow's others are rare and less looked after, and EPS would run a program."""
 
 

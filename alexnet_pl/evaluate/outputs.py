@@ -62,7 +62,7 @@ def write_classes(predictions: Predictions, classes: list[str], path: Path) -> N
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["label", "class", "images", "correct", "accuracy"])
     for label, (count, correct) in enumerate(zip(*class_counts(predictions, len(classes)), strict=True)):
-        rows.writerow([label, classes[label], count, correct, correct / count if count else ""])
+        rows.writerow([label, files.csv_cell(classes[label]), count, correct, correct / count if count else ""])
     files.write(path, text.getvalue())
 
 

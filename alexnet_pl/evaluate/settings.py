@@ -81,6 +81,7 @@ def find_members(paths: list[Path], settings: Settings) -> list[Member]:
             f"a file of weights belongs to one run, but {len(found)} are given: use {' or '.join(CHECKPOINT_NAMES)}"
         )
     for run in found:
+        _ = run.identity  # which the results name: if it is damaged, that is told before the work
         if named and not run.last.is_file():
             raise ConfigError(f"{run.folder} has no checkpoint: the run was not trained yet, or did not keep one")
     return [*(Member(str(run.folder), run) for run in found), *map(Member, published)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,6 +16,10 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 """CUDA's environment variable for the devices that a process sees"""
 
 
+_ours: set[str] = set()
+"""GPUs that jobs of this process have: all that tells them apart where the file system has no locks"""
+
+
 def claim_gpus(count: int, held: ExitStack) -> dict[str, str] | None:
     """Claim `count` of the GPUs this process sees, if so many are not claimed by another job.
 
@@ -22,19 +27,26 @@ def claim_gpus(count: int, held: ExitStack) -> dict[str, str] | None:
 
     Returns:
         The environment variable by which a job sees these GPUs only; None where too few are free.
+    Raises:
+        ConfigError: the folder of the claims is not this user's own.
     """
     seen = os.environ[VISIBLE].split(",") if os.environ.get(VISIBLE) else [str(number) for number in range(gpu_count())]
     claims, free = _claims(), list[str]()
     with ExitStack() as locks:
         for name in seen:
-            folder = claims / f"gpu-{name}"
+            if len(free) == count or name in _ours:
+                continue
+            folder = claims / f"gpu-{name.replace('/', '_')}"  # those of a part of a GPU have slashes
             folder.mkdir(exist_ok=True)
             try:
-                if len(free) < count and (claim := lock(folder)):
-                    locks.enter_context(claim)
-                    free.append(name)
+                claim = lock(folder)
             except BlockingIOError:
                 continue
+            if claim:
+                locks.enter_context(claim)
+            _ours.add(name)
+            locks.callback(_ours.discard, name)
+            free.append(name)
         if len(free) < count:
             return None
         held.push(locks.pop_all())
@@ -45,10 +57,12 @@ def _claims() -> Path:
     """This user's folder for claims.
 
     Raises:
-        ConfigError: somebody else made it first: a folder of temporary files is everybody's.
+        ConfigError: somebody else made it first, or may write there: a folder of temporary files is everybody's.
     """
     folder = Path(tempfile.gettempdir()) / f"alexnet_pl-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+    if not os.path.lexists(folder):
+        folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
         raise ConfigError(f"{folder} is not this user's own folder: remove it, or set TMPDIR to another place")
     return folder

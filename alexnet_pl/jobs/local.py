@@ -182,9 +182,10 @@ def failure_reason(ending: launch.Ending, run: Run, failed_before: int) -> str:
     """
     if not ending.code:
         return ""
+    reason = ending.killed or f"exit code {ending.code}"
     told = "" if run.failed_at in (0, failed_before) else run.failure
-    if not told:
-        run.fail(ending.killed or f"exit code {ending.code}")
-    elif ending.killed:
-        run.fail(ending.killed if told.startswith(Disconnected.words) else f"{told}; {ending.killed}")
-    return run.failure
+    if told and ending.killed:
+        reason = ending.killed if told.startswith(Disconnected.words) else f"{told}; {ending.killed}"
+    if ending.killed or not told:
+        run.fail(reason)
+    return run.failure or reason

@@ -197,11 +197,13 @@ def _show_outcome(runs: list[Run], logs: str | None) -> None:
 def check_run(cfg: Config, run: Run, here: bool = True) -> None:
     """Refuse a configuration that cannot run, or whose folder holds another one."""
     checks.check(cfg, here=here)
-    if not run.last.is_file():  # later it goes on from its own
+    if (cfg.ckpt_path or cfg.pretrained) and not run.last.is_file():  # later it goes on from its own
+        from alexnet_pl.runs import checkpoint  # and torch, which takes seconds
+
         if cfg.ckpt_path:
-            find_checkpoint(cfg.ckpt_path)
+            checkpoint.check_origin(find_checkpoint(cfg.ckpt_path), cfg)
         if cfg.pretrained:
-            from alexnet_pl.runs.pretrained import read_pretrained  # and torch, which takes seconds
+            from alexnet_pl.runs.pretrained import read_pretrained
 
             read_pretrained(cfg)
     run.refuse_another(as_dict(cfg))

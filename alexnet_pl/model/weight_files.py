@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from alexnet_pl.errors import ConfigError, first_line
+from alexnet_pl.files import require_file
 
 LARGEST = 2**31
 """Bytes of a file, and of the weights in it: eight times those of AlexNet"""
@@ -25,9 +26,11 @@ def checked(path: Path) -> Path:
     Raises:
         ConfigError: it is none.
     """
-    if not path.is_file():
-        raise ConfigError(f"there is no file {path}: give a file of weights")
-    if path.stat().st_size > LARGEST:
+    try:
+        size = require_file(path, "give a file of weights")
+    except OSError as error:  # not there, or not a name that could be
+        raise ConfigError(f"there is no file {path}: give a file of weights") from error
+    if size > LARGEST:
         raise ConfigError(f"{path} is larger than {LARGEST // 2**30} GiB, which no AlexNet is: give a file of weights")
     return path
 

@@ -46,6 +46,11 @@ OUR_NAMES = {
 """Parameters of torchvision's alexnet by our layers' names"""
 EXPORTED = ("net.safetensors", "net.pt")
 """The weights in a folder that export wrote"""
+PREPROCESSING = {
+    "model": {}, "crop": {"size": int}, "resize": {"shorter_side": int, "squares": str}, "mean": {"file": str},
+    "scale": {"value": float}, "classes": [str],
+}  # fmt: skip
+"""What is read of preprocessing.json"""
 
 
 @dataclass
@@ -257,25 +262,22 @@ def _caffe_mean(weights: Path, given: Path | None) -> Tensor:
 def _exported(path: Path, told: Path) -> Weights:
     """Return a net that export wrote: its weights, preprocessing.json, and the mean image that this one names."""
     state = load_state(path)
+    plain = files.read_json(told, PREPROCESSING, "export the net again")
     try:
-        if told.stat().st_size > 2**24:
-            raise ValueError("it is too large")
-        plain = json.loads(told.read_text(encoding="utf-8"))
         if "${" in json.dumps(plain["model"]):
             raise ValueError("its net refers to something else")
         model = _to_model(plain["model"])
-        input_size, resized_size = int(plain["crop"]["size"]), int(plain["resize"]["shorter_side"])
-        scale, classes = float(plain["scale"]["value"]), [str(name) for name in plain["classes"]]
-        squares = Squares[plain["resize"]["squares"]]
+        input_size, resized_size = plain["crop"]["size"], plain["resize"]["shorter_side"]
+        scale, classes, squares = plain["scale"]["value"], plain["classes"], Squares[plain["resize"]["squares"]]
         mean_file = told.parent / Path(plain["mean"]["file"]).name
-        if not (8 <= input_size <= resized_size <= 4096 and 0 < scale < math.inf):
+        if not (8 <= input_size <= resized_size <= 4096 and scale > 0):
             raise ValueError("its sizes or its scale cannot be")
         if not 0 < len(classes) <= model.num_classes:
             raise ValueError("its classes are not those of its net")
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError, OmegaConfBaseException) as error:
-        raise ConfigError(
-            f"{told} does not say how to use {path.name} ({first_line(error)}): export it again"
-        ) from error
+        parameter_shapes(model, input_size)
+    except (ArithmeticError, LookupError, ValueError, TypeError, OmegaConfBaseException) as error:
+        reason = first_line(error)
+        raise ConfigError(f"{told} does not say how to use {path.name} ({reason}): export it again") from error
     if model.parameter_names is ParameterNames.torchvision:
         state = {OUR_NAMES.get(key, key): value for key, value in state.items()}
     state = _fit(state, model, input_size, path)

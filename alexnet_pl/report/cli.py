@@ -6,7 +6,8 @@
     python -m alexnet_pl.report --claims                  the paper's claims and what runs/ tests
 
 The command writes <folder's name>.png and .svg, report.html (one file, opens without a network),
-report.md and report.json into the folder, and prints the tables. It reads run folders only.
+report.md and report.json into the folder, and each table as .csv and .tex (booktabs). It prints the
+tables, too. It reads run folders only.
 Runs that must not be compared are refused by name.
 """
 
@@ -20,11 +21,11 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from alexnet_pl.console import exit_on_error, make_console, start_command
-from alexnet_pl.report.claims import ClaimStatus, write_claims
+from alexnet_pl.report.claims import ClaimStatus, total, write_claims
 from alexnet_pl.report.compare import Report
 from alexnet_pl.report.curves import METRICS
-from alexnet_pl.report.outputs import write_kernels, write_report
-from alexnet_pl.report.tables import VERDICT_HEADS, claim_results, errors, finding, timings, verdict_rows
+from alexnet_pl.report.outputs import main_text, write_kernels, write_report
+from alexnet_pl.report.tables import finding, report_tables
 from alexnet_pl.report.workspace import publish
 
 
@@ -64,11 +65,10 @@ def make_parser() -> argparse.ArgumentParser:
 
 def show_report(report: Report, console: Console) -> None:
     """Print the tables, the metrics' definitions, what is not complete, and the notes."""
-    tables = [(heads, *section) for heads, sections in (timings(report), errors(report)) for section in sections]
-    if results := claim_results(report):
-        tables.append((VERDICT_HEADS, "Beside the paper", verdict_rows(results)))
-    for heads, title, rows in tables:
-        console.print(make_table(title, heads, rows), soft_wrap=False)
+    for table in report_tables(report):
+        for title, rows in table.sections:
+            console.print(make_table(title, table.heads, rows), soft_wrap=False)
+        console.print(table.note)
     for panel in report.panels:
         if text := finding(panel):
             console.print(f"{panel.title}: {text}")
@@ -87,13 +87,15 @@ def show_claims(claims: list[ClaimStatus], console: Console) -> None:
     rows = [[s.claim.section, s.claim.topic, s.claim.says, s.state, s.claim.command] for s in claims]
     heads = ["section", "about", "claim", "state", "command"]
     console.print(make_table("The paper's claims", heads, rows), soft_wrap=False)
+    console.print(total(claims))
 
 
 def make_table(title: str, heads: list[str], rows: list[list[str]]) -> Table:
-    """Return a table for the terminal, without the small print of its cells."""
-    table = Table(*(Column(head, overflow="fold") for head in heads), title=title, title_justify="left", box=SIMPLE)
+    """Return a table for the terminal, without small print."""
+    columns = (Column(main_text(head), overflow="fold") for head in heads)
+    table = Table(*columns, title=title, title_justify="left", box=SIMPLE)
     for row in rows:
-        table.add_row(*(cell.partition("\n")[0] for cell in row))
+        table.add_row(*map(main_text, row))
     return table
 
 

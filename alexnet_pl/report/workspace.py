@@ -37,7 +37,7 @@ def publish(report: Report, project: str, send: bool = True) -> str:
         raise ConfigError(f"--wandb {project} is not ENTITY/PROJECT, such as ada/alexnet_pl")
     path = report.folder / "wandb_workspace.json"
     workspace = build(report, entity, name)
-    before = files.read_json(path)
+    before = files.read_json(path, {"entity": str, "project": str, "address": str}, "remove it")
     address = before.get("address", "") if (before.get("entity"), before.get("project")) == (entity, name) else ""
     if send:
         checks.needs_wandb_key("--wandb")

@@ -73,8 +73,8 @@ def _errors(run: Run) -> str:
     ]
     for file in sorted(run.folder.glob("evaluation/*/evaluation.json")):
         told = read_json(file)
-        what = f"{told['split']} split, {told['images']:,} images, {told['views']} views ({_code(file.parent.name)})"
-        rows.append([what, _share(told["error"]), _share(told["top5_error"])])
+        what = f"{told.get('split')} split, {told.get('images')} images, {told.get('views')} views"
+        rows.append([f"{what} ({_code(file.parent.name)})", _share(told.get("error")), _share(told.get("top5_error"))])
     table = _table(["on", "top-1 error", "top-5 error"], rows) if rows else "None was measured."
     return table if done else f"{table}\n\nTraining was not finished when this was written."
 
@@ -83,9 +83,9 @@ def _code_table(run: Run) -> str:
     identity = run.identity
     git, machine = identity.get("git", {}), identity.get("machine", {})
     commit = git.get("commit", "not known") + (", with changes that were not committed" if git.get("dirty") else "")
-    hours = f"{run.done['seconds'] / 3600:.2f} hours" if run.done else "not known"
+    took = f"{run.done.get('seconds')} seconds" if run.done else "not known"
     versions = ", ".join(f"{name} {version}" for name, version in identity.get("versions", {}).items())
-    rows = [["commit", commit], ["started", identity.get("started")], ["training took", hours], ["versions", versions]]
+    rows = [["commit", commit], ["started", identity.get("started")], ["training took", took], ["versions", versions]]
     return _table(["", ""], [*rows, ["machine", ", ".join(map(str, machine.values()))]])
 
 
@@ -94,8 +94,8 @@ def _table(heads: list[str], rows: list[list[Any]]) -> str:
     return "\n".join(f"| {' | '.join(_one_line(cell).replace('|', '/') for cell in line)} |" for line in lines)
 
 
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.2f} %"
+def _share(value: Any) -> str:
+    return f"{100 * value:.2f} %" if isinstance(value, float) else "-"
 
 
 def _code(value: Any) -> str:

@@ -8,22 +8,29 @@ A checkpoint carries all of it: no data set is needed to use one.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 
 from alexnet_pl.config.choices import Squares
 from alexnet_pl.config.schema import Config, Data, from_dict
 from alexnet_pl.data import augment
+from alexnet_pl.data.datasets import SMALL_DATASETS
 from alexnet_pl.errors import ConfigError, first_line
+from alexnet_pl.files import damaged
 from alexnet_pl.model.build import build_net
 from alexnet_pl.model.layers import memory_format
+from alexnet_pl.model.specs import layer_specs
 from alexnet_pl.model.weights import Weights, read_weights
+from alexnet_pl.runs import checkpoint
 from alexnet_pl.runs.run import CHECKPOINT_NAMES, Run, find_checkpoint, names_weights
+
+MOST_PIXELS = 8192
+"""Side of the squares that a net is shown"""
 
 
 @dataclass
@@ -90,18 +97,27 @@ def load(path: str | Path, weights: list[str] | None = None, mean: Path | None =
         raise ConfigError(f"--mean {mean} is for Caffe's weights (caffe:FILE, FILE.onnx): {path} has a mean of its own")
     path = Path(path).expanduser()
     files = [_file(path, name) for name in weights or ["last"]] if path.is_dir() else [path]
-    checkpoints = [_read(file) for file in files]
+    advice = "give a checkpoint that training wrote, or train again"
+    checkpoints = [checkpoint.read(file, checkpoint.NET, advice) for file in files]
     first, *others = checkpoints
-    cfg = _config(first, files[0])
+    cfg, seen = from_dict(first["config"]), first["input"]
+    if wrong := _mistake(cfg, seen["mean"], seen["classes"]):
+        raise damaged(files[0], wrong, advice)
     for file, other in zip(files[1:], others, strict=True):
         if _shapes(other) != _shapes(first):
             raise ConfigError(f"{files[0]} and {file} are not of one net: only weights of the same net can be averaged")
-    dtype = next(iter(first["state_dict"].values())).dtype
-    net = build_net(cfg.model, cfg.data.input_size, cfg.seed).to(dtype)
-    net.load_state_dict({name.removeprefix("net."): value for name, value in _mean(checkpoints).items()})
+    state = {name.removeprefix("net."): value for name, value in _mean(checkpoints).items()}
+    try:
+        weights_needed = sum(layer.parameters for layer in layer_specs(cfg.model, cfg.data.input_size))
+        if weights_needed != (there := sum(value.numel() for value in state.values())):  # before memory is asked for
+            raise ValueError(f"its net has {weights_needed:,} weights, and {there:,} are there")
+        net = build_net(cfg.model, cfg.data.input_size, seed=0).to(next(iter(state.values())).dtype)
+        net.load_state_dict(state)
+    except (ConfigError, ArithmeticError, LookupError, ValueError, TypeError, RuntimeError) as error:
+        raise damaged(files[0], " ".join(str(error).split()), advice) from error
     folder = files[0].parent.parent
     run = Run(folder) if (folder / "run.json").is_file() else None
-    name, seen = run.folder.name if run else files[0].stem, first["input"]
+    name = run.folder.name if run else files[0].stem
     return TrainedModel(name, cfg, net.eval(), seen["mean"], seen["classes"], run)
 
 
@@ -110,30 +126,26 @@ def _file(folder: Path, name: str) -> Path:
         return Path(name).expanduser()
     last = find_checkpoint(str(folder), "run")
     file = last.with_name(f"{name}.ckpt")
-    if not file.is_file():
+    if not os.path.lexists(file):
         raise ConfigError(f"{last.parent} has no {name}.ckpt: a run without validation keeps last.ckpt only")
     return file
 
 
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-        return {key: checkpoint[key] for key in ("state_dict", "config", "input")}
-    except FileNotFoundError as error:
-        raise ConfigError(f"there is no checkpoint {file}: give a run folder, or a file in its checkpoints/") from error
-    except Exception as error:  # whatever a damaged or foreign file makes torch say
-        reason = first_line(error)
-        raise ConfigError(f"{file} is not a checkpoint of a run ({reason}): give one that training wrote") from error
-
-
-def _config(checkpoint: dict[str, Any], file: Path) -> Config:
-    try:
-        return from_dict(checkpoint["config"])
-    except OmegaConfBaseException as error:
-        said = str(error).split("\n")[0]
-        raise ConfigError(
-            f"{file} was written by another version ({said}): train again, or use that version"
-        ) from error
+def _mistake(cfg: Config, mean: Tensor, classes: list[str]) -> str:
+    """Return in what a checkpoint's images cannot be those of its net; empty where they can."""
+    d = cfg.data
+    if not d.packed and d.kind not in SMALL_DATASETS:
+        return f"data.kind is {d.kind}"
+    if not (8 <= d.input_size <= d.resized_size <= MOST_PIXELS and d.pixel_scale > 0):
+        return (
+            f"its images have {d.resized_size} pixels, its crops {d.input_size}, its pixel_scale is {d.pixel_scale:g}"
+        )
+    of_floats = mean.dtype is torch.float32 and mean.layout is torch.strided
+    if not of_floats or tuple(mean.shape) != (d.input_size, d.input_size, 3) or not mean.isfinite().all():
+        return f"its mean image is not ({d.input_size}, {d.input_size}, 3) finite numbers"
+    if not 0 < len(classes) <= cfg.model.num_classes:
+        return f"it names {len(classes)} classes for {cfg.model.num_classes} outputs"
+    return ""
 
 
 def _shapes(checkpoint: dict[str, Any]) -> dict[str, torch.Size]:
@@ -152,13 +164,20 @@ def _mean(checkpoints: list[dict[str, Any]]) -> dict[str, Tensor]:
 
 
 def from_weights(published: Weights) -> TrainedModel:
-    """Return a published net, on the CPU."""
+    """Return a published net, on the CPU.
+
+    Raises:
+        ConfigError: there is no such net, whatever its file says.
+    """
     p = published
     cfg = Config(name=p.name, seed=0, train_error_window=1, train_eval_images=0, model=p.model)
     cfg.data = Data(
         "packed", "imagenet", num_classes=len(p.classes), size=p.resized_size, crop_size=p.input_size,
         pixel_scale=p.scale, squares=p.squares,
     )  # fmt: skip
-    net = build_net(p.model, p.input_size, 0)
+    try:
+        net = build_net(p.model, p.input_size, 0)
+    except (ArithmeticError, LookupError, ValueError, TypeError, RuntimeError) as error:
+        raise ConfigError(f"the net of {p.name} cannot be built: {first_line(error)}") from error
     net.load_state_dict(p.state)
     return TrainedModel(p.name, cfg, net.eval(), p.mean, p.classes)

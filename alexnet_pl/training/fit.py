@@ -52,9 +52,10 @@ def fit(cfg: Config, run: Run) -> None:
             for line in pretrained.load_pretrained(classifier.net, cfg):
                 lines.say(line)
         stop = checkpoints.StopOnSignal(run, seconds_at_a_time(cfg.trainer))
-        trainer = build_trainer(cfg, run_loggers, [stop, *build_callbacks(cfg, run, lines)])
+        trainer = build_trainer(cfg, run, run_loggers, [stop, *build_callbacks(cfg, run, lines)])
         with translated_refusals(MisconfigurationException), stop.listening():
-            trainer.fit(classifier, datamodule, ckpt_path=resume)
+            with checkpoints.restoring(resume, classifier, stop):
+                trainer.fit(classifier, datamodule, ckpt_path=resume)
             if cfg.test_views:
                 trainer.test(classifier, datamodule, verbose=False)
     except BaseException as error:
@@ -89,7 +90,9 @@ def build_callbacks(cfg: Config, run: Run, lines: EpochLines) -> list[pl.Callbac
     return callbacks
 
 
-def build_trainer(cfg: Config, run_loggers: list[pl.loggers.Logger], callbacks: list[pl.Callback]) -> pl.Trainer:
+def build_trainer(
+    cfg: Config, run: Run, run_loggers: list[pl.loggers.Logger], callbacks: list[pl.Callback]
+) -> pl.Trainer:
     """Return Lightning's Trainer for a run.
 
     Raises:
@@ -100,7 +103,7 @@ def build_trainer(cfg: Config, run_loggers: list[pl.loggers.Logger], callbacks: 
         options.setdefault("max_epochs", -1)
     if seconds_at_a_time(cfg.trainer) < math.inf:  # `StopOnSignal` does it
         del options["max_time"]
-    options["plugins"].append(checkpoints.AtomicCheckpointIO())
+    options["plugins"].append(checkpoints.AtomicCheckpointIO(run))
     for name in [name for name in os.environ if name.startswith("PL_")]:  # Lightning would add them to the options
         del os.environ[name]
     with translated_refusals(ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException):
@@ -153,6 +156,7 @@ def work(cfg: Config, run: Run) -> None:
         reason = find_user_error(error)
         if isinstance(reason, Interrupted) and isinstance(error, Exception):  # all of them stop
             strategies.shutdown_process_group()
+        run.require()  # else there is no place to leave a word in
         if not run.failure or (run.failure.startswith(Disconnected.words) and not isinstance(reason, Disconnected)):
             run.fail(str(reason or f"{type(error).__name__}: {error}"))
         if reason is None or reason is error:
@@ -166,6 +170,7 @@ def main() -> None:
     """Run as a process that the command started. It prints no reason: the one that started it does, once."""
     run = Run(Path(sys.argv[1]))
     try:
+        run.id = run.identity.get("id", "")
         work(from_dict(run.config), run)
     except UserError as reason:
         sys.exit(reason.exit_code)

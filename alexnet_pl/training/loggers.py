@@ -29,7 +29,7 @@ class MetricsCSV(Logger):
 
     def __init__(self, run: Run) -> None:
         super().__init__()
-        self.path = run.folder / "metrics.csv"
+        self.run = run
 
     @property
     def name(self) -> str:
@@ -40,8 +40,9 @@ class MetricsCSV(Logger):
         return ""
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Append a row."""
-        append_row(self.path, {"step": step or 0, **metrics})
+        """Append a row; where the run's folder was removed, no other is made in its place."""
+        self.run.require()
+        append_row(self.run.folder / "metrics.csv", {"step": step or 0, **metrics})
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """Do nothing: config.yaml has them."""

@@ -3,12 +3,49 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import stat
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
+CONTENTS = {
+    "empty": b"",
+    "cut": b'{"a": ',
+    "zero bytes": b"\0" * 20,
+    "Latin-1": b'{"a": "\xe9"}',
+    "list": b"[1, 2]",
+    "number": b"5",
+    "null": b"null",
+    "text": b"words, and more words\n",
+    "NaN": b'{"a": NaN}',
+    "infinite": b'{"a": 1e999}',
+    "half a character": b'{"a": "\\ud800"}',
+    "deep": b"[" * 3_000,
+    "digits": b'{"a": ' + b"1" * 5000 + b"}",
+}
+"""Of files that hold something else than a JSON object, YAML with keys, a table or a checkpoint"""
+
+
+def _pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def _huge(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+
+
+STRANGE: dict[str, Callable[[Path], object]] = {
+    **{name: partial(Path.write_bytes, data=data) for name, data in CONTENTS.items()},
+    "folder": Path.mkdir,
+    "pipe": _pipe,
+    "link to nothing": lambda path: path.symlink_to("nowhere"),
+    "huge": _huge,
+}
+"""What may stand where a file of ours is looked for: {kind: what puts it there}"""
 DONE, REFUSED = "done", "refused"
 MOST_BYTES = 1 << 20
 """Of larger files the size and the time count, not the contents"""

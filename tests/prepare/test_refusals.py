@@ -141,7 +141,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], Any], list[str], str]] = {
     "no source": (no_source, [], "source does not exist"),
     "no image is one": (no_images, [], "no file that was tried is an image (n00/000.JPEG: not an image of a format"),
     "a name of old": (no_utf8, [], "'n00/caf\\udce9.jpg' is not UTF-8"),
-    "half a plan": (plan(), [], "plan.json is not JSON"),
+    "half a plan": (plan(), [], "plan.json is damaged: it is not JSON"),
     "a plan of other keys": (plan(edge=24), [], "plan.json is damaged, or of another version of this package: remove"),
     "too small": (str, ["--size", "7"], "--size 7 must lie between 8 and 4096 pixels (2012: 256)"),
     "too large": (str, ["--size", "4097"], "--size 4097 must lie between 8 and 4096 pixels (2012: 256)"),
@@ -214,7 +214,7 @@ def test_a_damaged_done_mark_is_named(tmp_path: Path, source: Path):
     mark = root / "store.json"
     whole = json.loads(mark.read_text())
     for text, said in (
-        ('{"plan', f"{mark} is not JSON"),
+        ('{"plan', f"{mark} is damaged: it is not JSON"),
         (json.dumps({"plan": 3}), f"{mark} is damaged, or of another version of this package: remove {root} and"),
         (json.dumps(whole | {"more": 1}), f"{mark} is damaged, or of another version of this package"),
         (json.dumps(whole | {"plan": whole["plan"] | {"version": 1}}), f"{root} is a store of version 1, not 2"),

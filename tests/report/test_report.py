@@ -235,7 +235,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_nothing_is_left_beside(written: Path) -> None:
     assert {path.name for path in written.iterdir() if path.is_file()} == {
-        "figure1.png", "figure1.svg", "report.html", "report.json", "report.md", "sweep.json"
+        ".lock", "figure1.png", "figure1.svg", "report-epochs.csv", "report-epochs.tex", "report.html", "report.json",
+        "report.md", "sweep.json"
     }  # fmt: skip
 
 

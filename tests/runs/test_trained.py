@@ -102,7 +102,7 @@ def test_what_is_no_checkpoint_is_named(run: Run, tmp_path: Path):
 
     broken = tmp_path / "broken.ckpt"
     broken.write_bytes(b"nothing")
-    assert "is not a checkpoint of a run" in error_of(broken)
+    assert "is damaged: it is cut short, or no checkpoint" in error_of(broken)
     assert "there is no checkpoint" in error_of(tmp_path / "none.ckpt")
     other = torch.load(run.last, weights_only=True)
     other["state_dict"].pop("net.conv2.weight")

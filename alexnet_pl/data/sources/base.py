@@ -18,8 +18,10 @@ import numpy as np
 
 from alexnet_pl.errors import ConfigError, first_line
 
-SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".webp", ".gif", ".tif", ".tiff")
-SUFFIXES += (".ppm", ".pgm", ".pbm", ".pnm", ".avif")
+SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm",
+    ".pbm", ".pnm", ".avif",
+)  # fmt: skip
 SYSTEM = {"@eadir", "#recycle", "@recycle", "$recycle.bin", "lost+found", "__macosx", "system volume information"}
 SYSTEM |= {"thumbs.db", "desktop.ini"}
 """What systems put into folders by themselves; thumbnails of all images, for one, lie in @eaDir"""

@@ -52,7 +52,8 @@ def parquet_shards(root: Path) -> Source | None:
         raise ConfigError(
             f"{root} holds {found['val'][0].name} but no train-*.parquet: the training images are missing"
         )
-    splits, notes = {split: in_shards(found[split]) for split in ("train", "val") if split in found}, []
+    splits = {split: in_shards(files) for split, files in found.items() if split != "test"}
+    notes: list[str] = []
     if "test" in found:
         test = None if "val" in splits else in_shards(found["test"], labelled=False)
         if test and len(test) and test.labels.min() >= 0:
