@@ -46,7 +46,7 @@ from alexnet_pl.model.build import build_net
 from alexnet_pl.model.weight_files import load_state
 from alexnet_pl.runs import checkpoint
 from alexnet_pl.runs.card import model_card
-from alexnet_pl.runs.run import WEIGHTS_WORDS
+from alexnet_pl.runs.naming import WEIGHTS_WORDS
 from alexnet_pl.runs.trained import TrainedModel, load
 
 OPSET = 20

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from alexnet_pl.console import exit_on_error, make_console, start_command
 from alexnet_pl.evaluate.settings import Settings, find_members, output_folder
-from alexnet_pl.runs.run import CHECKPOINT_NAMES, WEIGHTS_WORDS
+from alexnet_pl.runs.naming import WEIGHTS_WORDS
+from alexnet_pl.runs.run import CHECKPOINT_NAMES
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -8,8 +8,8 @@ from pathlib import Path
 from alexnet_pl.config.suggestions import suggest
 from alexnet_pl.data import store
 from alexnet_pl.errors import ConfigError
-from alexnet_pl.runs.naming import safe_file_name
-from alexnet_pl.runs.run import CHECKPOINT_NAMES, Run, find_runs, names_weights
+from alexnet_pl.runs.naming import names_weights, safe_file_name
+from alexnet_pl.runs.run import CHECKPOINT_NAMES, Run, find_runs
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from alexnet_pl.console import exit_on_error, start_command
 from alexnet_pl.predict.options import SUFFIXES, Options
-from alexnet_pl.runs.run import WEIGHTS_WORDS
+from alexnet_pl.runs.naming import WEIGHTS_WORDS
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -24,8 +24,8 @@ from alexnet_pl.report.kernels import describe_tower, doubt, verdict
 from alexnet_pl.report.page import report_page
 from alexnet_pl.report.plots import draw, draw_kernels
 from alexnet_pl.report.tables import Table, finding, report_tables, small_print
-from alexnet_pl.runs.naming import safe_file_name
-from alexnet_pl.runs.run import find_runs, names_weights
+from alexnet_pl.runs.naming import names_weights, safe_file_name
+from alexnet_pl.runs.run import find_runs
 
 if TYPE_CHECKING:
     from alexnet_pl.runs.trained import TrainedModel

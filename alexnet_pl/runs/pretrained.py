@@ -17,7 +17,8 @@ from alexnet_pl.data import store
 from alexnet_pl.errors import ConfigError
 from alexnet_pl.model.specs import layer_specs
 from alexnet_pl.model.weights import parameter_shapes
-from alexnet_pl.runs.run import find_checkpoint, names_weights
+from alexnet_pl.runs.naming import names_weights
+from alexnet_pl.runs.run import find_checkpoint
 from alexnet_pl.runs.trained import TrainedModel, load
 
 FAR = 32.0

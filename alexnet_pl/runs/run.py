@@ -36,9 +36,6 @@ from alexnet_pl.runs.naming import config_differences
 
 CHECKPOINT_NAMES = ["last", "best"]
 """A run's checkpoints by name: after its last epoch, and after the epoch with the lowest validation error"""
-WEIGHTS_SUFFIXES = (".pth", ".pt", ".safetensors", ".onnx")
-WEIGHTS_WORDS = "published weights (torchvision, caffe:FILE, FILE.pth, FILE.safetensors, FILE.onnx, an exported folder)"
-"""What commands take in place of a run, in words"""
 
 
 JOB_VARIABLE, JOBS_VARIABLE = "ALEXNET_PL_JOB", "ALEXNET_PL_JOBS"
@@ -301,11 +298,3 @@ def find_checkpoint(ckpt_path: str, key: str = "ckpt_path") -> Path:
     if not os.path.lexists(path):
         raise ConfigError(f"{key}={ckpt_path} is neither a checkpoint nor the folder of a run that has one")
     return path
-
-
-def names_weights(word: str) -> bool:
-    """Return whether a word names published weights, as model/weights.py lists them, and not a run."""
-    path = Path(word).expanduser()
-    if word == "torchvision" or word.startswith("caffe:") or path.suffix in WEIGHTS_SUFFIXES:
-        return True
-    return (path / "preprocessing.json").is_file()

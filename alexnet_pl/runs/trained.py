@@ -27,7 +27,8 @@ from alexnet_pl.model.layers import memory_format
 from alexnet_pl.model.specs import layer_specs
 from alexnet_pl.model.weights import Weights, read_weights
 from alexnet_pl.runs import checkpoint
-from alexnet_pl.runs.run import CHECKPOINT_NAMES, Run, find_checkpoint, names_weights
+from alexnet_pl.runs.naming import names_weights
+from alexnet_pl.runs.run import CHECKPOINT_NAMES, Run, find_checkpoint
 
 MOST_PIXELS = 8192
 """Side of the squares that a net is shown"""
