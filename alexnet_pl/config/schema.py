@@ -331,7 +331,7 @@ class Config:
     """stop once the running training error over an epoch is at or under this (null: train to max_epochs)"""
     test_views: int = 0
     """after training, the error on the validation set: 10 averages over ten views of each image (four corners, the
-    centre, and their mirrors), 1 takes the centre; 0: none"""
+    centre, and their mirrors), 9 over a 3x3 grid without mirrors (2012's CIFAR-10), 1 takes the centre; 0: none"""
     stuck_after_steps: int = 500
     """after so many updates, say so if the loss is still that of guessing, and what may be the cause (0: never)"""
     model: Model = field(default_factory=Model)

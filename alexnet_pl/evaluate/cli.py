@@ -28,8 +28,8 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add, default = parser.add_argument, Settings()
     add("runs", type=Path, nargs="+", metavar="RUN", help=f"a run, a folder of runs, or {WEIGHTS_WORDS}")
-    views = "views of each image: 1, the centre, or ten views (10-crop) (%(default)s)"
-    add("--views", type=int, choices=[1, 10], default=default.views, help=views)
+    views = "views of each image: 1, the centre, ten views (10-crop), or nine (a 3x3 grid) (%(default)s)"
+    add("--views", type=int, choices=[1, 9, 10], default=default.views, help=views)
     averaged = "what is averaged over views and nets (%(default)s)"
     add("--average", choices=["probabilities", "logits"], default=default.average, help=averaged)
     which = (

@@ -55,11 +55,14 @@ def _run_rules(c: Config) -> Iterator[str]:
         yield f"seed={c.seed} must not be negative"
     if c.train_error_window < 1:
         yield f"train_error_window={c.train_error_window} must be at least 1 image"
-    if c.test_views not in (0, 1, 10):
-        yield f"test_views={c.test_views} must be 10 (corners, centre and their mirrors), 1 (the centre) or 0 (no test)"
-    if c.test_views == 10 and d.input_size == d.resized_size:
+    if c.test_views not in (0, 1, 9, 10):
         yield (
-            f"test_views=10 needs images larger than their crops, both have {d.input_size} pixels: set data.resize, "
+            f"test_views={c.test_views} must be 10 (corners, centre and their mirrors), 9 (a 3x3 grid), 1 (the centre) "
+            "or 0 (no test)"
+        )
+    if c.test_views > 1 and d.input_size == d.resized_size:
+        yield (
+            f"test_views={c.test_views} needs images larger than their crops, both have {d.input_size} pixels: set data.resize, "
             "or test_views=1"
         )
     if c.stuck_after_steps < 0:
