@@ -138,7 +138,7 @@ def test_plain_weights(net: TrainedModel, tmp_path: Path, command: Export):
 )
 def test_an_exported_folder_takes_the_place_of_a_run(name: str, form: str, tmp_path: Path):
     net = untrained_model(name)
-    net.cfg.data.squares = Squares.warp
+    net.cfg.data.store = "a-store-warp"
     export.export(net, tmp_path, form)
     squares = draw_squares(net.resized_size)
     for word in (tmp_path, tmp_path / export.FORMATS[form]):

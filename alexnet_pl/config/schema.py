@@ -121,10 +121,6 @@ class Data:
     """classes in the set"""
     size: int = 32
     """side of its images in pixels"""
-    squares: Squares = Squares.centre
-    """how photographs become squares. centre: the shorter side is scaled, and the middle kept (2012); torchvision:
-    likewise, but half a pixel is rounded to the even one; warp: both sides are scaled (Caffe). Of data=packed what its
-    store says"""
     store: str | None = None
     """which packed store it is, wherever it lies; read from it"""
     batch_size: int = 128
@@ -165,6 +161,12 @@ class Data:
         return self.crop_size or self.resized_size
 
     @property
+    def squares(self) -> Squares:
+        """How photographs became the squares of its packed store: the last word of the store's identity says so."""
+        last = (self.store or "").rpartition("-")[2]
+        return Squares.__members__.get(last, Squares.centre)
+
+    @property
     def packed(self) -> bool:
         """Whether its images come from a packed store."""
         return self.kind == "packed"
@@ -175,8 +177,11 @@ class LayerLr:
     """A schedule that some layers' weights have to themselves."""
 
     layers: list[str] = MISSING
+    """whose they are"""
     milestones: list[float] = MISSING
+    """when the rate of their weights changes, [67, 72]; 0 is from the start"""
     factors: list[float] = MISSING
+    """what it is from then on, as a factor of lr, [0.001, 0]; 0 freezes weights and biases"""
 
 
 @dataclass
@@ -207,12 +212,8 @@ class Optim:
     """when the biases' rate changes; they do not follow the weights'"""
     bias_lr_factors: list[float] = field(default_factory=list)
     """what it is from then on, as a factor of lr * bias_lr_mult"""
-    conv1_lr_milestones: list[float] = field(default_factory=list)
-    """when conv1 leaves the weights' schedule for its own"""
-    conv1_lr_factors: list[float] = field(default_factory=list)
-    """its rate from then on, as a factor of lr; 0 freezes its weights and biases"""
     layer_lr: list[LayerLr] = field(default_factory=list)
-    """the same for other layers, [{layers: [fc8], milestones: [0, 9], factors: [10, 1]}]; 0 is from the start"""
+    """schedules of their own for single layers, [{layers: [conv1], milestones: [67, 72], factors: [0.001, 0]}]"""
     frozen: list[str] = field(default_factory=list)
     """layers that never train, [conv1, conv2]: of a net that starts from another's weights"""
     plateau_patience: int = 5

@@ -6,12 +6,13 @@ All rules are asked, and all that are broken are raised together, one sentence e
 from __future__ import annotations
 
 import difflib
+import math
 import netrc
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from alexnet_pl.config.choices import ColorNoise, LoggerName, Schedule, Squares, WandbMode
+from alexnet_pl.config.choices import ColorNoise, LoggerName, Schedule, WandbMode
 from alexnet_pl.config.keys import is_key, key_types
 from alexnet_pl.config.schema import Config, Data, Model, Optim, Report
 from alexnet_pl.config.suggestions import suggest
@@ -21,7 +22,7 @@ from alexnet_pl.errors import ConfigError
 from alexnet_pl.model.specs import layer_specs
 from alexnet_pl.parallel import layouts
 
-CUTS = ("lr", "bias_lr", "conv1_lr")
+CUTS = ("lr", "bias_lr")
 """Schedules of milestones in the optim group"""
 
 
@@ -60,10 +61,10 @@ def _run_rules(c: Config) -> Iterator[str]:
             f"test_views={c.test_views} must be 10 (corners, centre and their mirrors), 9 (a 3x3 grid), 1 (the centre) "
             "or 0 (no test)"
         )
-    if c.test_views > 1 and d.input_size == d.resized_size:
+    if c.test_views in (9, 10) and d.input_size == d.resized_size:
         yield (
-            f"test_views={c.test_views} needs images larger than their crops, both have {d.input_size} pixels: set data.resize, "
-            "or test_views=1"
+            f"test_views={c.test_views} needs images larger than their crops, both have {d.input_size} pixels: "
+            "set data.resize, or test_views=1"
         )
     if c.stuck_after_steps < 0:
         yield f"stuck_after_steps={c.stuck_after_steps} must not be negative (0 never looks)"
@@ -189,7 +190,7 @@ def _store_rules(c: Config) -> Iterator[str]:
         yield str(error)
         return
     its = {"num_classes": len(found.classes), "size": found.plan.size, "store": found.plan.identity}
-    for key, there in (its | {"squares": Squares[found.plan.squares]}).items():
+    for key, there in its.items():
         if getattr(d, key) != there:
             yield f"data.{key}={getattr(d, key)}, but the store in data.root={d.root} has {there}: leave it out"
     if not found.images.get("val") and (c.trainer.limit_val_batches != 0 or c.test_views):
@@ -208,23 +209,21 @@ def _schedule_rules(c: Config) -> Iterator[str]:
             yield f"{kind}milestones={at} and factors={to} must be of one length: a factor of lr for each time"
         if at != sorted(set(at)) or (at and (at[0] < 0 or (at[0] == 0 and kind in cuts))):
             yield f"{kind}milestones={at} must rise and be {'0 or more' if kind in own else 'above 0'}"
-        if any(share < 0 for share in to):
+        if not all(0 <= share < math.inf for share in to):
             yield f"{kind}factors={to} are factors of the rate at the start: they must not be negative"
         if at and o.schedule is Schedule.plateau:
             yield f"{kind}milestones={at} means nothing with optim.schedule=plateau: set it to []"
         if at and o.schedule is Schedule.shares and at[-1] >= 1:
             yield f"{kind}milestones={at} are shares of the run with optim.schedule=shares: they must be below 1"
-    alone = [layer for each in o.layer_lr for layer in each.layers] + (["conv1"] if o.conv1_lr_milestones else [])
+    alone = [layer for each in o.layer_lr for layer in each.layers]
     for layer in sorted({layer for layer in alone if alone.count(layer) > 1}):
-        yield f"{layer} has two schedules of its own, in optim.layer_lr or optim.conv1_lr_milestones: leave one out"
+        yield f"{layer} has two schedules of its own in optim.layer_lr: leave one out"
     if o.schedule is Schedule.shares and max(t.max_epochs or -1, t.max_steps or -1) < 0:
         yield "optim.schedule=shares needs the length of the run: set trainer.max_epochs or trainer.max_steps"
     if o.schedule is Schedule.plateau and (o.plateau_patience < 1 or o.plateau_cuts < 1):
         yield "optim.plateau_patience and optim.plateau_cuts must be at least 1"
     if o.schedule is Schedule.plateau and t.limit_val_batches == 0:
         yield "optim.schedule=plateau watches the validation error: trainer.limit_val_batches must be above 0"
-    if o.conv1_lr_milestones and "conv1" in c.model.drop_layers:
-        yield "optim.conv1_lr_milestones is set, but model.drop_layers leaves conv1 out"
 
 
 def _model_rules(m: Model) -> Iterator[str]:

@@ -28,7 +28,7 @@ def packed(root: str | None, what: str, default: Any) -> Any:
     if not found:
         return default
     known = {"name": found.plan.name, "num_classes": len(found.classes), "size": found.plan.size}
-    return (known | {"identity": found.plan.identity, "squares": found.plan.squares})[what]
+    return (known | {"identity": found.plan.identity})[what]
 
 
 OmegaConf.register_new_resolver("lookup", lookup, replace=True)

@@ -174,7 +174,7 @@ def from_weights(published: Weights) -> TrainedModel:
     cfg = Config(name=p.name, seed=0, train_error_window=1, train_eval_images=0, model=p.model)
     cfg.data = Data(
         "packed", "imagenet", num_classes=len(p.classes), size=p.resized_size, crop_size=p.input_size,
-        pixel_scale=p.scale, squares=p.squares,
+        pixel_scale=p.scale, store=f"published-{p.squares}",
     )  # fmt: skip
     try:
         net = build_net(p.model, p.input_size, 0)

@@ -113,8 +113,7 @@ def build_optimizer(net: nn.Module, cfg: Optim) -> torch.optim.Optimizer:
 
 def own_schedules(cfg: Optim) -> dict[str, tuple[list[float], list[float]]]:
     """Return milestones and factors of each layer whose weights leave the schedule of the others."""
-    own = {layer: (each.milestones, each.factors) for each in cfg.layer_lr for layer in each.layers}
-    return own | ({"conv1": (cfg.conv1_lr_milestones, cfg.conv1_lr_factors)} if cfg.conv1_lr_milestones else {})
+    return {layer: (each.milestones, each.factors) for each in cfg.layer_lr for layer in each.layers}
 
 
 def lr_factor(cfg: Optim, group: str, time: float) -> float:
