@@ -45,6 +45,7 @@ def start_command(trains: bool = False) -> None:
         trains: the command goes on without its terminal, and may be one of several processes.
     """
     open_streams(goes_on=trains)
+    os.environ.pop("MPLBACKEND", None)  # a notebook's: a command opens no window, and Lightning imports matplotlib
     if not trains:
         for name in RANK_VARIABLES:
             os.environ.pop(name, None)
@@ -169,7 +170,6 @@ def exit_on_error(writing: Path | str = "the output", kept: str = "") -> Iterato
         writing: the file or folder that is written; it is named where an OSError names no file, as for a full disk.
         kept: what a stop leaves on disk, from which the same command continues.
     """
-    os.environ.pop("MPLBACKEND", None)  # a notebook's: a command opens no window, and Lightning imports matplotlib
     try:
         with _stops_as_interrupts():
             yield

@@ -10,6 +10,11 @@ def first_line(error: BaseException) -> str:
     return str(error).strip().split("\n")[0] or type(error).__name__
 
 
+def one_line(error: BaseException) -> str:
+    """Return an error's whole message in one line, or the name of its type where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def visible(text: str) -> str:
     """Return a foreign text, as a file's name, for a line at a terminal: what is no printable character is escaped.
 

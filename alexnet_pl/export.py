@@ -171,7 +171,7 @@ def _need_onnx() -> None:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise UserError(f"{error.name} is not installed, which ONNX needs: pip install -e '.[export]'") from error
+        raise UserError(f"{error.name} is not installed: ONNX needs pip install onnx onnxruntime onnxscript") from error
 
 
 def _write_onnx(net: TrainedModel, file: Path, description: str) -> None:
@@ -200,7 +200,7 @@ def make_parser() -> argparse.ArgumentParser:
         prog="python -m alexnet_pl.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("run", metavar="RUN", help=f"a run folder, a folder of one run, a checkpoint, or {WEIGHTS_WORDS}")
+    add("run", metavar="RUN", help=f"a run folder, a folder of one run, a checkpoint, {WEIGHTS_WORDS}")
     add("--mean", metavar="FILE", type=Path, help="Caffe's mean image (.binaryproto), for its weights")
     add("--format", choices=FORMATS, default="onnx", help="what to write (%(default)s)")
     add("--out", metavar="FOLDER", type=Path, help="where to (export/ in the run folder)")

@@ -178,15 +178,15 @@ def misfit(value: Any, shape: Any, place: str = "") -> str:
         shape: a type; a list of one shape, for lists of such; a dict of shapes, for dicts whose entries are such where
             they are there.
     """
-    kind = shape if isinstance(shape, type) else type(shape)
-    if not issubclass(type(value), kind):
+    kind: Any = shape if isinstance(shape, type) else type(shape)
+    if not isinstance(value, kind):
         what = f"a {type(value).__name__}" if value is not None else "nothing"
         return f"{place or 'its contents'} should be a {kind.__name__} and is {what}"
-    parts: list[tuple[Any, Any, str]] = []
+    parts: list[tuple[Any, Any, Any]] = []  # entry, shape, name
     if isinstance(shape, dict):
         parts = [(value[key], part, key) for key, part in shape.items() if key in value]
     elif isinstance(shape, list):
-        parts = [(entry, shape[0], str(n)) for n, entry in enumerate(value)]
+        parts = [(entry, shape[0], number) for number, entry in enumerate(value)]
     found = (misfit(entry, part, f"{place}.{name}".lstrip(".")) for entry, part, name in parts)
     return next(filter(None, found), "")
 

@@ -10,10 +10,13 @@ import pytest
 from alexnet_pl import estimate
 from alexnet_pl.config.schema import Config
 from alexnet_pl.model.specs import LayerSpec, layer_specs
+from alexnet_pl.parallel import layouts
 from alexnet_pl.parallel.layouts import Layout
 from alexnet_pl.parallel.traffic import bytes_per_step
 from tests.helpers.commands import Command, train_command
 from tests.helpers.runs import run_config
+from tests.helpers.sources import draw_source, write_folders
+from tests.helpers.stores import pack
 
 SMALL = (
     "experiment=alexnet", "model.width=0.05", "model.input_size=67", "data.resize=72", "data.batch_size=8",
@@ -101,3 +104,32 @@ def test_a_rate_that_is_none(estimates: Command, link: str):
     result = estimates(f"--link={link}")
     assert result.returncode == 2
     assert "--link" in result.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_a_store_without_validation(estimates: Command, tmp_path: Path):
+    """It is measured, as a run without validation would train on it; the net is named."""
+    pack(write_folders(tmp_path / "source", draw_source(val=0)), tmp_path / "store")
+    result = estimates(*SMALL[1:], "model=alexnet", "data=packed", "data.root=store")
+    assert result.returncode == 0, result.stderr
+    assert "measured model=alexnet" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("model.num_classes=1000000000000", "are more than the"),
+        ("data.batch_size=1000000000000", "are more than the"),
+        ("trainer=mps", "trainer.accelerator=mps"),
+        ("trainer=gpu", "none is here"),
+        ("model=null", "is not a choice"),
+        ("seed=1,2", "several values"),
+        ("sweep=lrn", "several configurations"),
+    ],
+)
+def test_what_cannot_be_measured_here(estimates: Command, monkeypatch: pytest.MonkeyPatch, word: str, said: str):
+    monkeypatch.setattr(layouts, "gpu_count", lambda: 0)
+    result = estimates(word)
+    assert result.returncode == 1
+    assert said in result.stderr
+    assert len(result.stderr.splitlines()) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -206,5 +207,18 @@ def test_mistakes_are_one_sentence(net: TrainedModel, tmp_path: Path, command: E
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     code, out, err = command(run, "--out", tmp_path / "out")
     assert (code, out) == (1, "")
-    assert err == "error: onnxscript is not installed, which ONNX needs: pip install -e '.[export]'\n"
+    assert err == "error: onnxscript is not installed: ONNX needs pip install onnx onnxruntime onnxscript\n"
     assert not (tmp_path / "out").exists()
+
+
+def test_no_one_is_told_to_ask_a_registry_for_this_package():
+    """It is in none: whoever takes its name there is a stranger."""
+    texts = [path for folder in ("alexnet_pl", "docs", "conf", "sweeps") for path in (ROOT / folder).rglob("*.*")]
+    told = [
+        line
+        for path in (*texts, ROOT / "README.md")
+        if path.suffix in (".py", ".md", ".yaml")
+        for line in path.read_text().splitlines()
+        if re.search(r"pip install .*(?<!/)\balexnet[-_]pl\b", line)
+    ]
+    assert told == []

@@ -9,8 +9,8 @@ import math
 from dataclasses import is_dataclass
 from enum import Enum
 from functools import cache
-from types import NoneType
-from typing import Any, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from alexnet_pl.config.schema import Config
 
@@ -59,6 +59,8 @@ def type_words(kind: Any) -> str:
         return f"{{NAME: {type_words(values[1])}, ...}}"
     if values and get_origin(kind) is list:
         return f"[{type_words(values[0])},...]"
+    if get_origin(kind) in (Union, UnionType):
+        return " | ".join(map(type_words, values)).replace("NoneType", "None")
     return getattr(kind, "__name__", str(kind).replace("typing.", ""))
 
 

@@ -23,6 +23,7 @@ from alexnet_pl.config.choices import (
     DropoutAt,
     Init,
     LoggerName,
+    LogModel,
     LrnAlphaConvention,
     Order,
     ParameterNames,
@@ -287,6 +288,8 @@ class Logger:
     """W&B user or team"""
     tags: list[str] = field(default_factory=list)
     """W&B tags, besides the name of the sweep, the data set and the net"""
+    log_model: LogModel = LogModel.none
+    """keep the run's last or best checkpoint with W&B, as an artifact (see ckpt_path)"""
 
 
 @dataclass
@@ -317,11 +320,12 @@ class Config:
     seed: int = MISSING
     """of the initial weights, the order of the images and the augmentation"""
     ckpt_path: str | None = None
-    """a run folder, or a checkpoint in one, to start from: the same net, data and rule go on in a folder of their own,
-    on other devices or for longer (null: from the beginning)"""
+    """a run folder, a checkpoint in one, or wandb:ENTITY/PROJECT/NAME:ALIAS, to start from: the same net, data and
+    rule go on in a folder of their own, on other devices or for longer (null: from the beginning)"""
     pretrained: str | None = None
-    """another net whose weights this one starts with: a run folder, a checkpoint, or published weights (torchvision,
-    caffe:FILE, FILE.pth, FILE.safetensors, FILE.onnx, an exported folder); null: all layers start anew"""
+    """another net whose weights this one starts with: a run folder, a checkpoint, wandb:ENTITY/PROJECT/NAME:ALIAS, or
+    published weights (torchvision, caffe:FILE, FILE.pth, FILE.safetensors, FILE.onnx, an exported folder); null: all
+    layers start anew"""
     pretrained_layers: PretrainedLayers = PretrainedLayers.conv
     """conv: the convolutions that both nets have (2012); all: every layer of the same shape; the others start anew"""
     train_error_window: int = MISSING

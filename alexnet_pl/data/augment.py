@@ -61,6 +61,7 @@ def draw_crops(n: int, margin: int, flip: bool, generator: torch.Generator, chun
         flip: false mirrors none.
         chunk: number of successive images that share one draw; 32 in the released code, 1 in its successors.
     """
+    chunk = min(chunk, n)
     count = -(-n // chunk)
     top, left = (torch.randint(margin + 1, (count,), generator=generator) for _ in range(2))
     mirrored = torch.rand(count, generator=generator) < 0.5 if flip else torch.zeros(count, dtype=torch.bool)

@@ -68,8 +68,7 @@ class Plan:
         """Raise ValueError where a value is none that this package writes."""
         texts = all(type(text) is str for text in (self.name, self.source, self.fingerprint))
         jpeg = self.form == "jpeg" and _is_whole(self.quality, 1, 100)
-        form = jpeg or (self.form, self.quality) == ("raw", None)
-        form = form and self.squares in Squares.__members__
+        form = (jpeg or (self.form, self.quality) == ("raw", None)) and self.squares in Squares.__members__
         if not (texts and form and _is_whole(self.size, 8, 4096) and _is_whole(self.part, 1)):
             raise ValueError
 

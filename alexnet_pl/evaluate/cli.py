@@ -17,6 +17,7 @@ import argparse
 from pathlib import Path
 
 from alexnet_pl.console import exit_on_error, make_console, start_command
+from alexnet_pl.errors import visible
 from alexnet_pl.evaluate.settings import Settings, find_members, output_folder
 from alexnet_pl.runs.naming import WEIGHTS_WORDS
 from alexnet_pl.runs.run import CHECKPOINT_NAMES
@@ -27,7 +28,8 @@ def make_parser() -> argparse.ArgumentParser:
         prog="python -m alexnet_pl.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add, default = parser.add_argument, Settings()
-    add("runs", type=Path, nargs="+", metavar="RUN", help=f"a run, a folder of runs, or {WEIGHTS_WORDS}")
+    given = f"a run, a folder of runs, {WEIGHTS_WORDS}; several are an ensemble"
+    add("runs", type=Path, nargs="+", metavar="RUN", help=given)
     views = "views of each image: 1, the centre, ten views (10-crop), or nine (a 3x3 grid) (%(default)s)"
     add("--views", type=int, choices=[1, 9, 10], default=default.views, help=views)
     averaged = "what is averaged over views and nets (%(default)s)"
@@ -58,4 +60,4 @@ def main() -> None:
 
         evaluate(members, settings, out, a.device, a.keep_logits, make_console())
         for file in sorted(out.iterdir()):
-            print(file)
+            print(visible(str(file)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -18,8 +19,8 @@ from alexnet_pl.evaluate.plots import draw_calibration, draw_confusion
 from alexnet_pl.evaluate.predictions import Predictions, summary
 from alexnet_pl.evaluate.settings import Member, Settings
 from alexnet_pl.evaluate.tables import describe, show_classes, show_members
+from alexnet_pl.runs.mirror import attach_results
 from alexnet_pl.runs.trained import TrainedModel
-from alexnet_pl.training.loggers import attach_results
 
 
 def evaluate(
@@ -92,5 +93,8 @@ def run(
             shape = (len(images), settings.views, len(images.classes))
             parts = [stack.enter_context(files.atomic_path(logits / name)) for name in names]
             arrays = [np.lib.format.open_memmap(part, "w+", np.float32, shape) for part in parts]
+            for part in parts:  # a disk that fills up later would end the process by a signal
+                with part.open("r+b") as file:
+                    os.posix_fallocate(file.fileno(), 0, part.stat().st_size)
         meter = stack.enter_context(Meter("evaluating", len(images), console))
         return run_models(nets, images, settings, meter.advance, arrays)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -82,8 +83,11 @@ def find_members(paths: list[Path], settings: Settings) -> list[Member]:
         )
     for run in found:
         _ = run.identity  # which the results name: if it is damaged, that is told before the work
-        if named and not run.last.is_file():
+        kept = [name for name in CHECKPOINT_NAMES if os.path.lexists(run.last.with_name(f"{name}.ckpt"))]
+        if named and not kept:
             raise ConfigError(f"{run.folder} has no checkpoint: the run was not trained yet, or did not keep one")
+        if lacking := [name for name in named if name not in kept]:
+            raise ConfigError(f"{run.folder} has no {lacking[0]}.ckpt: --weights {kept[0]} takes the one that it has")
     return [*(Member(str(run.folder), run) for run in found), *map(Member, published)]
 
 

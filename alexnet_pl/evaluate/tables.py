@@ -6,6 +6,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Column, Table
 
+from alexnet_pl.errors import visible
 from alexnet_pl.evaluate.predictions import Predictions, class_counts, summary
 from alexnet_pl.evaluate.settings import Member, Settings, member_labels
 
@@ -19,7 +20,7 @@ def describe(members: list[Member], settings: Settings, images: int, data: str) 
     nets = members[0].name.replace(",", ", ") if alone else f"an ensemble of {len(members)} nets"
     views = "by the centre" if settings.views == 1 else f"{settings.views} views each"
     averaged = f", {settings.average} averaged" if settings.views * len(members) > 1 else ""
-    return f"{nets} on {images:,} images ({data}, {settings.split}), {views}{averaged}"
+    return visible(f"{nets} on {images:,} images ({data}, {settings.split}), {views}{averaged}")
 
 
 def show_members(predictions: list[Predictions], members: list[Member], console: Console) -> None:
@@ -31,7 +32,7 @@ def show_members(predictions: list[Predictions], members: list[Member], console:
     for name, own in zip(names, predictions, strict=False):
         figures = summary(own)
         shares = [f"{100 * figures[key]:.2f} %" for key in ("error", "top5_error", "calibration_error")]
-        table.add_row(name, *shares[:2], f"{figures['nll']:.4f}", shares[2])
+        table.add_row(visible(name), *shares[:2], f"{figures['nll']:.4f}", shares[2])
     console.print(table)
 
 
@@ -45,7 +46,7 @@ def show_classes(predictions: Predictions, classes: list[str], console: Console)
 
     def cells(label: int) -> list[str]:
         images, correct = counts[label]
-        return [classes[label], f"{100 * correct / images:.1f} % of {images:,}"]
+        return [visible(classes[label]), f"{100 * correct / images:.1f} % of {images:,}"]
 
     for easy, hard in zip(order[:few], order[::-1][:few], strict=True):
         table.add_row(*cells(easy), *cells(hard))

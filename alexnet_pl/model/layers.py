@@ -103,9 +103,6 @@ class AbsTanh(nn.Module):
         return torch.tanh(x).abs()
 
 
-ACTIVATIONS: dict[Activation, type[nn.Module]] = {
-    Activation.relu: nn.ReLU,
-    Activation.tanh: nn.Tanh,
-    Activation.sigmoid: nn.Sigmoid,
-    Activation.abs_tanh: AbsTanh,
-}
+def activation(kind: Activation) -> nn.Module:
+    """Return the module of a nonlinearity."""
+    return AbsTanh() if kind is Activation.abs_tanh else getattr(nn, kind.value)()

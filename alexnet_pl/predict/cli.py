@@ -30,7 +30,7 @@ def make_parser() -> argparse.ArgumentParser:
         prog="python -m alexnet_pl.predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("run", metavar="RUN", help=f"a run folder, a folder of one run, a checkpoint, or {WEIGHTS_WORDS}")
+    add("run", metavar="RUN", help=f"a run folder, a folder of one run, a checkpoint, {WEIGHTS_WORDS}")
     add("images", metavar="IMAGE", nargs="+", help='files, folders, patterns, or "-" for standard input')
     add("--mean", metavar="FILE", type=Path, help="Caffe's mean image (.binaryproto), for its weights")
     views = "views of each image: 1, the centre, or the average of ten views (10-crop) (%(default)s)"

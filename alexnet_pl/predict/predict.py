@@ -22,6 +22,7 @@ from alexnet_pl.predict.options import Options
 from alexnet_pl.predict.outputs import to_csv, to_json
 from alexnet_pl.predict.plots import draw_neighbours, draw_predictions
 from alexnet_pl.predict.predictions import Prediction, predict_images, read_labels, unmatched_labels
+from alexnet_pl.runs.mirror import attach_results
 from alexnet_pl.runs.trained import TrainedModel, load
 
 WIDTH = 24
@@ -150,6 +151,4 @@ def draw(
         figures = draw_predictions(predictions, path)
     console.print(f"drawn: {', '.join(map(str, figures))}")
     if net.run and figures[0].suffix == ".png":
-        from alexnet_pl.training import loggers  # and Lightning with it, which nothing else needs
-
-        loggers.attach_results(net.run, {}, {"predictions": figures[0]})
+        attach_results(net.run, {}, {"predictions": figures[0]})

@@ -71,7 +71,7 @@ class Preview:
         """
         total, other = self.store_bytes(plan.form), "jpeg" if plan.form == "raw" else "raw"
         place = next(path for path in (root.absolute(), *root.absolute().parents) if path.exists())
-        here = sum(path.stat().st_size for path in root.glob("*.*")) if root.is_dir() else 0
+        here = sum(path.lstat().st_size for path in root.glob("*.*")) if root.is_dir() else 0
         free = shutil.disk_usage(place).free + here
         kind = "raw" if plan.quality is None else f"JPEG of quality {plan.quality}"
         took = timedelta(seconds=round(self.files * self.seconds / self.workers))

@@ -21,10 +21,11 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from alexnet_pl.console import exit_on_error, make_console, start_command
+from alexnet_pl.errors import visible
 from alexnet_pl.report.claims import ClaimStatus, total, write_claims
 from alexnet_pl.report.compare import Report
 from alexnet_pl.report.curves import METRICS
-from alexnet_pl.report.outputs import main_text, write_kernels, write_report
+from alexnet_pl.report.outputs import main_text, one_line, write_kernels, write_report
 from alexnet_pl.report.tables import finding, report_tables
 from alexnet_pl.report.workspace import publish
 
@@ -50,7 +51,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--claims", metavar="RUNS", nargs="?", const=Path("runs"), type=Path, help=claims)
     kernels = (
         "instead: draw each run's first kernels, tower by tower (the paper's Figure 3), into its kernels.png, and "
-        "print how colourful each tower's are"
+        "print how colourful each tower's are; takes wandb:ENTITY/PROJECT/NAME:ALIAS, too"
     )
     add("--kernels", action="store_true", help=kernels)
     project = "also make a workspace of the runs in the W&B project they were sent to, or update it"
@@ -71,15 +72,15 @@ def show_report(report: Report, console: Console) -> None:
         console.print(table.note)
     for panel in report.panels:
         if text := finding(panel):
-            console.print(f"{panel.title}: {text}")
+            console.print(visible(f"{panel.title}: {text}"))
     if any(panel.target is not None for panel in report.panels):
         for metric, meaning in METRICS.items():
             console.print(f"{metric}: {meaning}")
     for run in report.incomplete:
         reason = f": {run.failure}" if run.failure else ""
-        console.print(f"{run.status}: {run.folder.name}{reason}")
+        console.print(visible(f"{run.status}: {run.folder.name}{reason}"))
     for note in report.notes:
-        console.print(note)
+        console.print(visible(note))
 
 
 def show_claims(claims: list[ClaimStatus], console: Console) -> None:
@@ -93,9 +94,9 @@ def show_claims(claims: list[ClaimStatus], console: Console) -> None:
 def make_table(title: str, heads: list[str], rows: list[list[str]]) -> Table:
     """Return a table for the terminal, without small print."""
     columns = (Column(main_text(head), overflow="fold") for head in heads)
-    table = Table(*columns, title=title, title_justify="left", box=SIMPLE)
+    table = Table(*columns, title=one_line(title), title_justify="left", box=SIMPLE)
     for row in rows:
-        table.add_row(*map(main_text, row))
+        table.add_row(*(one_line(main_text(cell)) for cell in row))
     return table
 
 
@@ -122,4 +123,4 @@ def main() -> None:
             show_report(report, console)
         workspace = [publish(report, args.wandb, send=not args.wandb_dry_run)] if args.wandb else []
         for line in (*paths, *workspace):
-            print(line)
+            print(visible(str(line)))

@@ -24,6 +24,7 @@ from alexnet_pl.report.kernels import describe_tower, doubt, verdict
 from alexnet_pl.report.page import report_page
 from alexnet_pl.report.plots import draw, draw_kernels
 from alexnet_pl.report.tables import Table, finding, report_tables, small_print
+from alexnet_pl.runs.mirror import attach_results
 from alexnet_pl.runs.naming import names_weights, safe_file_name
 from alexnet_pl.runs.run import find_runs
 
@@ -60,8 +61,7 @@ def write_kernels(folder: Path) -> list[Path]:
     Raises:
         ConfigError: no run of the folder is done, or one has no checkpoint.
     """
-    from alexnet_pl.runs import trained  # torch and Lightning, which nothing else here needs
-    from alexnet_pl.training import loggers
+    from alexnet_pl.runs import trained  # and torch, which nothing else here needs
 
     if names_weights(str(folder)):
         net = trained.load(folder)
@@ -76,7 +76,7 @@ def write_kernels(folder: Path) -> list[Path]:
         net = trained.load(run.folder)
         found = draw_kernels(net)
         print(describe_kernels(run.folder.name, net, found))
-        loggers.attach_results(
+        attach_results(
             run, {f"kernels/{key}": value for key, value in found.items()}, {"kernels": run.folder / "kernels.png"}
         )
     return [run.folder / "kernels.png" for run in done]

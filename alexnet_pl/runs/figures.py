@@ -54,7 +54,7 @@ def drawable(text: str) -> str:
 def _font_file(family: str) -> str:
     from matplotlib import font_manager
 
-    return str(font_manager.findfont(font_manager.FontProperties([family])))
+    return str(font_manager.findfont(font_manager.FontProperties(family=[family])))
 
 
 def _has(font: Any, letter: str) -> bool:

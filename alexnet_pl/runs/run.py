@@ -29,7 +29,7 @@ from omegaconf import OmegaConf
 
 from alexnet_pl.errors import ConfigError, InUse, TrainingError, UserError
 from alexnet_pl.files import damaged, lock, misfit, read_json, write
-from alexnet_pl.runs import provenance
+from alexnet_pl.runs import artifacts, provenance
 from alexnet_pl.runs.config import REMOVE_RUN, read_config
 from alexnet_pl.runs.metrics import read_rows, write_rows
 from alexnet_pl.runs.naming import config_differences
@@ -265,9 +265,12 @@ def read_sweep(folder: Path) -> dict[str, list[str]]:
 def find_runs(folder: Path) -> list[Run]:
     """Return the runs of a folder: the folder itself if it is a run, else those below it and those its sweep asked for.
 
+    An artifact of W&B's is downloaded, and is the folder of a run.
+
     Raises:
         ConfigError: there is no such folder, no run in it, or its sweep.json is damaged.
     """
+    folder = artifacts.fetch(str(folder)) if artifacts.is_artifact(folder) else folder
     if not folder.is_dir():
         raise ConfigError(f"{folder} is not a folder: give a run, or a folder of runs such as runs/figure1")
     if os.path.lexists(folder / "run.json"):
@@ -281,7 +284,7 @@ def find_runs(folder: Path) -> list[Run]:
 
 
 def find_checkpoint(ckpt_path: str, key: str = "ckpt_path") -> Path:
-    """Return the checkpoint that a path names: a file, a run folder, or a folder of one run.
+    """Return the checkpoint that a path names: a file, a run folder, a folder of one run, or an artifact of W&B's.
 
     Args:
         key: what the path was given for, to be named in messages.
@@ -289,12 +292,16 @@ def find_checkpoint(ckpt_path: str, key: str = "ckpt_path") -> Path:
         ConfigError: there is none, or there are several runs.
     """
     path = Path(ckpt_path).expanduser()
+    if artifacts.is_artifact(path):
+        (path,) = artifacts.fetch(ckpt_path).rglob("*.ckpt")
     if path.is_dir():
         there = find_runs(path)
         if len(there) > 1:
             names = ", ".join(run.folder.name for run in there)
             raise ConfigError(f"{key}={ckpt_path} holds {len(there)} runs: name one of them ({names})")
         path = there[0].last
+        if not os.path.lexists(path):
+            path = path.with_name("best.ckpt")  # as an artifact may have it alone
     if not os.path.lexists(path):
         raise ConfigError(f"{key}={ckpt_path} is neither a checkpoint nor the folder of a run that has one")
     return path

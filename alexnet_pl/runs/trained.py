@@ -27,6 +27,7 @@ from alexnet_pl.model.layers import memory_format
 from alexnet_pl.model.specs import layer_specs
 from alexnet_pl.model.weights import Weights, read_weights
 from alexnet_pl.runs import checkpoint
+from alexnet_pl.runs.artifacts import is_artifact
 from alexnet_pl.runs.naming import names_weights
 from alexnet_pl.runs.run import CHECKPOINT_NAMES, Run, find_checkpoint
 
@@ -85,9 +86,10 @@ def load(path: str | Path, weights: list[str] | None = None, mean: Path | None =
     """Return the trained net of a run, or a published one, on the CPU.
 
     Args:
-        path: a run folder, a folder of one run, or a checkpoint file; or published weights, as model/weights.py lists.
+        path: a run folder, a folder of one run, a checkpoint file, or an artifact of W&B's; or published weights, as
+            model/weights.py lists them.
         weights: names of the run's checkpoints (`run.CHECKPOINT_NAMES`) or files; of several the mean of the weights is
-            taken. None: the last.
+            taken. None: the last, or the best where that is all there is.
         mean: Caffe's mean image, for its weights; None: see `model.weights.read_weights`.
     Raises:
         ConfigError: there is no checkpoint, it cannot be read, or the several are not of one net.
@@ -96,8 +98,11 @@ def load(path: str | Path, weights: list[str] | None = None, mean: Path | None =
         return from_weights(read_weights(str(path), mean))
     if mean is not None:
         raise ConfigError(f"--mean {mean} is for Caffe's weights (caffe:FILE, FILE.onnx): {path} has a mean of its own")
-    path = Path(path).expanduser()
-    files = [_file(path, name) for name in weights or ["last"]] if path.is_dir() else [path]
+    path = find_checkpoint(str(path), "run") if is_artifact(path) else Path(path).expanduser()
+    if path.is_dir():
+        files = [_file(path, name) for name in weights] if weights else [find_checkpoint(str(path), "run")]
+    else:
+        files = [path]
     advice = "give a checkpoint that training wrote, or train again"
     checkpoints = [checkpoint.read(file, checkpoint.NET, advice) for file in files]
     first, *others = checkpoints
@@ -125,10 +130,12 @@ def load(path: str | Path, weights: list[str] | None = None, mean: Path | None =
 def _file(folder: Path, name: str) -> Path:
     if name not in CHECKPOINT_NAMES:
         return Path(name).expanduser()
-    last = find_checkpoint(str(folder), "run")
-    file = last.with_name(f"{name}.ckpt")
+    there = find_checkpoint(str(folder), "run")
+    file = there.with_name(f"{name}.ckpt")
     if not os.path.lexists(file):
-        raise ConfigError(f"{last.parent} has no {name}.ckpt: a run without validation keeps last.ckpt only")
+        raise ConfigError(
+            f"{there.parent} has no {file.name}, but {there.name}: a run without validation keeps no best"
+        )
     return file
 
 

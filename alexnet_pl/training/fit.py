@@ -63,9 +63,10 @@ def fit(cfg: Config, run: Run) -> None:
         if layouts.layout(cfg.trainer).processes > 1 and (reason := strategies.lost_connection(error)):
             raise Disconnected(reason) from error
         raise
+    metrics = classifier.results | {"images_seen": classifier.images_seen}
+    loggers.keep_checkpoint(run, cfg.logger.log_model, {"metrics": metrics})
     loggers.finish_wandb(exit_code=0)
     if first:
-        metrics = classifier.results | {"images_seen": classifier.images_seen}
         run.finish(metrics, time.perf_counter() - started)
 
 

@@ -50,8 +50,7 @@ class ImageClassifier(pl.LightningModule):
         super().__init__()
         self.cfg, self.input_size = cfg, input_size
         self.net = build_net(cfg.model, input_size, cfg.seed)
-        for layer in cfg.optim.frozen:
-            self.net.get_submodule(layer).requires_grad_(False)
+        optim.freeze(self.net, cfg.optim)
         self.memory_format = memory_format(cfg.model.channels_last)
         self.parallelized = False  # whether `net` is this process's part of the net
         self.replica = Replica()

@@ -78,6 +78,12 @@ def _with_strides(t: Tensor, like: Tensor) -> Tensor:
     return t if t.stride() == like.stride() else torch.empty_like(like).copy_(t)
 
 
+def freeze(net: nn.Module, cfg: Optim) -> None:
+    """Leave the frozen layers without gradients, and so out of the optimiser."""
+    for layer in cfg.frozen:
+        net.get_submodule(layer).requires_grad_(False)
+
+
 def build_optimizer(net: nn.Module, cfg: Optim) -> torch.optim.Optimizer:
     """Return the optimiser of a net; parameters that need no gradient are not in it.
 

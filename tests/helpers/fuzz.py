@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import resource
 import stat
 import subprocess
 from collections.abc import Callable, Iterable, Iterator
@@ -111,3 +112,14 @@ def how_it_ended(result: subprocess.CompletedProcess[str]) -> str:
     assert said, f"exit code {result.returncode}, and not a word"
     assert any("error: " in line for line in said), result.stderr
     return REFUSED
+
+
+@contextmanager
+def full_disk(at: int) -> Iterator[None]:
+    """Have every file end at so many bytes, as on a disk that is full."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (at, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)

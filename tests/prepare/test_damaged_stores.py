@@ -70,18 +70,25 @@ def test_a_damaged_file_of_a_store_is_named(copy: Path, file: str, damage: Calla
         assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
-@pytest.mark.parametrize("file", ["store.json", "plan.json"])
-def test_prepare_names_a_damaged_mark_and_writes_nothing(copy: Path, sound: Path, file: str, damage: Callable):
-    """Where store.json is gone it packs anew; where plan.json is, the folder holds something else."""
-    damage(copy / file)
-    before = [path for path in copy.rglob("*") if path.name != file]
-    whole = {path: path.read_bytes() for path in before}
-    if file == "store.json" and not (copy / file).is_file():
-        return
+NO_FILE = ("gone", "a folder", "a pipe", "a link to nothing")
+MARKS = [("store.json", name) for name in DAMAGE if name not in NO_FILE] + [("plan.json", name) for name in DAMAGE]
+
+
+@pytest.mark.parametrize(("file", "damage"), MARKS)
+def test_prepare_names_a_damaged_mark_and_writes_nothing(copy: Path, sound: Path, file: str, damage: str):
+    """Without plan.json, the folder holds something else."""
+    DAMAGE[damage](copy / file)
+    whole = {path: path.read_bytes() for path in copy.rglob("*") if path.name != file}
     said = refusal(sound.parent / "source", copy, form="jpeg")
-    assert file in said or "holds other files" in said
+    assert file in said or ("holds other files" in said and damage in NO_FILE)
     assert {path: path.read_bytes() for path in copy.rglob("*") if path.name != file} == whole
+
+
+@pytest.mark.parametrize("damage", ["gone", "a pipe", "a link to nothing"])
+def test_without_its_done_mark_a_store_is_packed_anew(copy: Path, sound: Path, damage: str):
+    DAMAGE[damage](copy / "store.json")
+    pack(sound.parent / "source", copy, form="jpeg")
+    assert contents(copy) == contents(sound)
 
 
 PAGE = "journal/train-00001.parquet"

@@ -13,11 +13,14 @@ import numpy as np
 import pytest
 from markdown_it import MarkdownIt
 
+from alexnet_pl.console import make_console
 from alexnet_pl.errors import visible
 from alexnet_pl.evaluate.outputs import write_classes
 from alexnet_pl.evaluate.predictions import Predictions
+from alexnet_pl.evaluate.tables import show_classes
 from alexnet_pl.files import from_csv_cell
 from alexnet_pl.report.claims import write_claims
+from alexnet_pl.report.cli import show_report
 from alexnet_pl.report.compare import Report, collect
 from alexnet_pl.report.outputs import NUMBER, csv_table, latex_table, literal, markdown, markdown_table, write_report
 from alexnet_pl.report.page import report_page
@@ -76,6 +79,7 @@ def test_markdown_is_text(report: Report) -> None:
     assert not re.search(r"(?<!\\)(:[\w+-]+:|\$)|[\x00-\x09\x0b-\x1f]", text)
 
 
+@pytest.mark.slow
 def test_html_is_text(report: Report) -> None:
     page = Html(re.sub(r"<script.*?</script>", "", report_page(report), flags=re.DOTALL))
     assert not page.tags & {"img", "input", "a", "iframe"}
@@ -110,10 +114,23 @@ def test_latex_is_text(report: Report) -> None:
             assert columns == (0 if "multicolumn" in row else len(table.heads) - 1)
 
 
-def test_a_class_is_no_formula(tmp_path: Path) -> None:
+def test_a_terminal_is_told_nothing_but_text(report: Report, capsys: pytest.CaptureFixture[str]) -> None:
+    show_report(report, make_console())
+    show_classes(scores(), list(NAMES), make_console())
+    out = capsys.readouterr().out
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", out)
+    for name in ("dog :smile:", "[x](javascript:alert(3))", "\\x1b[31mred"):
+        assert out.count(name) >= 3, name
+
+
+def scores() -> Predictions:
+    """Of an image of each class, all of them right."""
     labels = np.arange(len(NAMES))
-    scores = Predictions(labels, labels * 0 + 1, labels * 0.0, labels[:, None], labels[:, None] * 0.0)
-    write_classes(scores, list(NAMES), tmp_path / "classes.csv")
+    return Predictions(labels, labels * 0 + 1, labels * 0.0, labels[:, None], labels[:, None] * 0.0)
+
+
+def test_a_class_is_no_formula(tmp_path: Path) -> None:
+    write_classes(scores(), list(NAMES), tmp_path / "classes.csv")
     with (tmp_path / "classes.csv").open(newline="") as file:
         read = [row["class"] for row in csv.DictReader(file)]
     assert not [cell for cell in read if cell.startswith(FORMULA)]
@@ -156,6 +173,7 @@ def test_links_lead_to_the_folders(sweeps: Path) -> None:
     assert "<b>" not in text.read_text().replace("\\<", "")
 
 
+@pytest.mark.slow
 def test_a_folder_whose_name_is_no_text_has_a_report(tmp_path: Path) -> None:
     folder = tmp_path / os.fsdecode(b"caf\xe9")
     make_run(folder / os.fsdecode(b"\xff"), settings(report__panel=""), rows(3, 4))

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from scipy import stats
 
+from alexnet_pl import compose
+from alexnet_pl.prepare.options import Options
+from alexnet_pl.prepare.prepare import prepare
 from alexnet_pl.report.ablation import SeedErrors, compare_errors
 from alexnet_pl.report.compare import collect
 from alexnet_pl.report.outputs import csv_table, latex_table, markdown, write_report
 from alexnet_pl.report.page import plot, report_page
 from alexnet_pl.report.tables import axis_limits, report_tables, small_print
 from tests.helpers.reports import lrn_run, make_run, rows, settings
+from tests.helpers.sources import draw_source, write_folders
 
 A, B = [0.41, 0.43, 0.40], [0.39, 0.395, 0.401]
 
@@ -57,6 +63,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_every_format_has_the_same_rows_and_says_what_the_signs_are(folder: Path) -> None:
     report = collect(folder)
     page, text = report_page(report), markdown(report).replace("\\", "")
@@ -94,6 +101,15 @@ def test_the_caption_has_the_windows_that_there_were(tmp_path: Path) -> None:
     whole = [row for row in rows(9, 3) if row["images_seen"] % 1000 == 0]
     make_run(tmp_path / "a", settings(train_error_window=10_000), whole)
     assert "in windows of about 1,000 images" in small_print(collect(tmp_path))
+
+
+@pytest.mark.slow
+def test_ones_own_photographs_are_called_what_they_are(tmp_path: Path) -> None:
+    source = write_folders(tmp_path / "holiday", draw_source(train=4, val=2))
+    prepare(source, tmp_path / "store", Options(size=24, workers=1), Console(file=io.StringIO()))
+    own = compose("data=packed", f"data.root={tmp_path / 'store'}").data.name
+    make_run(tmp_path / "a", settings(data__name=own), rows(9, 2))
+    assert "Data: holiday." in small_print(collect(tmp_path))
 
 
 @pytest.mark.parametrize(("epochs", "menus"), [(1, False), (3, True)])

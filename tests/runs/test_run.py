@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from alexnet_pl import ROOT, files
 from alexnet_pl.errors import ConfigError
+from alexnet_pl.jobs import launch, local
 from alexnet_pl.runs import provenance, run
 from alexnet_pl.runs.metrics import append_row, read_rows, write_rows
 from alexnet_pl.runs.naming import config_differences, job_folder_name
-from alexnet_pl.runs.run import Run, find_runs, record_sweep, write
+from alexnet_pl.runs.run import Run, find_runs, read_sweep, record_sweep, write
 from tests.helpers.reports import settings
 
 CONFIG = settings(seed=3, lr=0.1)
@@ -146,6 +149,24 @@ def test_find_lists_what_was_asked_for_and_what_is_there(tmp_path: Path):
         ("extra", "unfinished"),
     ]
     assert [r.folder for r in find_runs(tmp_path / "a")] == [tmp_path / "a"]
+
+
+def test_sweeps_that_begin_at_once_are_all_listed(tmp_path: Path):
+    """Each adds its jobs to those that it finds, and no other does meanwhile."""
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: record_sweep(tmp_path, {f"job {number}": [f"seed={number}"]}), range(40)))
+    assert read_sweep(tmp_path) == {f"job {number}": [f"seed={number}"] for number in range(40)}
+
+
+def test_the_reason_of_a_run_whose_folder_is_gone_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    run = Run(tmp_path / "run")
+    run.start(CONFIG, [])
+    shutil.rmtree(run.folder)
+    assert local.failure_reason(launch.Ending(1, ""), run, 0) == "exit code 1"
+    said = capsys.readouterr().err
+    assert f"the run folder {run.folder} is gone" in said
+    assert "exit code 1" in said
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_mangled_file_is_named(tmp_path: Path):

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import resource
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ from alexnet_pl.runs.run import Run
 from alexnet_pl.train import train as train_run
 from alexnet_pl.training.module import ImageClassifier
 from tests.helpers.commands import Command
-from tests.helpers.fuzz import picture, untouched
+from tests.helpers.fuzz import full_disk, picture, untouched
 from tests.helpers.runs import NET, TINY, run_config
 
 MORE = ("trainer.max_epochs=2", "trainer.limit_train_batches=2", "trainer.limit_val_batches=1", "train_error_window=50")
@@ -183,17 +181,6 @@ def test_a_folder_that_another_run_took_is_left_alone(tmp_path: Path, monkeypatc
     with pytest.raises(TrainingError, match="holds another run by now"):
         fit(folder, config())
     assert picture(folder) == before
-
-
-@contextmanager
-def full_disk(at: int) -> Iterator[None]:
-    """Have every file end at so many bytes, as on a disk that is full."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (at, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.mark.slow
