@@ -68,7 +68,8 @@ def check_device(cfg: Config) -> None:
 
 def _number_rules(c: Config) -> Iterator[str]:
     """Yield a sentence for each number in any key that no arithmetic can do with."""
-    for key, value in flatten_config(as_dict(c)).items():
+    own = [number for each in c.optim.layer_lr for number in (*each.milestones, *each.factors)]
+    for key, value in (flatten_config(as_dict(c)) | {"optim.layer_lr": own}).items():
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, list | dict):
                 yield f"{key}={value} must be a plain list, without others inside"

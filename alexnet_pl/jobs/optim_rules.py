@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 from alexnet_pl.config.choices import Schedule
@@ -57,7 +56,7 @@ def _schedule_rules(c: Config) -> Iterator[str]:
             yield f"{kind}milestones={at} and factors={to} must be of one length: a factor of lr for each time"
         if at != sorted(set(at)) or (at and (at[0] < 0 or (at[0] == 0 and kind in cuts))):
             yield f"{kind}milestones={at} must rise and be {'0 or more' if kind in own else 'above 0'}"
-        if not all(0 <= share < math.inf for share in to):
+        if any(share < 0 for share in to):
             yield f"{kind}factors={to} are factors of the rate at the start: they must not be negative"
         if at and o.schedule is Schedule.plateau:
             yield f"{kind}milestones={at} means nothing with optim.schedule=plateau: set it to []"
