@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
 from alexnet_pl import ROOT
+from alexnet_pl.config.schema import as_dict
 from alexnet_pl.errors import ConfigError
+from alexnet_pl.runs.config import check_config
 from alexnet_pl.training.optim import lr_factor
 from tests.helpers.runs import run_config
 
@@ -49,6 +52,7 @@ def test_a_recipe_has_the_noted_rates(name: str):
             assert cfg.optim.lr * lr_factor(cfg.optim, f"{layer}.weight", epoch) == pytest.approx(rate), (layer, epoch)
     last = cfg.optim.lr * cfg.optim.bias_lr_mult * lr_factor(cfg.optim, "fc8.bias", LENGTH[name][0] - 1)
     assert last == pytest.approx(BIASES[name])
+    assert check_config(as_dict(cfg), Path("config.yaml"), "") == as_dict(cfg), "what a run's folder holds is read back"
 
 
 @pytest.mark.parametrize(
@@ -85,3 +89,11 @@ def test_mistakes_in_schedules_of_layers():
     )
     assert "optim.frozen names fc6" in said("optim.frozen=[fc6]")
     assert "nothing would train" in said("optim.frozen=[conv1,conv2,conv3,fc10]")
+
+
+@pytest.mark.parametrize("own", [{"layers": ["conv1"]}, 3, {"layers": "conv1", "milestones": [1], "factors": [1]}])
+def test_a_damaged_schedule_in_a_runs_folder_is_told(own: object):
+    plain = as_dict(run_config("model=convnet"))
+    plain["optim"]["layer_lr"] = [own]
+    with pytest.raises(ConfigError, match=r"config\.yaml is damaged: optim\.layer_lr is"):
+        check_config(plain, Path("config.yaml"), "remove it")
