@@ -66,6 +66,7 @@ def test_its_header_names_file_and_line(file: str):
     )
 
 
+@pytest.mark.slow
 def test_the_sweeps_take_them():
     assert run_config("sweep=fall2009", "experiment=fall2009", "data=shapes").trainer.max_epochs == 28
     assert run_config("sweep=pretrain", "experiment=six_conv", "data=shapes").optim.layer_lr == [], "from nothing"
@@ -73,6 +74,7 @@ def test_the_sweeps_take_them():
     assert (small.layer_lr, small.lr_milestones) == ([], [0.6, 0.85])
 
 
+@pytest.mark.slow
 def test_mistakes_in_schedules_of_layers():
     def said(*overrides: str) -> str:
         with pytest.raises(ConfigError) as error:

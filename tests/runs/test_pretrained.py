@@ -93,6 +93,7 @@ def tuned(checkpoint: Path, *overrides: str, **widths: int) -> Config:
     return cfg
 
 
+@pytest.mark.slow
 def test_which_layers_are_loaded(checkpoint: Path):
     given = untrained_model("alexnet").net
     for layers, classes, loaded in (
@@ -111,6 +112,7 @@ def test_which_layers_are_loaded(checkpoint: Path):
             assert torch.equal(value, source[name]), name
 
 
+@pytest.mark.slow
 def test_what_is_not_loaded_is_named(checkpoint: Path):
     cfg = tuned(checkpoint, "pretrained_layers=all")
     cfg.model.widths |= {"fc6": 20}  # and with it the inputs of fc7
@@ -122,6 +124,7 @@ def test_what_is_not_loaded_is_named(checkpoint: Path):
     )
 
 
+@pytest.mark.slow
 def test_other_pixels_and_other_nets_are_refused(checkpoint: Path, store: Path, tmp_path: Path):
     def said(cfg: Config) -> str:
         with pytest.raises(ConfigError) as error:
