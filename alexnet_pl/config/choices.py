@@ -86,6 +86,17 @@ class ParameterNames(Choice):
     torchvision = auto()
 
 
+class PretrainedLayers(Choice):
+    conv = auto()
+    all = auto()
+
+
+class Squares(Choice):
+    centre = auto()
+    torchvision = auto()
+    warp = auto()
+
+
 class ColorNoise(Choice):
     off = auto()
     paper = auto()

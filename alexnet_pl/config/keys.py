@@ -39,6 +39,9 @@ def fits(value: Any, kind: Any) -> bool:
         return isinstance(value, list) and all(fits(entry, *get_args(kind)) for entry in value)
     if get_origin(kind) is dict:
         return isinstance(value, dict) and all(fits(entry, get_args(kind)[1]) for entry in value.values())
+    if is_dataclass(kind):
+        kinds = get_type_hints(kind)
+        return isinstance(value, dict) and value.keys() == kinds.keys() and all(fits(value[k], kinds[k]) for k in kinds)
     if get_args(kind):
         return any(fits(value, each) for each in get_args(kind))
     if isinstance(value, float) and not math.isfinite(value):
@@ -54,6 +57,8 @@ def type_words(kind: Any) -> str:
     """Return a type as --help shows it: its choices, or its name."""
     if isinstance(kind, type) and issubclass(kind, Enum):
         return "|".join(kind.__members__)
+    if isinstance(kind, type) and is_dataclass(kind):
+        return "{" + ", ".join(f"{name}: {type_words(each)}" for name, each in get_type_hints(kind).items()) + "}"
     values = get_args(kind)
     if values and get_origin(kind) is dict:
         return f"{{NAME: {type_words(values[1])}, ...}}"

@@ -17,6 +17,7 @@ from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
+from alexnet_pl.config.choices import Squares
 from alexnet_pl.data.sources.base import Unreadable
 from alexnet_pl.errors import visible
 
@@ -97,11 +98,15 @@ def _orientation(image: Image.Image) -> int:
     return 1
 
 
-def centre_square(image: Tensor, size: int) -> Tensor:
+def centre_square(image: Tensor, size: int, squares: Squares = Squares.centre) -> Tensor:
     """Scale an image and cut out its centre: uint8 (3, height, width) -> uint8 (size, size, 3).
 
     The shorter side is scaled to `size` and the longer to the whole number below its share, bilinear and smoothed; then
     the centre is cut out at a whole pixel, where the margin is odd one pixel nearer the top and left.
+
+    Args:
+        squares: torchvision rounds half a pixel of an odd margin to the even number, as its CenterCrop does for crops
+            of any even margin; warp scales both sides to `size`, and cuts nothing off.
 
     Raises:
         Unreadable: it is far longer than wide, or wider than long.
@@ -111,9 +116,13 @@ def centre_square(image: Tensor, size: int) -> Tensor:
     if longer > LONGEST * shorter:
         raise Unreadable(f"{width}x{height} pixels, more than {LONGEST} times as long as wide")
     height, width = size * height // shorter, size * width // shorter
-    if shorter != size:
+    if squares is Squares.warp:
+        height = width = size
+    if image.shape[1:] != (height, width):
         image = functional.resize(image, [height, width], antialias=True)
     top, left = (height - size) // 2, (width - size) // 2
+    if squares is Squares.torchvision:
+        top, left = round((height - size) / 2), round((width - size) / 2)
     return image[:, top : top + size, left : left + size].permute(1, 2, 0)
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from alexnet_pl import cpu
+from alexnet_pl.config.choices import Squares
 from alexnet_pl.data import decode, store
 from alexnet_pl.data.loader import PackedDataset
 from alexnet_pl.data.sources import base, folders
@@ -68,10 +69,11 @@ class ImageFiles:
         names: as `find_images` returns them.
         size: side of the squares in pixels.
         warn: called for each file that gives no image.
+        squares: how they are made.
     """
 
-    def __init__(self, names: Sequence[str], size: int, warn: Warn) -> None:
-        self.names, self.size, self.warn = names, size, warn
+    def __init__(self, names: Sequence[str], size: int, warn: Warn, squares: Squares = Squares.centre) -> None:
+        self.names, self.size, self.warn, self.squares = names, size, warn, squares
         self.labels = [base.class_name(Path(name).absolute().parent.name) for name in names]
 
     def read(self, numbers: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
@@ -88,7 +90,7 @@ class ImageFiles:
         try:
             data = sys.stdin.buffer.read(base.LARGEST + 1) if name == STDIN else base.read_file(name)
             base.check_size(len(data))
-            return decode.centre_square(decode.decode_image(data), self.size)
+            return decode.centre_square(decode.decode_image(data), self.size, self.squares)
         except base.Unreadable as error:
             return f"{'standard input' if name == STDIN else name} gives no image: {error}"
         except OSError as error:

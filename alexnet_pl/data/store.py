@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alexnet_pl import files
+from alexnet_pl.config.choices import Squares
 from alexnet_pl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ class Plan:
     """raw: uint8 (size, size, 3), nothing lost; jpeg: about an eighth of the bytes, at a fraction of the speed"""
     quality: int | None
     """of the JPEGs"""
+    squares: str = "centre"
+    """how images became squares: a choice of config/choices.py's Squares"""
     part: int = field(default_factory=lambda: FILES_PER_SHARD)
     """files of the source in a part"""
     version: int = VERSION
@@ -65,14 +68,15 @@ class Plan:
         """Raise ValueError where a value is none that this package writes."""
         texts = all(type(text) is str for text in (self.name, self.source, self.fingerprint))
         jpeg = self.form == "jpeg" and _is_whole(self.quality, 1, 100)
-        form = jpeg or (self.form, self.quality) == ("raw", None)
+        form = (jpeg or (self.form, self.quality) == ("raw", None)) and self.squares in Squares.__members__
         if not (texts and form and _is_whole(self.size, 8, 4096) and _is_whole(self.part, 1)):
             raise ValueError
 
     @property
     def identity(self) -> str:
         """What tells this store from others, wherever it lies."""
-        return f"{self.fingerprint}-{self.size}-{self.form}{self.quality or ''}"
+        squares = "" if self.squares == "centre" else f"-{self.squares}"
+        return f"{self.fingerprint}-{self.size}-{self.form}{self.quality or ''}{squares}"
 
     def file(self, split: str, number: int) -> str:
         """Return the name of a part."""

@@ -17,15 +17,14 @@ from alexnet_pl.evaluate.ensemble import EvalImages, load_models, run_models
 from alexnet_pl.evaluate.outputs import write_classes, write_evaluation, write_predictions
 from alexnet_pl.evaluate.plots import draw_calibration, draw_confusion
 from alexnet_pl.evaluate.predictions import Predictions, summary
-from alexnet_pl.evaluate.settings import Settings
+from alexnet_pl.evaluate.settings import Member, Settings
 from alexnet_pl.evaluate.tables import describe, show_classes, show_members
 from alexnet_pl.runs.mirror import attach_results
-from alexnet_pl.runs.run import Run
 from alexnet_pl.runs.trained import TrainedModel
 
 
 def evaluate(
-    members: list[Run], settings: Settings, out: Path, device: str | None, keep_logits: bool, console: Console
+    members: list[Member], settings: Settings, out: Path, device: str | None, keep_logits: bool, console: Console
 ) -> None:
     """Evaluate one run, or several as an ensemble; print the figures, write all into a folder.
 
@@ -57,11 +56,13 @@ def evaluate(
     draw_confusion(ensemble, classes, title, out / "confusion.png")
     draw_calibration(ensemble, title, out / "calibration.png")
     console.print(title)
+    if note := images.squares_note(nets):
+        console.print(note)
     show_members(predictions, members, console)
     show_classes(ensemble, classes, console)
-    if len(members) == 1 and settings.data is None:
+    if len(members) == 1 and members[0].run and settings.data is None:
         results = summary(ensemble).items()
-        attach_results(members[0], {f"evaluate/{settings.name}/{key}": value for key, value in results}, {})
+        attach_results(members[0].run, {f"evaluate/{settings.name}/{key}": value for key, value in results}, {})
 
 
 def find_device(name: str | None) -> torch.device:

@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from alexnet_pl.config.choices import ColorNoise, LoggerName, LogModel, Schedule, WandbMode
+from alexnet_pl.config.choices import ColorNoise, LoggerName, LogModel, WandbMode
 from alexnet_pl.config.keys import is_key, key_types
-from alexnet_pl.config.schema import Config, Data, Model, Optim, Report, as_dict
+from alexnet_pl.config.schema import Config, Data, Model, Report, as_dict
 from alexnet_pl.config.suggestions import suggest
 from alexnet_pl.data import store
 from alexnet_pl.data.datasets import SMALL_DATASETS
 from alexnet_pl.errors import ConfigError
+from alexnet_pl.jobs.optim_rules import layer_rules, optim_rules
 from alexnet_pl.jobs.trainer_rules import interval_rules, trainer_rules
 from alexnet_pl.model.specs import layer_specs
 from alexnet_pl.parallel import layouts
@@ -41,7 +42,7 @@ def check(cfg: Config, to_run: bool = True, here: bool = True) -> None:
     """
     if mistakes := list(_number_rules(cfg)):  # which no other rule could compare with anything
         raise ConfigError(*mistakes)
-    mistakes = [*_run_rules(cfg), *_optim_rules(cfg.optim), *_schedule_rules(cfg), *_model_rules(cfg.model)]
+    mistakes = [*_run_rules(cfg), *optim_rules(cfg), *_model_rules(cfg.model)]
     mistakes += [*_data_rules(cfg.data), *_report_rules(cfg.report), *_logger_rules(cfg), *trainer_rules(cfg)]
     if not mistakes:  # else there may be no such net
         mistakes += _net_rules(cfg)
@@ -67,7 +68,8 @@ def check_device(cfg: Config) -> None:
 
 def _number_rules(c: Config) -> Iterator[str]:
     """Yield a sentence for each number in any key that no arithmetic can do with."""
-    for key, value in flatten_config(as_dict(c)).items():
+    own = [number for each in c.optim.layer_lr for number in (*each.milestones, *each.factors)]
+    for key, value in (flatten_config(as_dict(c)) | {"optim.layer_lr": own}).items():
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, list | dict):
                 yield f"{key}={value} must be a plain list, without others inside"
@@ -86,12 +88,15 @@ def _run_rules(c: Config) -> Iterator[str]:
         yield f"seed={c.seed} must not be negative"
     if c.train_error_window < 1:
         yield f"train_error_window={c.train_error_window} must be at least 1 image"
-    if c.test_views not in (0, 1, 10):
-        yield f"test_views={c.test_views} must be 10 (corners, centre and their mirrors), 1 (the centre) or 0 (no test)"
-    if c.test_views == 10 and d.input_size == d.resized_size:
+    if c.test_views not in (0, 1, 9, 10):
         yield (
-            f"test_views=10 needs images larger than their crops, both have {d.input_size} pixels: set data.resize, "
-            "or test_views=1"
+            f"test_views={c.test_views} must be 10 (corners, centre and their mirrors), 9 (a 3x3 grid), 1 (the centre) "
+            "or 0 (no test)"
+        )
+    if c.test_views in (9, 10) and d.input_size == d.resized_size:
+        yield (
+            f"test_views={c.test_views} needs images larger than their crops, both have {d.input_size} pixels: "
+            "set data.resize, or test_views=1"
         )
     if c.stuck_after_steps < 0:
         yield f"stuck_after_steps={c.stuck_after_steps} must not be negative (0 never looks)"
@@ -101,20 +106,6 @@ def _run_rules(c: Config) -> Iterator[str]:
         yield f"stop_at_train_error={c.stop_at_train_error} is a share of wrong answers: it must lie between 0 and 1"
     if c.model.num_classes < d.num_classes:
         yield f"model.num_classes={c.model.num_classes} is fewer than the {d.num_classes} of data.name={d.name}"
-
-
-def _optim_rules(o: Optim) -> Iterator[str]:
-    if not o.lr > 0:
-        yield f"optim.lr={o.lr} must be above 0"
-    if not 0 <= o.momentum < 1:
-        yield f"optim.momentum={o.momentum} must be at least 0 and below 1 (2012: 0.9)"
-    if o.weight_decay < 0:
-        yield f"optim.weight_decay={o.weight_decay} must not be negative"
-    for layer, decay in o.layer_decay.items():
-        if not isinstance(decay, int | float) or not decay >= 0:
-            yield f"optim.layer_decay.{layer}={decay} must be a number, and not negative"
-    if not o.bias_lr_mult > 0:
-        yield f"optim.bias_lr_mult={o.bias_lr_mult} must be above 0 (2012: 2)"
 
 
 def _report_rules(r: Report) -> Iterator[str]:
@@ -156,9 +147,7 @@ def _net_rules(c: Config) -> Iterator[str]:
         yield str(error)
         return
     layers = [layer.name for layer in plan if layer.parameters]
-    for name in c.optim.layer_decay:
-        if name not in layers:
-            yield f"optim.layer_decay names {name}, which the net does not have: {suggest(name, layers)}"
+    yield from layer_rules(c.optim, layers)
     for layer in plan:
         if layer.kind == "lrn" and c.model.lrn_size > 2 * layer.outputs[0]:
             yield f"model.lrn_size={c.model.lrn_size} is more than twice the {layer.outputs[0]} maps of {layer.name}"
@@ -171,6 +160,8 @@ def _data_rules(d: Data) -> Iterator[str]:
         yield f"data.batch_size={d.batch_size} must be at least 1"
     if not d.pixel_scale > 0:
         yield f"data.pixel_scale={d.pixel_scale} must be above 0 (1 keeps the pixels at 0..255)"
+    if d.mean_color is not None and (len(d.mean_color) != 3 or not all(0 <= value <= 255 for value in d.mean_color)):
+        yield f"data.mean_color={d.mean_color} must be three numbers of 0 to 255: red, green and blue"
     if d.resize is not None and d.resize < 8:
         yield f"data.resize={d.resize} must be at least 8 pixels"
     if d.crop_size is not None and not 8 <= d.crop_size <= d.resized_size:
@@ -249,31 +240,6 @@ def _store_rules(c: Config) -> Iterator[str]:
             f"data.root={d.root} holds no validation images: prepare it with --hold-out 0.1 (or set "
             "trainer.limit_val_batches=0 and test_views=0, with an optim.schedule other than plateau)"
         )
-
-
-def _schedule_rules(c: Config) -> Iterator[str]:
-    o, t = c.optim, c.trainer
-    for kind in ("lr", "bias_lr", "conv1_lr"):
-        at, to = getattr(o, f"{kind}_milestones"), getattr(o, f"{kind}_factors")
-        if len(at) != len(to):
-            both = f"optim.{kind}_milestones={at} and optim.{kind}_factors={to}"
-            yield f"{both} must be of one length: a factor of lr for each time"
-        if at != sorted(set(at)) or any(time <= 0 for time in at):
-            yield f"optim.{kind}_milestones={at} must rise and be above 0"
-        if any(share < 0 for share in to):
-            yield f"optim.{kind}_factors={to} are factors of the rate at the start: they must not be negative"
-        if at and o.schedule is Schedule.plateau:
-            yield f"optim.{kind}_milestones={at} means nothing with optim.schedule=plateau: set it to []"
-        if at and o.schedule is Schedule.shares and at[-1] >= 1:
-            yield f"optim.{kind}_milestones={at} are shares of the run with optim.schedule=shares: they must be below 1"
-    if o.schedule is Schedule.shares and max(t.max_epochs or -1, t.max_steps or -1) < 0:
-        yield "optim.schedule=shares needs the length of the run: set trainer.max_epochs or trainer.max_steps"
-    if o.schedule is Schedule.plateau and (o.plateau_patience < 1 or o.plateau_cuts < 1):
-        yield "optim.plateau_patience and optim.plateau_cuts must be at least 1"
-    if o.schedule is Schedule.plateau and t.limit_val_batches == 0:
-        yield "optim.schedule=plateau watches the validation error: trainer.limit_val_batches must be above 0"
-    if o.conv1_lr_milestones and "conv1" in c.model.drop_layers:
-        yield "optim.conv1_lr_milestones is set, but model.drop_layers leaves conv1 out"
 
 
 def _model_rules(m: Model) -> Iterator[str]:

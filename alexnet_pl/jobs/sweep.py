@@ -252,7 +252,9 @@ def check_run(cfg: Config, run: Run, here: bool = True) -> None:
         if cfg.ckpt_path:
             checkpoint.check_origin(find_checkpoint(cfg.ckpt_path), cfg)
         if cfg.pretrained:
-            checkpoint.read(find_checkpoint(cfg.pretrained, "pretrained"), checkpoint.NET, "give another pretrained")
+            from alexnet_pl.runs.pretrained import read_pretrained
+
+            read_pretrained(cfg)
     run.refuse_another(as_dict(cfg))
 
 

@@ -23,7 +23,7 @@ from alexnet_pl.predict.outputs import to_csv, to_json
 from alexnet_pl.predict.plots import draw_neighbours, draw_predictions
 from alexnet_pl.predict.predictions import Prediction, predict_images, read_labels, unmatched_labels
 from alexnet_pl.runs.mirror import attach_results
-from alexnet_pl.runs.trained import TrainedModel, load, torchvision_net
+from alexnet_pl.runs.trained import TrainedModel, load
 
 WIDTH = 24
 """Characters of a bar for certainty"""
@@ -42,10 +42,10 @@ def predict(options: Options) -> bool:
         print(visible(sentence), file=sys.stderr)
         warnings.append(sentence)
 
-    net = load(options.run) if options.run is not None else torchvision_net(options.torchvision or None)
+    net = load(options.run, mean=options.mean)
     net = net.to(torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu"))
     gallery = open_gallery(options.neighbours, net, warn) if options.neighbours else None
-    images = ImageFiles(find_images(options.images, warn), net.resized_size, warn)
+    images = ImageFiles(find_images(options.images, warn), net.resized_size, warn, net.squares)
     keep = bool(gallery or options.figure)
     predictions = predict_and_show(net, images, console, options.views, options.labels, keep)
     nearest = find_neighbours(net, predictions, gallery, console) if gallery else []
@@ -63,7 +63,7 @@ def open_gallery(place: str, net: TrainedModel, warn: Warn) -> ImageFiles | Stor
     root = Path(place).expanduser()
     if (root / "plan.json").is_file():
         return StoreImages(root)
-    return ImageFiles(find_images([place], warn), net.resized_size, warn)
+    return ImageFiles(find_images([place], warn), net.resized_size, warn, net.squares)
 
 
 def predict_and_show(

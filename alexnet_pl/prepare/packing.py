@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from alexnet_pl import files
+from alexnet_pl.config.choices import Squares
 from alexnet_pl.data import decode, store
 from alexnet_pl.data.pixel_stats import PixelStats
 from alexnet_pl.data.sources import Source
@@ -115,14 +116,15 @@ class Packing:
         """Write a part and then its page of the journal; returns how many of its files were skipped."""
         split = self.source.splits[job.split]
         rows: list[tuple[str, int, int, int, str | None]] = []
-        digest, offset = hashlib.sha256(), 0
+        digest, offset, squares = hashlib.sha256(), 0, Squares[self.plan.squares]
         with files.atomic_path(self.path(job)) as path, path.open("wb") as part:
             for i, data in enumerate(split.read(job.start, job.stop), job.start):
                 if stopped.is_set():
                     raise InterruptedError
                 cell, reason = b"", None
                 try:
-                    cell = encode(decode.centre_square(decode.decode_image(data), self.plan.size), self.plan)
+                    square = decode.centre_square(decode.decode_image(data), self.plan.size, squares)
+                    cell = encode(square, self.plan)
                 except Unreadable as error:
                     reason = str(error)
                 part.write(cell)

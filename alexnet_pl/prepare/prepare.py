@@ -92,6 +92,7 @@ def make_plan(
         size=options.size,
         form=form,
         quality=options.quality if form == "jpeg" else None,
+        squares=options.resize,
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from alexnet_pl.config.choices import Squares
 from alexnet_pl.data import decode, sources, store
 from alexnet_pl.data.pixel_stats import PixelStats
 from alexnet_pl.data.sources.base import Unreadable
@@ -44,7 +45,7 @@ class Preview:
                 began = time.perf_counter()
                 try:
                     image = decode.decode_image(data)
-                    cell = encode(decode.centre_square(image, options.size), plan)
+                    cell = encode(decode.centre_square(image, options.size, Squares[options.resize]), plan)
                     sums.add(decode.decode_stored(bytearray(cell), options.size, "jpeg")[None])
                 except Unreadable as error:
                     reasons.append(f"{split.names[i]}: {error}")

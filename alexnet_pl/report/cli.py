@@ -2,6 +2,7 @@
 
     python -m alexnet_pl.report runs/figure1              the runs of a folder, compared
     python -m alexnet_pl.report runs/figure1 --kernels    Figure 3: the first kernels of each run
+    python -m alexnet_pl.report torchvision --kernels     or of published weights
     python -m alexnet_pl.report --claims                  the paper's claims and what runs/ tests
 
 The command writes <folder's name>.png and .svg, report.html (one file, opens without a network),
@@ -34,7 +35,13 @@ def make_parser() -> argparse.ArgumentParser:
         prog="python -m alexnet_pl.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("folder", nargs="?", type=Path, metavar="FOLDER", help="a run, or a folder of runs such as runs/figure1")
+    add(
+        "folder",
+        nargs="?",
+        type=Path,
+        metavar="FOLDER",
+        help="a run, or a folder of runs such as runs/figure1; with --kernels also published weights",
+    )
     allow = "a key in which runs may differ; `trainer` is all keys that begin with it (repeatable)"
     add("--allow", metavar="KEY", action="append", default=[], help=allow)
     claims = (

@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from alexnet_pl import files
@@ -25,7 +25,11 @@ from alexnet_pl.report.page import report_page
 from alexnet_pl.report.plots import draw, draw_kernels
 from alexnet_pl.report.tables import Table, finding, report_tables, small_print
 from alexnet_pl.runs.mirror import attach_results
+from alexnet_pl.runs.naming import names_weights, safe_file_name
 from alexnet_pl.runs.run import find_runs
+
+if TYPE_CHECKING:
+    from alexnet_pl.runs.trained import TrainedModel
 
 
 def write_report(folder: Path, allow: Sequence[str] = ()) -> tuple[Report, list[Path]]:
@@ -52,23 +56,36 @@ def write_report(folder: Path, allow: Sequence[str] = ()) -> tuple[Report, list[
 def write_kernels(folder: Path) -> list[Path]:
     """Draw the first kernels of each finished run, also into its W&B run, and print how colourful they are.
 
+    Those of published weights are drawn into runs/published/.
+
     Raises:
         ConfigError: no run of the folder is done, or one has no checkpoint.
     """
     from alexnet_pl.runs import trained  # and torch, which nothing else here needs
 
+    if names_weights(str(folder)):
+        net = trained.load(folder)
+        path = Path("runs/published") / safe_file_name(net.name) / "kernels.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        print(describe_kernels(net.name, net, draw_kernels(net, path)))
+        return [path]
     done = [run for run in find_runs(folder) if run.done]
     if not done:
         raise ConfigError(f"no run in {folder} is done: its kernels are drawn when it is")
     for run in done:
         net = trained.load(run.folder)
         found = draw_kernels(net)
-        towers = "; ".join(f"tower {i}: {describe_tower(found, i)}" for i in (1, 2) if f"tower{i}" in found)
-        print(f"{visible(run.folder.name)}: {towers}. {verdict(found, doubt(net))}")
+        print(describe_kernels(run.folder.name, net, found))
         attach_results(
             run, {f"kernels/{key}": value for key, value in found.items()}, {"kernels": run.folder / "kernels.png"}
         )
     return [run.folder / "kernels.png" for run in done]
+
+
+def describe_kernels(name: str, net: TrainedModel, found: dict[str, float]) -> str:
+    """Return in a line how colourful the kernels of a net are."""
+    towers = "; ".join(f"tower {i}: {describe_tower(found, i)}" for i in (1, 2) if f"tower{i}" in found)
+    return f"{visible(name)}: {towers}. {verdict(found, doubt(net))}"
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,4 +1,4 @@
-"""What a run is called: its folder, its group in W&B, and in what two configurations differ."""
+"""What a run is called: its folder, its group in W&B, and in what two configurations differ; what is no run."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING
@@ -27,6 +28,13 @@ BOOKKEEPING = (
     "data.workers",
     "trainer.enable_progress_bar",
 )
+
+WEIGHTS_SUFFIXES = (".pth", ".pt", ".safetensors", ".onnx")
+WEIGHTS_WORDS = (
+    "wandb:ENTITY/PROJECT/NAME:ALIAS, or published weights (torchvision, caffe:FILE, FILE.pth, FILE.safetensors, "
+    "FILE.onnx, an exported folder)"
+)
+"""What commands take in place of a run, in words"""
 
 MOST_BYTES = 200
 """In the name of a job's folder; file systems end at 255"""
@@ -128,3 +136,11 @@ def flatten_config(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in node.items():
         out |= flatten_config(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + str(key): value}
     return out
+
+
+def names_weights(word: str) -> bool:
+    """Return whether a word names published weights, as model/weights.py lists them, and not a run."""
+    path = Path(word).expanduser()
+    if word == "torchvision" or word.startswith("caffe:") or path.suffix in WEIGHTS_SUFFIXES:
+        return True
+    return (path / "preprocessing.json").is_file()

@@ -24,7 +24,7 @@ from alexnet_pl.data.datamodule import ImageDataModule
 from alexnet_pl.errors import ConfigError, Disconnected, Interrupted, UserError, find_user_error
 from alexnet_pl.jobs import launch
 from alexnet_pl.parallel import layouts, strategies
-from alexnet_pl.runs import trained
+from alexnet_pl.runs import pretrained
 from alexnet_pl.runs.run import Run
 from alexnet_pl.training import checkpoints, loggers, watchdog
 from alexnet_pl.training.module import ImageClassifier
@@ -49,7 +49,8 @@ def fit(cfg: Config, run: Run) -> None:
         datamodule = ImageDataModule(cfg)
         classifier = ImageClassifier(cfg, datamodule.input_size)
         if cfg.pretrained and resume is None:
-            trained.load_pretrained(classifier.net, cfg.pretrained)
+            for line in pretrained.load_pretrained(classifier.net, cfg):
+                lines.say(line)
         stop = checkpoints.StopOnSignal(run, seconds_at_a_time(cfg.trainer))
         trainer = build_trainer(cfg, run, run_loggers, [stop, *build_callbacks(cfg, run, lines)])
         with translated_refusals(MisconfigurationException), stop.listening():

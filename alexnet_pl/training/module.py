@@ -50,6 +50,7 @@ class ImageClassifier(pl.LightningModule):
         super().__init__()
         self.cfg, self.input_size = cfg, input_size
         self.net = build_net(cfg.model, input_size, cfg.seed)
+        optim.freeze(self.net, cfg.optim)
         self.memory_format = memory_format(cfg.model.channels_last)
         self.parallelized = False  # whether `net` is this process's part of the net
         self.replica = Replica()
@@ -96,7 +97,7 @@ class ImageClassifier(pl.LightningModule):
             self.plateau = optim.plateau_schedule(optimizer, cfg)
             if self.plateau_state:
                 self.plateau.load_state_dict(self.plateau_state)
-        elif cfg.lr_milestones or cfg.bias_lr_milestones or cfg.conv1_lr_milestones:
+        elif cfg.lr_milestones or cfg.bias_lr_milestones or optim.own_schedules(cfg):
             schedule = optim.lr_schedule(optimizer, cfg, self._schedule_time)
             return [optimizer], [{"scheduler": schedule, "interval": "step"}]
         return optimizer

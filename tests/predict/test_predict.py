@@ -245,7 +245,7 @@ def test_torchvisions_weights(photographs: Path, predict: Predict):
     theirs = torchvision.models.alexnet(weights=None).eval()
     torch.save(theirs.state_dict(), photographs / "alexnet.pth")
     page, file = photographs / "out.json", photographs / "cats" / "1.jpg"
-    code, _, err = predict(file, "--torchvision", photographs / "alexnet.pth", "--json", page)
+    code, _, err = predict(photographs / "alexnet.pth", file, "--json", page)
     assert (code, err) == (0, "")
     published = torchvision.models.AlexNet_Weights.IMAGENET1K_V1
     with torch.no_grad():

@@ -11,8 +11,10 @@ import pytest
 from PIL import Image
 from scipy import stats
 
+from alexnet_pl import export
 from alexnet_pl.errors import ConfigError
 from alexnet_pl.report.kernels import colourfulness, describe_tower, doubt, sheet, specialisation, verdict
+from alexnet_pl.report.outputs import write_kernels
 from alexnet_pl.report.plots import draw_kernels
 from alexnet_pl.runs.run import Run
 from tests.helpers.nets import untrained_model
@@ -84,6 +86,15 @@ def test_the_figure(tmp_path: Path):
 def test_one_tower_is_one_block(tmp_path: Path):
     found = draw_kernels(untrained_model("convnet"), tmp_path / "kernels.png")
     assert set(found) == {"tower1", "tower1_spread", "tower1_kernels"}
+
+
+def test_published_weights_have_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    export.export(untrained_model("alexnet"), tmp_path / "net", "torch")
+    monkeypatch.chdir(tmp_path)
+    (path,) = write_kernels(Path("net"))
+    assert path == Path("runs/published/net/kernels.png")
+    assert Image.open(path).width > 100
+    assert "net: tower 1: colourfulness 0." in capsys.readouterr().out
 
 
 # ------------------------------------------------------------------------------------------------ doubts
