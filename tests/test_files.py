@@ -13,7 +13,8 @@ import pytest
 from alexnet_pl import files
 from alexnet_pl.errors import ConfigError
 from alexnet_pl.jobs import gpu_locks
-from alexnet_pl.runs.run import Run, record_sweep
+from alexnet_pl.runs.run import Run
+from alexnet_pl.runs.sweep import record_sweep
 from tests.helpers.fuzz import STRANGE
 from tests.helpers.reports import settings
 

@@ -33,7 +33,8 @@ from alexnet_pl.evaluate import cli as evaluate
 from alexnet_pl.jobs.sweep import check_run
 from alexnet_pl.predict import cli as predict
 from alexnet_pl.report import cli as report
-from alexnet_pl.runs.run import Run, find_runs, record_sweep
+from alexnet_pl.runs.run import Run, find_runs
+from alexnet_pl.runs.sweep import record_sweep
 from alexnet_pl.train import train
 from tests.helpers.commands import train_command
 from tests.helpers.fuzz import DONE, REFUSED, STRANGE, changes, full_disk, how_it_ended, picture

@@ -32,7 +32,8 @@ from alexnet_pl.jobs.mistakes import user_error
 from alexnet_pl.model.specs import layer_specs, notes
 from alexnet_pl.parallel import layouts
 from alexnet_pl.runs.naming import config_differences
-from alexnet_pl.runs.run import JOBS_VARIABLE, Run, find_checkpoint, record_sweep
+from alexnet_pl.runs.run import JOBS_VARIABLE, Run, find_checkpoint
+from alexnet_pl.runs.sweep import record_sweep
 
 LENGTH = re.compile(r",?trainer\.max_epochs=[^,]*")
 """How the name of a run's folder says how long it is"""

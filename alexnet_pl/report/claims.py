@@ -19,7 +19,8 @@ from alexnet_pl.report.html_parts import make_page
 from alexnet_pl.report.outputs import literal, markdown_table, write_text
 from alexnet_pl.report.tables import VERDICTS, VIEWS, finding, format_errors, format_points
 from alexnet_pl.runs.naming import parse_overrides
-from alexnet_pl.runs.run import Run, find_runs, read_sweep
+from alexnet_pl.runs.run import Run, find_runs
+from alexnet_pl.runs.sweep import read_sweep
 
 
 @dataclass

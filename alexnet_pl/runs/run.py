@@ -28,11 +28,12 @@ from typing import Any, TextIO
 from omegaconf import OmegaConf
 
 from alexnet_pl.errors import ConfigError, InUse, TrainingError, UserError
-from alexnet_pl.files import damaged, lock, misfit, read_json, write
+from alexnet_pl.files import lock, read_json, write
 from alexnet_pl.runs import artifacts, provenance
 from alexnet_pl.runs.config import REMOVE_RUN, read_config
 from alexnet_pl.runs.metrics import read_rows, write_rows
 from alexnet_pl.runs.naming import config_differences
+from alexnet_pl.runs.sweep import read_sweep
 
 CHECKPOINT_NAMES = ["last", "best"]
 """A run's checkpoints by name: after its last epoch, and after the epoch with the lowest validation error"""
@@ -230,36 +231,7 @@ def _session() -> dict[str, Any]:
     }
 
 
-# ------------------------------------------------------------------------------------------------ sweeps
-def record_sweep(folder: Path, jobs: dict[str, list[str]]) -> None:
-    """Write sweep.json: {job folder's name: its overrides}; jobs of earlier calls of the same sweep stay listed.
-
-    Raises:
-        ConfigError: the one that is there is damaged.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    held = lock(folder, wait=True)  # the same sweep, started twice, adds to one list
-    try:
-        write(folder / "sweep.json", json.dumps(read_sweep(folder) | jobs, indent=1))
-    finally:
-        if held:
-            held.close()
-
-
-def read_sweep(folder: Path) -> dict[str, list[str]]:
-    """Return the jobs that sweeps asked for in a folder, by the names of their folders; empty where none did.
-
-    Raises:
-        ConfigError: sweep.json is damaged.
-    """
-    path, advice = folder / "sweep.json", "remove it: the same sweep writes it again"
-    jobs = read_json(path, advice=advice)
-    for name, overrides in jobs.items():
-        if name in ("", ".", "..") or {"/", "\0", os.sep} & set(name):
-            raise damaged(path, f"{name!r} is no name of a folder", advice)
-        if wrong := misfit(overrides, [str], name):
-            raise damaged(path, wrong, advice)
-    return jobs
+# ------------------------------------------------------------------------------------------------ finding runs
 
 
 def find_runs(folder: Path) -> list[Run]:

@@ -21,7 +21,7 @@ from alexnet_pl.report.claims import survey, write_claims
 from alexnet_pl.report.compare import collect
 from alexnet_pl.report.outputs import write_report
 from alexnet_pl.runs.naming import job_folder_name
-from alexnet_pl.runs.run import record_sweep
+from alexnet_pl.runs.sweep import record_sweep
 from tests.helpers.reports import LRN, NASTY, lrn_run, make_run, rows, settings
 
 CLAIM = paper.Claim(

@@ -17,7 +17,7 @@ from alexnet_pl.report import cli, curves
 from alexnet_pl.report.compare import collect
 from alexnet_pl.report.outputs import write_report
 from alexnet_pl.report.page import report_page
-from alexnet_pl.runs.run import record_sweep
+from alexnet_pl.runs.sweep import record_sweep
 from tests.helpers.reports import NASTY, make_run, rows, settings
 
 

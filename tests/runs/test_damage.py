@@ -16,7 +16,8 @@ from alexnet_pl.errors import ConfigError
 from alexnet_pl.report.claims import survey
 from alexnet_pl.report.compare import collect
 from alexnet_pl.runs import checkpoint, trained
-from alexnet_pl.runs.run import Run, find_runs, read_sweep, record_sweep
+from alexnet_pl.runs.run import Run, find_runs
+from alexnet_pl.runs.sweep import read_sweep, record_sweep
 from tests.helpers.fuzz import STRANGE, untouched
 from tests.helpers.nets import save_checkpoint, untrained_model
 from tests.helpers.reports import make_run, rows, settings

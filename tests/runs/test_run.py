@@ -16,7 +16,8 @@ from alexnet_pl.jobs import launch, local
 from alexnet_pl.runs import provenance, run
 from alexnet_pl.runs.metrics import append_row, read_rows, write_rows
 from alexnet_pl.runs.naming import config_differences, job_folder_name
-from alexnet_pl.runs.run import Run, find_runs, read_sweep, record_sweep, write
+from alexnet_pl.runs.run import Run, find_runs, write
+from alexnet_pl.runs.sweep import read_sweep, record_sweep
 from tests.helpers.reports import settings
 
 CONFIG = settings(seed=3, lr=0.1)
