@@ -10,15 +10,17 @@ figure1: $(VENV)/.ok  ## train Figure 1's four nets on generated images and draw
 # One worker per core, the longest files first.
 PYTEST := $(RUN) -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
-test: $(VENV)/.ok  ## what a contributor runs: lint, and the tests that take minutes; no GPU, no network
+lint: $(VENV)/.ok
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/lint-imports
+
+test: lint  ## what a contributor runs: lint, and the tests that take minutes; no GPU, no network
 	$(PYTEST) -m "not slow and not gpu and not slurm and not browser"
 
-test-all: test  ## everything but what needs a GPU or Slurm: types, the slow tests, and the pages in Chromium if it is installed
+test-all: lint  ## everything but what needs a GPU or Slurm: types, the slow tests, and the pages in Chromium if it is installed
 	$(VENV)/bin/mypy
-	$(PYTEST) -m "slow or browser"
+	$(PYTEST) -m "not gpu and not slurm"
 
 # uv installs the whole stack in seconds; without compiled bytecode every process would start slowly.
 $(VENV)/.ok: pyproject.toml constraints.txt
@@ -37,4 +39,4 @@ pins: ## move every pin to the newest release that fits
 clean:
 	rm -rf $(VENV)
 
-.PHONY: figure1 test test-all gpu pins clean
+.PHONY: figure1 lint test test-all gpu pins clean

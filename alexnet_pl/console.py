@@ -29,9 +29,11 @@ LOG_WIDTH = 160
 EVERY = 10.0
 """Seconds between two lines of a log, at least"""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-RANK_VARIABLES = ("RANK", "LOCAL_RANK", "NODE_RANK", "LOCAL_WORLD_SIZE", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
-"""Environment variables by which libraries take a process for one of several, as soon as they are imported"""
-
+RANK_VARIABLES = (
+    "RANK", "LOCAL_RANK", "NODE_RANK", "LOCAL_WORLD_SIZE", "TORCHELASTIC_USE_AGENT_STORE", "SLURM_PROCID",
+    "JSM_NAMESPACE_RANK",
+)  # fmt: skip
+"""Environment variables by which libraries take a process for one of several, some of them as they are imported"""
 CACHE_VARIABLES = ("XDG_CACHE_HOME", "MPLCONFIGDIR")
 """Environment variables with the folders where libraries keep files, instead of at home"""
 
@@ -43,6 +45,7 @@ def start_command(trains: bool = False) -> None:
         trains: the command goes on without its terminal, and may be one of several processes.
     """
     open_streams(goes_on=trains)
+    os.environ.pop("MPLBACKEND", None)  # a notebook's: a command opens no window, and Lightning imports matplotlib
     if not trains:
         for name in RANK_VARIABLES:
             os.environ.pop(name, None)

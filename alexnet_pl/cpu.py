@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,10 +22,22 @@ the few kernels of a net. Read when torch is loaded."""
 READ_AT_START = (*KEEP_FREED_MEMORY, "OMP_WAIT_POLICY")
 """Environment variables that count only if they are there when an interpreter starts, or loads torch"""
 
+LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+"""Where Linux says how much memory a container has: control groups of version 2 and 1"""
+
 
 def count() -> int:
     """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def memory() -> int:
+    """Return the bytes of memory that this process may use: the machine's, or what its container is given."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else sys.maxsize
+    for file in LIMITS:
+        if file.is_file() and (limit := file.read_text().strip()).isdecimal():
+            total = min(total, int(limit))
+    return total
 
 
 def name() -> str:

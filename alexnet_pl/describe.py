@@ -14,7 +14,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from alexnet_pl import compose
-from alexnet_pl.config.choices import Dropout, Init, LrnAlphaConvention
+from alexnet_pl.config.choices import Activation, Dropout, Init, LrnAlphaConvention
 from alexnet_pl.config.schema import Config, Model
 from alexnet_pl.console import exit_on_error, start_command
 from alexnet_pl.data.length import length_summary, training_images
@@ -27,6 +27,7 @@ from alexnet_pl.model.specs import (
     LayerSpec,
     activation_bytes,
     layer_specs,
+    notes,
 )
 from alexnet_pl.parallel.memory import sharing_summary
 
@@ -58,6 +59,8 @@ def show(cfg: Config, console: Console | None = None) -> None:
     natural = Measurement.get(console, console.options.update(max_width=1000), table).maximum
     console.width = max(console.width, natural)  # a line that the terminal wraps is better than squeezed columns
     console.print(table)
+    for note in notes(m, plan):
+        console.print(f"note: {note}", soft_wrap=True)
     for line in (sharing_summary(cfg) or single_device_summary(cfg), length_summary(cfg, training_images(cfg.data))):
         if line:
             console.print(line, soft_wrap=True)
@@ -118,7 +121,7 @@ def init_text(m: Model, layer: LayerSpec) -> str:
         case Init.gaussian:
             return f"std {layer.row.std:g}, bias {layer.row.bias:g}"
         case Init.fan_in:
-            return "by fan-in, bias 0"
+            return f"by fan-in ({2 if m.activation is Activation.relu else 1}/n), bias 0"
         case Init.torch:
             return "uniform, torch's"
 

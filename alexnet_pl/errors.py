@@ -10,14 +10,27 @@ def first_line(error: BaseException) -> str:
     return str(error).strip().split("\n")[0] or type(error).__name__
 
 
+def one_line(error: BaseException) -> str:
+    """Return an error's whole message in one line, or the name of its type where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def visible(text: str) -> str:
+    """Return a foreign text, as a file's name, for a line at a terminal: what is no printable character is escaped.
+
+    A control character could change the terminal, a mark of direction turn a name around, a line break forge a line.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 class UserError(Exception):
-    """Shown to the user as it is, a line for each sentence. Any other exception is a bug and keeps its traceback."""
+    """Shown to the user, a line for each sentence. Any other exception is a bug and keeps its traceback."""
 
     exit_code = 1
 
     def __init__(self, *sentences: str) -> None:
         super().__init__(*sentences)
-        self.sentences = sentences
+        self.sentences = tuple(map(visible, sentences))
 
     def __str__(self) -> str:
         return "\n".join(self.sentences)

@@ -23,7 +23,7 @@ import statistics
 import time
 from collections.abc import Iterator
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +43,7 @@ from alexnet_pl.data.datamodule import ImageDataModule
 from alexnet_pl.data.length import images_in_run
 from alexnet_pl.data.loader import BatchLoader, PackedDataset
 from alexnet_pl.data.pixel_stats import ColorPCA
+from alexnet_pl.jobs import checks
 from alexnet_pl.model.build import build_net, set_arithmetic
 from alexnet_pl.model.layers import memory_format
 from alexnet_pl.model.specs import LayerSpec, layer_specs
@@ -161,7 +162,8 @@ def layouts_for(cfg: Config, plan: list[LayerSpec]) -> Iterator[Layout]:
 
 def open_images(cfg: Config) -> tuple[ImageDataModule, int]:
     """Return the run's images and how many there are to train on; without a store yet, as many as ImageNet has."""
-    images = ImageDataModule(cfg)
+    trained_only = replace(cfg, test_views=0, trainer=replace(cfg.trainer, limit_val_batches=0))
+    images = ImageDataModule(trained_only)
     if cfg.data.packed and not store.read(Path(cfg.data.root or ".").expanduser()):
         images.mean = torch.zeros(cfg.data.input_size, cfg.data.input_size, 3)
         images.colors = ColorPCA(torch.eye(3, dtype=torch.float64), torch.ones(3, dtype=torch.float64))
@@ -273,6 +275,7 @@ def main() -> None:
     with exit_on_error():
         silence_lightning()
         cfg = compose(*arguments.overrides)
+        checks.check_device(cfg)
         show(cfg, arguments.link)
 
 

@@ -1,14 +1,19 @@
 """Export: write a trained net for other programs, as ONNX or as plain weights.
 
-    python -m alexnet_pl.export runs/alexnet                  net.onnx, preprocessing.json, mean.npy
-    python -m alexnet_pl.export runs/alexnet --format torch   net.pt instead of net.onnx
-    python -m alexnet_pl.export --torchvision --out folder    torchvision's published weights
+    python -m alexnet_pl.export runs/alexnet                        net.onnx
+    python -m alexnet_pl.export runs/alexnet --format safetensors   net.safetensors, to share
+    python -m alexnet_pl.export runs/alexnet --format torch         net.pt
+    python -m alexnet_pl.export caffe:bvlc_alexnet.caffemodel --out folder
+
+The folder can be uploaded as it is. README.md is a model card, written from the run: its data,
+recipe, errors and commit. preprocessing.json, mean.npy and config.yaml lie beside the weights.
+The other commands read the folder in place of a run, but for net.onnx.
 
 The ONNX net takes pixels as they are: float32 (images, 3, H, W), RGB of 0..255, any number of
 images. It subtracts the mean image, applies the scale, and gives logits; resize and crop first.
-net.pt is a state dict; its pixels must be centred and scaled, too. preprocessing.json says what
-to do to an image, and how to build the net with this package (`model`); the ONNX file carries the
-same text as metadata. Before the files take their places, the export is read back and compared.
+The others are state dicts; their pixels must be centred and scaled, too. preprocessing.json says
+what to do to an image, and how to build the net with this package (`model`); the ONNX file carries
+the same text as metadata. Before the files take their places, the export is read back and compared.
 """
 
 from __future__ import annotations
@@ -26,22 +31,36 @@ from typing import Any
 
 import numpy as np
 import torch
+from omegaconf import OmegaConf
+from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
 from alexnet_pl import files
+from alexnet_pl.config.choices import Squares
 from alexnet_pl.config.schema import as_dict
 from alexnet_pl.console import exit_on_error, start_command
 from alexnet_pl.data import augment
 from alexnet_pl.data.image_files import ImageFiles, find_images
 from alexnet_pl.errors import ConfigError, UserError
 from alexnet_pl.model.build import build_net
-from alexnet_pl.runs.trained import TrainedModel, load, torchvision_net
+from alexnet_pl.model.weight_files import load_state
+from alexnet_pl.runs import checkpoint
+from alexnet_pl.runs.card import model_card
+from alexnet_pl.runs.naming import WEIGHTS_WORDS
+from alexnet_pl.runs.trained import TrainedModel, load
 
 OPSET = 20
 """Of ONNX; from 19 on, pools that round up divide by the pixels that exist, as in torch"""
 TOLERANCE = 1e-4
 """Difference of logits that is accepted, as a share of the largest"""
-FORMATS = ("onnx", "torch")
+FORMATS = {"onnx": "net.onnx", "safetensors": "net.safetensors", "torch": "net.pt"}
+SHORTER = "the shorter side is scaled, bilinear and antialiased, the longer one is rounded down, the middle is kept; "
+HOW = {
+    Squares.centre: SHORTER + "of an odd margin one pixel more is left below and right",
+    Squares.torchvision: SHORTER + "half of an odd margin is rounded to the even number, as by torchvision",
+    Squares.warp: "both sides are scaled, bilinear and antialiased, as for Caffe",
+}
+"""What makes an image into a square, in words"""
 
 
 class Centred(nn.Module):
@@ -63,7 +82,7 @@ def export(net: TrainedModel, folder: Path, form: str = "onnx", images: Sequence
     """Write a net and its preprocessing into a folder, once the export has given the same logits.
 
     Args:
-        form: onnx or torch.
+        form: a key of FORMATS.
         images: uint8 (S, S, 3) of the net's resized_size, to compare on, besides random ones.
     Returns:
         The largest difference of two logits, as a share of the largest logit.
@@ -76,7 +95,7 @@ def export(net: TrainedModel, folder: Path, form: str = "onnx", images: Sequence
     size = net.resized_size
     random = torch.randint(0, 256, (3, size, size, 3), dtype=torch.uint8, generator=augment.stream(1))
     squares = torch.stack([*random, *images])
-    name = "net.onnx" if form == "onnx" else "net.pt"
+    name = FORMATS[form]
     description = json.dumps(preprocessing(net), indent=1)
     with ExitStack() as stack:
         folder.mkdir(parents=True, exist_ok=True)
@@ -85,7 +104,11 @@ def export(net: TrainedModel, folder: Path, form: str = "onnx", images: Sequence
             _write_onnx(plain, part, description)
             logits = run_onnx(part, centre_pixels(net, squares))
         else:
-            torch.save(plain.net.state_dict(), part)
+            state = plain.net.state_dict()
+            if form == "torch":
+                checkpoint.write(state, part)
+            else:
+                part.write_bytes(to_safetensors(state))
             logits = _run_torch(plain, part, squares)
         expected = plain.logits(squares)[:, 0].numpy()
         difference = float(np.abs(logits - expected).max() / max(np.abs(expected).max(), np.finfo(np.float32).tiny))
@@ -97,6 +120,10 @@ def export(net: TrainedModel, folder: Path, form: str = "onnx", images: Sequence
         with mean.open("wb") as file:
             np.save(file, net.mean.cpu().numpy())
         files.write(folder / "preprocessing.json", description)
+    config = as_dict(net.cfg)
+    config["data"]["root"] = None  # a place on this machine
+    files.write(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
+    files.write(folder / "README.md", model_card(net, name))
     return difference
 
 
@@ -117,11 +144,11 @@ def run_onnx(file: Path, pixels: np.ndarray) -> np.ndarray:
 def preprocessing(net: TrainedModel) -> dict[str, Any]:
     """Return what preprocessing.json says: how an image becomes the input of either file, and what comes out."""
     d = net.cfg.data
-    applied = "net.onnx does it; net.pt expects (pixels - mean) / scale"
+    applied = "net.onnx does it; net.safetensors and net.pt expect (pixels - mean) / scale"
     return {
         "net": net.cfg.model.name,
         "input": {"shape": ["images", 3, d.input_size, d.input_size], "dtype": "float32", "colours": "RGB"},
-        "resize": {"shorter_side": d.resized_size, "how": "bilinear, antialiased; the longer side is rounded down"},
+        "resize": {"shorter_side": d.resized_size, "squares": d.squares.name, "how": HOW[d.squares]},
         "crop": {"size": d.input_size, "where": "centre; of an odd margin one pixel more is left below and right"},
         "mean": {"file": "mean.npy", "shape": list(net.mean.shape), "unit": "RGB of 0..255", "applied": applied},
         "scale": {"value": d.pixel_scale, "applied": applied},
@@ -144,7 +171,7 @@ def _need_onnx() -> None:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise UserError(f"{error.name} is not installed, which ONNX needs: pip install -e '.[export]'") from error
+        raise UserError(f"{error.name} is not installed: ONNX needs pip install onnx onnxruntime onnxscript") from error
 
 
 def _write_onnx(net: TrainedModel, file: Path, description: str) -> None:
@@ -164,7 +191,7 @@ def _write_onnx(net: TrainedModel, file: Path, description: str) -> None:
 def _run_torch(net: TrainedModel, file: Path, squares: Tensor) -> np.ndarray:
     """Return the logits of a net that is built anew with the weights of a file."""
     fresh = build_net(net.cfg.model, net.cfg.data.input_size, seed=0).eval()
-    fresh.load_state_dict(torch.load(file, weights_only=True))
+    fresh.load_state_dict(load_state(file))
     return replace(net, net=fresh).logits(squares)[:, 0].numpy()
 
 
@@ -173,9 +200,8 @@ def make_parser() -> argparse.ArgumentParser:
         prog="python -m alexnet_pl.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("run", metavar="RUN", nargs="?", help="a run folder, a folder of one run, or a checkpoint")
-    published = "torchvision's published weights instead of a run: from its .pth file, or downloaded"
-    add("--torchvision", metavar="FILE", nargs="?", const="", help=published)
+    add("run", metavar="RUN", help=f"a run folder, a folder of one run, a checkpoint, {WEIGHTS_WORDS}")
+    add("--mean", metavar="FILE", type=Path, help="Caffe's mean image (.binaryproto), for its weights")
     add("--format", choices=FORMATS, default="onnx", help="what to write (%(default)s)")
     add("--out", metavar="FOLDER", type=Path, help="where to (export/ in the run folder)")
     add("--images", metavar="IMAGE", nargs="+", default=[], help="files or folders to compare on, too")
@@ -185,30 +211,30 @@ def make_parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Run the command. Exit code 0: written and compared; 1: a mistake, or other logits, in one sentence."""
     start_command()
-    parser = make_parser()
-    arguments = parser.parse_args()
-    if (arguments.run is None) == (arguments.torchvision is None):
-        parser.error("give a run, or --torchvision")
+    arguments = make_parser().parse_args()
     with exit_on_error(arguments.out or f"{arguments.run}/export"):
-        net = load(arguments.run) if arguments.torchvision is None else torchvision_net(arguments.torchvision or None)
+        net = load(arguments.run, mean=arguments.mean)
         folder = arguments.out or (net.run.folder / "export" if net.run else None)
         if folder is None:
             raise ConfigError(f"{net.name} is not the net of a run: say with --out where to write it")
-        squares = read_squares(arguments.images, net.resized_size)
+        squares = read_squares(arguments.images, net)
         difference = export(net, folder, arguments.format, squares)
         print(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
         print(f"logits as the net's, to {difference:.1e} of the largest, on {3 + len(squares)} images")
 
 
-def read_squares(words: list[str], size: int) -> list[Tensor]:
-    """Read the first 64 images that the words of the command name: uint8 (size, size, 3) each.
+def read_squares(words: list[str], net: TrainedModel) -> list[Tensor]:
+    """Read the first 64 images that the words of the command name: uint8 (S, S, 3) each.
 
     Raises:
         ConfigError: one of them cannot be read.
     """
     problems: list[str] = []
     names = find_images(words, problems.append)[:64]
-    squares = [square for _, square in ImageFiles(names, size, problems.append).read(range(len(names)))]
+    squares = [
+        square
+        for _, square in ImageFiles(names, net.resized_size, problems.append, net.squares).read(range(len(names)))
+    ]
     if problems:
         raise ConfigError(problems[0])
     return squares

@@ -1,12 +1,17 @@
-"""Files are written whole or not at all: beside their place, then renamed. A folder in use can be locked."""
+"""Files are written whole or not at all: beside their place, then renamed. A folder in use can be locked.
+
+What is read may have been through a full disk, an editor or a stranger's hands: it is what is asked for, or damaged.
+"""
 
 from __future__ import annotations
 
 import errno
 import json
+import math
 import os
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -20,6 +25,30 @@ from alexnet_pl.errors import ConfigError
 _HERE = Path(__file__).resolve().parent
 ROOT = _HERE if (_HERE / "conf").is_dir() else _HERE.parent
 """The folder that holds conf/ and sweeps/: inside the package in a wheel, beside it in a checkout."""
+LARGEST = 1 << 24
+"""Bytes of a file that is read as a whole, if no other limit is given"""
+NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK)
+"""What file systems of clusters say that have no locks"""
+
+
+# ------------------------------------------------------------------------------------------------ writing
+
+
+@contextmanager
+def naming(path: Path, part: Path | None = None) -> Iterator[None]:
+    """Have an OSError inside name a file, in place of no name, as that of a full disk has, or of a part's."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None and type(error) is OSError:  # NumPy's and Pillow's word for a full disk
+            raise OSError(errno.EIO, str(error), str(path)) from error
+        if error.errno is not None and error.filename in (None, str(part)):
+            error.filename = str(path)
+        raise
+
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What a cell begins with that a spreadsheet computes"""
 
 
 @contextmanager
@@ -27,10 +56,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a path to write to. At the end it takes the place of `path`; on an error, as a full disk, nothing stays."""
     part = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        yield part
-        part.replace(path)
+        with naming(path, part):
+            yield part
+            part.replace(path)
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(FileNotFoundError, NotADirectoryError):
+            part.unlink()
 
 
 def write(path: Path, text: str) -> None:
@@ -39,18 +70,18 @@ def write(path: Path, text: str) -> None:
         part.write_text(text, encoding="utf-8")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file; empty where there is no file.
+def csv_cell(text: str) -> str:
+    """Return a foreign text as a cell of a CSV file: with a ' before what a spreadsheet would take for a formula.
 
-    Raises:
-        ConfigError: the file is something else.
+    Bytes of a name that are no UTF-8 are escaped, so that the table can be written.
     """
-    try:
-        return dict(json.loads(path.read_text()))
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"{path} is not JSON ({error}): remove it, or the folder that it is in") from error
+    cell = text.encode("utf-8", "backslashreplace").decode()
+    return f"'{cell}" if cell.startswith(FORMULA) else cell
+
+
+def from_csv_cell(cell: str) -> str:
+    """Return the text of a cell that `csv_cell` made."""
+    return cell[1:] if cell.startswith("'") and cell[1:].startswith(FORMULA) else cell
 
 
 def sweep_up(folder: Path) -> None:
@@ -59,9 +90,117 @@ def sweep_up(folder: Path) -> None:
         part.unlink()
 
 
-def lock(folder: Path) -> TextIO | None:
+# ------------------------------------------------------------------------------------------------ reading
+
+
+def damaged(path: Path, reason: object, advice: str = "") -> ConfigError:
+    """Return the error about a file that is not what it should be; without `advice` it says to remove the file."""
+    return ConfigError(f"{path} is damaged: {reason}; {advice or 'remove it, or the folder that it is in'}")
+
+
+def require_file(path: Path, advice: str = "") -> int:
+    """Return the size of a file in bytes.
+
+    Raises:
+        ConfigError: it is no file but a folder, a pipe, a device, or a link that leads nowhere.
+        FileNotFoundError: there is nothing of that name.
+    """
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        if path.is_symlink():
+            raise damaged(path, f"it is a link to {path.readlink()}, which is not there", advice) from None
+        raise
+    if not stat.S_ISREG(found.st_mode):
+        raise damaged(path, f"it is a {'folder' if stat.S_ISDIR(found.st_mode) else 'device'} and no file", advice)
+    return found.st_size
+
+
+def read_text(path: Path, advice: str = "", largest: int = LARGEST) -> str:
+    """Return a text file's contents.
+
+    Args:
+        advice: what to do about a file that is damaged.
+        largest: bytes that it may have.
+    Raises:
+        ConfigError: it is no file, larger than that, or no text.
+        FileNotFoundError: there is nothing of that name.
+    """
+    if (size := require_file(path, advice)) > largest:
+        raise damaged(path, f"it has {size:,} bytes, and at most {largest:,} are read", advice)
+    data = path.read_bytes()
+    if b"\0" in data:
+        raise damaged(path, "it holds zero bytes, as a crash of the machine leaves them", advice)
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise damaged(path, f"it is no UTF-8 text ({error.reason} at byte {error.start:,})", advice) from error
+
+
+def read_json(
+    path: Path, shape: dict[str, Any] | None = None, advice: str = "", needs: str | None = None
+) -> dict[str, Any]:
+    """Return the object in a JSON file; empty where there is no file.
+
+    Args:
+        shape: what its entries must be where they are there, as for `misfit`.
+        advice: what to do about a file that is damaged.
+        needs: an entry without which it is.
+    Raises:
+        ConfigError: the file is something else.
+    """
+    try:
+        text = read_text(path, advice)
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    try:
+        plain = json.loads(text, parse_float=_finite, parse_constant=_finite)
+        json.dumps(plain, ensure_ascii=False).encode()  # which halves of characters refuse
+    except (ValueError, RecursionError) as error:
+        raise damaged(path, f"it is not JSON ({error})" if text.strip() else "it is empty", advice) from error
+    if wrong := misfit(plain, shape or {}):
+        raise damaged(path, wrong, advice)
+    if needs and needs not in plain:
+        raise damaged(path, f"it has no {needs}", advice)
+    return dict(plain)
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text} is not a finite number")
+    return value
+
+
+def misfit(value: Any, shape: Any, place: str = "") -> str:
+    """Return in words where a value is not of a shape; empty where it is.
+
+    Args:
+        shape: a type; a list of one shape, for lists of such; a dict of shapes, for dicts whose entries are such where
+            they are there.
+    """
+    kind: Any = shape if isinstance(shape, type) else type(shape)
+    if not isinstance(value, kind):
+        what = f"a {type(value).__name__}" if value is not None else "nothing"
+        return f"{place or 'its contents'} should be a {kind.__name__} and is {what}"
+    parts: list[tuple[Any, Any, Any]] = []  # entry, shape, name
+    if isinstance(shape, dict):
+        parts = [(value[key], part, key) for key, part in shape.items() if key in value]
+    elif isinstance(shape, list):
+        parts = [(entry, shape[0], number) for number, entry in enumerate(value)]
+    found = (misfit(entry, part, f"{place}.{name}".lstrip(".")) for entry, part, name in parts)
+    return next(filter(None, found), "")
+
+
+# ------------------------------------------------------------------------------------------------ locks
+
+
+def lock(folder: Path, wait: bool = False) -> TextIO | None:
     """Keep other processes out of a folder until the returned file is closed, or this process ends.
 
+    Args:
+        wait: for another process to let go of it.
+    Returns:
+        The file; None where the file system has no locks.
     Raises:
         BlockingIOError: another process has the lock.
         ConfigError: `.lock` there is a link: nothing is opened that lies somewhere else.
@@ -72,12 +211,15 @@ def lock(folder: Path) -> TextIO | None:
     try:
         file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644), "r+")
     except OSError as error:
-        if error.errno != errno.ELOOP:
+        if error.errno not in (errno.ELOOP, errno.EISDIR):
             raise
-        raise ConfigError(f"{path} is a link, and must be a file: remove it") from error
+        what = "link" if error.errno == errno.ELOOP else "folder"
+        raise ConfigError(f"{path} is a {what}, and must be a file: remove it") from error
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError as error:
         file.close()
+        if error.errno in NO_LOCKS:
+            return None
         raise
     return file

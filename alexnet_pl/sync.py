@@ -8,8 +8,9 @@ since goes to the same run on the server.
 
 # W&B's own client, `wandb sync`, does the sending, in a process for each run and a few at a time. What it does not do
 # alone: leave out a run that is still being trained, which would then count as sent; give up where the server does not
-# answer; go on past a file that cannot be read; and send the folders that a stopped and continued run has left, one for
-# each start, in their order and as one run.
+# answer, or answers with errors; go on past a file that cannot be read; and send the folders that a stopped and
+# continued run has left, one for each start, in their order and as one run. What evaluate, report and predict have
+# added to a run follows when the rest is there.
 
 from __future__ import annotations
 
@@ -18,8 +19,6 @@ import os
 import re
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -28,13 +27,16 @@ from typing import NamedTuple
 
 from alexnet_pl import files
 from alexnet_pl.console import Meter, exit_on_error, make_console, start_command
-from alexnet_pl.errors import ConfigError, UserError
-from alexnet_pl.jobs import checks
+from alexnet_pl.errors import ConfigError, UserError, visible
+from alexnet_pl.runs import mirror, wandb_server
 from alexnet_pl.runs.run import Run, find_runs
 
 SENT, BEFORE, FAILED, LATER, NONE = "sent", "sent before", "failed", "later", "none"
 CUT = "the file ends with an incomplete record"
 """What the client says of such a file, after it has sent the rest"""
+PATIENCE = {f"WANDB__{what}_RETRY_MAX": "3" for what in ("GRAPHQL", "FILE_STREAM", "FILE_TRANSFER")}
+PATIENCE |= {"WANDB_HTTP_TIMEOUT": str(wandb_server.SECONDS)}
+"""For the client, which tries again for hours where nothing else is said"""
 
 
 class Outcome(NamedTuple):
@@ -60,13 +62,21 @@ def is_sent(file: Path) -> bool:
 
 def outcome_without_sending(run: Run) -> Outcome | None:
     """Return the outcome of a run from which there is nothing to send now; None where there is something."""
+    try:
+        return _nothing_to_send(run)
+    except UserError as error:  # one of its files is damaged
+        return Outcome(FAILED, str(error))
+
+
+def _nothing_to_send(run: Run) -> Outcome | None:
     known = wandb_files(run)
     if not run.identity:
         return Outcome(LATER, "not begun")
-    if not known:
+    waiting = mirror.added(run)
+    if not known and not waiting:
         online = any(run.folder.glob("wandb/run-*"))
         return Outcome(BEFORE, "as it went") if online else Outcome(NONE, f"logger={run.config['logger']['name']}")
-    if all(map(is_sent, known)):
+    if all(map(is_sent, known)) and not waiting:
         return Outcome(BEFORE, "")
     try:
         if own := files.lock(run.folder):
@@ -76,13 +86,20 @@ def outcome_without_sending(run: Run) -> Outcome | None:
     return None
 
 
-def send(run: Run) -> Outcome:
-    """Send what is not sent of a run, one start after the other, and stop where one cannot be sent."""
+def send(run: Run, minutes: float) -> Outcome:
+    """Send what is not sent of a run, one start after the other, and stop where one cannot be sent.
+
+    Args:
+        minutes: what one start may take.
+    """
     cut, address = "", ""
     for file in wandb_files(run):
         if is_sent(file):
             continue
-        output = _run_client(file, run.folder)
+        try:
+            output = _run_client(file, run.folder, minutes)
+        except subprocess.TimeoutExpired:
+            return Outcome(FAILED, f"not through after {minutes:g} minutes: --minutes gives it more")
         if CUT in output:  # as far as it goes it is sent, and a second time it would be there twice
             sent_mark(file).touch()
             cut = " (a file of its ends in the middle of a record: the machine stopped while it was written)"
@@ -94,25 +111,32 @@ def send(run: Run) -> Outcome:
     return Outcome(SENT, address + cut)
 
 
-def _run_client(file: Path, folder: Path) -> str:
-    """Have W&B's client send a file; return what it printed. Its exit code says nothing, its mark does."""
+def _run_client(file: Path, folder: Path, minutes: float) -> str:
+    """Have W&B's client send a file; return what it printed. Its exit code says nothing, its mark does.
+
+    Raises:
+        TimeoutExpired: it took longer than so many minutes, and is stopped.
+    """
     quiet = ("WANDB_MODE", "WANDB_SILENT", "WANDB_QUIET")  # they would keep it from sending, or from saying why not
     env = {key: value for key, value in os.environ.items() if key not in quiet}
     return subprocess.run(
         [sys.executable, "-m", "wandb", "sync", str(file.absolute())],
-        env=env | {"WANDB_DIR": str(folder.absolute())},  # where it keeps a log of its own
+        env=PATIENCE | env | {"WANDB_DIR": str(folder.absolute())},  # where it keeps a log of its own
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        timeout=60 * minutes,
     ).stdout
 
 
-def sync(folders: list[Path], jobs: int) -> Iterator[tuple[Run, Outcome]]:
+def sync(folders: list[Path], jobs: int, minutes: float = 10) -> Iterator[tuple[Run, Outcome]]:
     """Send the runs of folders, `jobs` at a time; yields each as soon as it is through.
 
+    Args:
+        minutes: what a run may take for each of its starts.
     Raises:
-        UserError: no run, none with a W&B run, no key, or no answer from the server; nothing is sent then.
+        UserError: no run, none with a W&B run, no key, or no proper answer from the server; nothing is sent then.
     """
     found = {run.folder.resolve(): run for folder in folders for run in find_runs(folder)}
     known = [(run, outcome_without_sending(run)) for run in found.values()]
@@ -123,30 +147,28 @@ def sync(folders: list[Path], jobs: int) -> Iterator[tuple[Run, Outcome]]:
         )
     ready = [run for run, outcome in known if outcome is None]
     if ready:
-        checks.needs_wandb_key("sync")
-        _refuse_silent_server()
+        wandb_server.require("sync")
+        print(f"sending {len(ready)} runs to {wandb_server.address()}, {jobs} at a time", file=sys.stderr)
     yield from ((run, outcome) for run, outcome in known if outcome)
     with ThreadPoolExecutor(jobs) as pool:
-        sending = {pool.submit(send, run): run for run in ready}
+        sending = {pool.submit(send, run, minutes): run for run in ready}
         try:
             for future in as_completed(sending):
-                yield sending[future], future.result()
+                yield sending[future], _send_added(sending[future], future.result())
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
 
 
-def _refuse_silent_server() -> None:
-    """Raise UserError if the server does not answer: the client would try again for ever."""
-    address = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+def _send_added(run: Run, outcome: Outcome) -> Outcome:
+    """Send what was added to a run after its training, if that has been sent."""
+    if outcome.word == FAILED or not mirror.added(run):
+        return outcome
     try:
-        urllib.request.urlopen(address, timeout=20).close()
-    except urllib.error.HTTPError:
-        return  # an answer
-    except OSError as error:
-        raise UserError(
-            f"W&B's server {address} does not answer ({getattr(error, 'reason', error)}): sync again when it does"
-        ) from error
+        address = mirror.send_added(run)
+        return Outcome(SENT, outcome.text or address)
+    except UserError as error:
+        return Outcome(FAILED, str(error))
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -157,6 +179,7 @@ def make_parser() -> argparse.ArgumentParser:
         "folders", type=Path, nargs="+", metavar="FOLDER", help="runs, or folders of runs such as runs/figure1"
     )
     parser.add_argument("--jobs", type=int, default=4, metavar="N", help="runs to send at a time (%(default)s)")
+    parser.add_argument("--minutes", type=float, default=10, metavar="N", help="that a run may take (%(default)s)")
     return parser
 
 
@@ -167,16 +190,18 @@ def main() -> None:
     args = parser.parse_args()
     if args.jobs < 1:
         parser.error("--jobs must be at least 1")
+    if not 0 < args.minutes < 10_000:
+        parser.error("--minutes must be above 0, and at most a week")
     console = make_console()
     counts: Counter[str] = Counter()
     with exit_on_error(", ".join(map(str, args.folders))):
         total = sum(len(find_runs(folder)) for folder in args.folders)
         with Meter("sync", total, console, transient=True) as meter:
-            for run, outcome in sync(args.folders, args.jobs):
+            for run, outcome in sync(args.folders, args.jobs, args.minutes):
                 counts[outcome.word] += 1
                 meter.advance(1)
                 text = f": {outcome.text}" if outcome.text else ""
-                console.print(f"{outcome.word:11}  {run.folder.name}{text}")
+                console.print(visible(f"{outcome.word:11}  {run.folder.name}{text}"))
         others = ", ".join(f"{n} {word}" for word, n in counts.items() if word != SENT)
         print(f"{counts[SENT]} of {counts.total()} runs sent" + (f" ({others})" if others else ""))
         if counts[FAILED]:

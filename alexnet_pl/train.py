@@ -11,7 +11,9 @@ and completion stay quick.
 
 from __future__ import annotations
 
+import argparse
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -24,9 +26,11 @@ from omegaconf import DictConfig
 from alexnet_pl.config.help import help_text
 from alexnet_pl.config.schema import Config, as_dict
 from alexnet_pl.console import exit_with, start_command
-from alexnet_pl.errors import ConfigError, Interrupted, UserError
+from alexnet_pl.errors import ConfigError, Disconnected, Interrupted, UserError
 from alexnet_pl.files import ROOT
 from alexnet_pl.jobs import checks, compose, launch, local
+from alexnet_pl.jobs.mistakes import FOLDERS, find_mistakes, quote_text, user_error
+from alexnet_pl.jobs.sweep import HydraCallback
 from alexnet_pl.parallel import layouts
 from alexnet_pl.runs.run import JOB_VARIABLE, JOBS_VARIABLE, Run
 
@@ -67,43 +71,66 @@ def train(cfg: Config, run: Run, overrides: list[str]) -> None:
     if joined or where.processes == 1:
         from alexnet_pl.training import fit
 
-        fit.work(cfg, run)
+        try:
+            fit.work(cfg, run)
+        except ConfigError:
+            if launch.rank() == 0:
+                discard(run)
+            raise
         return
     before = run.failed_at
     ending, stop = launch.run(lambda: local.start(run, cfg, {}, before))
     if not ending.code:
         return
     if stop.signum:
-        if run.failed_at not in (0, before):
-            print(f"error: {run.failure}", file=sys.stderr)
+        told = "" if run.failed_at in (0, before) else run.failure
+        known = told and not told.startswith(Disconnected.words)  # else they were stopped as they started
+        print(f"error: {told if known else Interrupted(stop.signum, kept='')}", file=sys.stderr)
         sys.exit(128 + stop.signum)
     print(f"error: {local.failure_reason(ending, run, before)}", file=sys.stderr)
     sys.exit(ending.code if ending.code > 0 else 128 - ending.code)
 
 
-def quote_path(word: str) -> str:
-    """Return an override whose value is a path as Hydra takes it, whatever is in its name."""
-    key, _, path = word.partition("=")
-    if key not in ("ckpt_path", "pretrained") or path[:1] in ("'", '"', "") or path == "null":
-        return word
-    escaped = path.replace("\\", "\\\\").replace("'", "\\'")
-    return f"{key}='{escaped}'"
+def discard(run: Run) -> None:
+    """Remove the folders that were made for a run which was refused before it trained; others stay."""
+    made = HydraCallback.made
+    trained = run.last.is_file() or (run.folder / "metrics.csv").is_file()
+    if run.folder in made and not trained:
+        run.release()
+        shutil.rmtree(run.folder)
+        for folder in made[1:]:
+            if not any(folder.iterdir()):  # no other run has come meanwhile
+                folder.rmdir()
 
 
 def refuse_mistakes(words: list[str]) -> None:
     """Raise all mistakes among the overrides at once, and those of the rest; Hydra would stop at the first."""
-    overrides = [word for word in words if "=" in word and not word.startswith("-")]
+    overrides = [word for word in words if ("=" in word and not word.startswith("-")) or word.startswith("~")]
     asks_shell = {"-sc", "--shell-completion"} & set(words)  # what follows them are no overrides
-    mistakes = {} if asks_shell else compose.find_mistakes(overrides)
+    own = own_folders(words)
+    mistakes = {} if asks_shell else find_mistakes(overrides, is_sweep(words), [*FOLDERS, *own])
     if not mistakes:
         return
-    sentences = list(mistakes.values())
-    if not set(FLAGS) & set(words) and not compose.named_sweep(words):
+    sentences = [sentence for said in mistakes.values() for sentence in said]
+    if not is_sweep(words) and not own:
         try:
             checks.check(compose.compose([word for word in overrides if word not in mistakes]), to_run=False)
         except ConfigError as error:
             sentences += error.sentences
     raise ConfigError(*sentences)
+
+
+def own_folders(words: list[str]) -> list[Path]:
+    """Return the folder of --config-dir, with groups of the user's; nothing where there is none."""
+    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
+    parser.add_argument("--config-dir", "-cd", nargs="?")
+    folder = parser.parse_known_args(words)[0].config_dir
+    return [Path(folder)] if folder and Path(folder).is_dir() else []
+
+
+def is_sweep(words: list[str]) -> bool:
+    """Return whether the command is of several jobs."""
+    return bool({*FLAGS, "hydra.mode=MULTIRUN"} & set(words) or compose.named_sweep(words))
 
 
 def explain_sweep(words: list[str]) -> None:
@@ -115,18 +142,22 @@ def explain_sweep(words: list[str]) -> None:
 
 
 def main() -> None:
-    """Run the command. Exit code 0: done; 1: a mistake or a failure; 75: folder in use; 128 + signal: stopped."""
+    """Run the command. Exit code 0: done; 1: a mistake or a failure; 75: folder in use; 128 + signal: stopped.
+
+    SIGALRM stands for trainer.max_time: exit code 142.
+    """
     start_command(trains=True)
     os.environ.pop(JOB_VARIABLE, None)  # no sweep starts this command
     if {"--help", "-h"} & set(sys.argv):
         print(help_text(), end="")
         return
-    compose.register()
     full = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors through to here, where they become sentences
-    sys.argv[1:] = sorted(map(quote_path, sys.argv[1:]), key=lambda word: word not in FLAGS)
+    several = is_sweep(sys.argv[1:])
+    sys.argv[1:] = sorted((quote_text(word, several) for word in sys.argv[1:]), key=lambda word: word not in FLAGS)
     try:
         launch.started()
+        compose.register()
         refuse_mistakes(sys.argv[1:])
         if {"--cfg", "-c"} & set(sys.argv):
             explain_sweep(sys.argv[1:])
@@ -134,7 +165,7 @@ def main() -> None:
     except KeyboardInterrupt:
         exit_with(Interrupted(signal.SIGINT, kept=""))
     except Exception as error:
-        reason = compose.user_error(error)
+        reason = user_error(error)
         if full or reason is None:
             raise
         exit_with(reason)

@@ -19,7 +19,20 @@ CACHES = {
     "others": "XDG_CACHE_HOME",
 }  # fmt: skip
 """Environment variables with the folders where libraries keep what they compiled or found"""
-LONGEST = ["launch", "train", "shard", "sweeps", "readme", "checks", "evaluate", "loggers", "axes", "loader", "agent"]
+LONGEST = [
+    "launch",
+    "train",
+    "kills",
+    "shard",
+    "sweeps",
+    "readme",
+    "checks",
+    "evaluate",
+    "loggers",
+    "axes",
+    "loader",
+    "agent",
+]
 LONGEST += ["refusals", "bench", "contents", "interruption", "trained"]
 """Files that take longest, the longest first: a worker has a whole file, and one at the end would leave others idle"""
 

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from alexnet_pl import ROOT
+from alexnet_pl.config.schema import Logger
 from alexnet_pl.runs.run import Run, find_runs
 from tests.helpers.commands import environment
 from tests.helpers.runs import run_config
@@ -31,6 +32,7 @@ def plain(file: Path) -> list[str]:
 def test_every_point_is_a_configuration(file: Path):
     """At both ends of each parameter's range."""
     parameters = yaml.safe_load(file.read_text())["parameters"]
+    assert yaml.safe_load(file.read_text())["project"] == Logger().project, "the one that its runs log to"
     fixed = [word for word in plain(file) if not word.startswith(("hydra.", "logger.", "name="))]
     for end in (0, -1):
         point = [
@@ -51,7 +53,7 @@ def test_an_agent_trains_the_runs_of_its_sweep(tmp_path: Path):
     with Server() as server:
         env = environment(tmp_path) | server.environment
         env["PATH"] = f"{programs}:{os.environ['PATH']}"  # as where the environment is active
-        for command in (("sweep", "--project", "alexnet_pl", "small.yaml"), ("agent", f"local/alexnet_pl/{SWEEP}")):
+        for command in (("sweep", "small.yaml"), ("agent", f"local/alexnet_pl/{SWEEP}")):
             result = subprocess.run(
                 [programs / "wandb", *command],
                 cwd=tmp_path,
@@ -69,6 +71,7 @@ def test_an_agent_trains_the_runs_of_its_sweep(tmp_path: Path):
     for run in found:
         received = server.runs[run.identity["id"]]
         assert received.fields["sweep"] == SWEEP
+        assert received.fields["project"] == "alexnet_pl"
         assert received.fields["groupName"] == f"lr_grid_{SWEEP}_smoke"
         assert received.exit_code == 0
         assert len(received.history) == len(run.metrics) > 1

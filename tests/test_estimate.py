@@ -10,10 +10,13 @@ import pytest
 from alexnet_pl import estimate
 from alexnet_pl.config.schema import Config
 from alexnet_pl.model.specs import LayerSpec, layer_specs
+from alexnet_pl.parallel import layouts
 from alexnet_pl.parallel.layouts import Layout
 from alexnet_pl.parallel.traffic import bytes_per_step
 from tests.helpers.commands import Command, train_command
 from tests.helpers.runs import run_config
+from tests.helpers.sources import draw_source, write_folders
+from tests.helpers.stores import pack
 
 SMALL = (
     "experiment=alexnet", "model.width=0.05", "model.input_size=67", "data.resize=72", "data.batch_size=8",
@@ -30,14 +33,14 @@ def alexnet() -> tuple[Config, list[LayerSpec]]:
     ("where", "seconds"),
     [
         # 10 ms and 1 ms per image; MB that are sent: tests/parallel/test_layouts.py; 1 GB/s, and 0.1 ms each time: the
-        # gradients in 4 buckets; conv3 and three layers exchange twice, and the last once more; 16 weights and biases
+        # gradients in 4 buckets; conv3 and three layers exchange twice, and the last once more; the copies' gradients once
         (Layout("single"), 0.010 + 0.128),
         (Layout("ddp", 2), 0.010 + 0.064 + 0.2439 + 0.0004),
         (Layout("ddp", 4), 0.010 + 0.032 + 0.3658 + 0.0004),
         (Layout("towers", 2, 1, 2), 0.005 + 0.064 + 0.0313 + 0.0009),
-        (Layout("towers_ddp", 4, 1, 2), 0.005 + 0.032 + 0.1376 + 0.0025),
+        (Layout("towers_ddp", 4, 1, 2), 0.005 + 0.032 + 0.1376 + 0.0010),
         # of 60,965,224 weights 2,334,080 are in the convolutions
-        (Layout("owt", 2), 0.010 * (2_334_080 + 58_631_144 / 2) / 60_965_224 + 0.064 + 0.0185 + 0.0018),
+        (Layout("owt", 2), 0.010 * (2_334_080 + 58_631_144 / 2) / 60_965_224 + 0.064 + 0.0185 + 0.0009),
     ],
 )
 def test_the_model_of_a_step(where: Layout, seconds: float):
@@ -101,3 +104,32 @@ def test_a_rate_that_is_none(estimates: Command, link: str):
     result = estimates(f"--link={link}")
     assert result.returncode == 2
     assert "--link" in result.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_a_store_without_validation(estimates: Command, tmp_path: Path):
+    """It is measured, as a run without validation would train on it; the net is named."""
+    pack(write_folders(tmp_path / "source", draw_source(val=0)), tmp_path / "store")
+    result = estimates(*SMALL[1:], "model=alexnet", "data=packed", "data.root=store")
+    assert result.returncode == 0, result.stderr
+    assert "measured model=alexnet" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("model.num_classes=1000000000000", "are more than the"),
+        ("data.batch_size=1000000000000", "are more than the"),
+        ("trainer=mps", "trainer.accelerator=mps"),
+        ("trainer=gpu", "none is here"),
+        ("model=null", "is not a choice"),
+        ("seed=1,2", "several values"),
+        ("sweep=lrn", "several configurations"),
+    ],
+)
+def test_what_cannot_be_measured_here(estimates: Command, monkeypatch: pytest.MonkeyPatch, word: str, said: str):
+    monkeypatch.setattr(layouts, "gpu_count", lambda: 0)
+    result = estimates(word)
+    assert result.returncode == 1
+    assert said in result.stderr
+    assert len(result.stderr.splitlines()) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,13 +20,16 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from alexnet_pl import ROOT, export
-from alexnet_pl.config.schema import Model
+from alexnet_pl.config.choices import Squares
+from alexnet_pl.config.schema import Model, as_dict
 from alexnet_pl.data import decode
 from alexnet_pl.data.datasets import SHAPES_CLASSES
 from alexnet_pl.data.shapes import draw_shapes
 from alexnet_pl.errors import UserError
 from alexnet_pl.model.build import build_net
-from alexnet_pl.runs.trained import TrainedModel
+from alexnet_pl.runs.card import model_card
+from alexnet_pl.runs.run import Run
+from alexnet_pl.runs.trained import TrainedModel, load
 from tests.helpers.images import encode, smooth_image
 from tests.helpers.nets import save_checkpoint, untrained_model
 
@@ -81,6 +85,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     return call
 
 
+@pytest.mark.slow
 def test_an_image_by_what_preprocessing_json_says(net: TrainedModel, tmp_path: Path, command: Export):
     """From a photograph to probabilities without this package: Pillow, NumPy, onnxruntime, and the two files."""
     pixels, out = smooth_image(90, 72, noise=20), tmp_path / "out"
@@ -123,6 +128,60 @@ def test_plain_weights(net: TrainedModel, tmp_path: Path, command: Export):
     assert {value.dtype for value in torch.load(tmp_path / "net.pt", weights_only=True).values()} == {torch.float32}
 
 
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        ("convnet", "torch"),
+        ("conv_local_11", "safetensors"),
+        ("released_2012", "safetensors"),
+        ("torchvision", "torch"),
+    ],
+)
+def test_an_exported_folder_takes_the_place_of_a_run(name: str, form: str, tmp_path: Path):
+    net = untrained_model(name)
+    net.cfg.data.store = "a-store-warp"
+    export.export(net, tmp_path, form)
+    squares = draw_squares(net.resized_size)
+    for word in (tmp_path, tmp_path / export.FORMATS[form]):
+        again = load(word)
+        torch.testing.assert_close(again.logits(squares), net.logits(squares), rtol=1e-5, atol=1e-5)
+        assert (again.cfg.model, again.classes, again.squares) == (net.cfg.model, net.classes, Squares.warp)
+        assert (again.resized_size, again.cfg.data.pixel_scale) == (net.resized_size, net.cfg.data.pixel_scale)
+
+
+def test_a_model_card_is_written_from_the_run(net: TrainedModel, tmp_path: Path, command: Export):
+    """Data, recipe, errors and commit, as the run's files have them; and an evaluation that lies there."""
+    run = Run(tmp_path / "runs/a")
+    run.start(as_dict(net.cfg), ["optim.lr=0.125", "name=a|b"])
+    save_checkpoint(net, run.last)
+    run.finish({"val/error": 0.25, "val/top5_error": 0.0625}, 7200)
+    assert run.lock
+    run.lock.close()
+    evaluation = run.folder / "evaluation/10-probabilities"
+    evaluation.mkdir(parents=True)
+    told = {"split": "val", "images": 50_000, "views": 10, "error": 0.407, "top5_error": 0.182}
+    (evaluation / "evaluation.json").write_text(json.dumps(told))
+    assert command(run.folder, "--format", "safetensors")[::2] == (0, "")
+    out = run.folder / "export"
+    assert sorted(path.name for path in out.iterdir()) == [
+        "README.md", "config.yaml", "mean.npy", "net.safetensors", "preprocessing.json"
+    ]  # fmt: skip
+    card = (out / "README.md").read_text()
+    head, body = card.removeprefix("---\n").split("---\n", 1)
+    assert OmegaConf.create(head).pipeline_tag == "image-classification"
+    for said in (
+        "`convnet`: 89,578 parameters, 10 classes, images of 32 x 32 pixels", "`shapes`, 10 classes", "| `optim.lr` |",
+        "alexnet_pl.train optim.lr=0.125 name=a|b", "| validation set, centre crop | 25.00 % | 6.25 % |",
+        "| val split, 50000 images, 10 views (`10-probabilities`) | 40.70 % | 18.20 % |", "7200 seconds",
+        run.identity["git"].get("commit", "not known"), f"torch {run.identity['versions']['torch']}",
+    ):  # fmt: skip
+        assert said in body, said
+    assert OmegaConf.load(out / "config.yaml").optim.lr == net.cfg.optim.lr
+    (run.folder / "done.json").unlink()
+    assert "Training was not finished" in model_card(replace(net, run=run), "net.pt")
+    assert "Published weights" in model_card(net, "net.pt")
+
+
 def test_another_result_is_refused(net: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Nothing is left of it; an export that stood there before stays."""
     export.export(net, tmp_path, "torch")
@@ -143,8 +202,23 @@ def test_mistakes_are_one_sentence(net: TrainedModel, tmp_path: Path, command: E
     assert "there is no image away.jpg" in command(run, "--out", tmp_path, "--images", "away.jpg")[2]
     assert "there is no checkpoint" in command(tmp_path / "none.ckpt")[2]
     assert command()[0] == 2
+    assert "--mean away is for Caffe's weights" in command(run, "--mean", "away")[2]
+    assert "there is no file away.pth" in command("away.pth", "--out", tmp_path)[2]
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     code, out, err = command(run, "--out", tmp_path / "out")
     assert (code, out) == (1, "")
-    assert err == "error: onnxscript is not installed, which ONNX needs: pip install -e '.[export]'\n"
+    assert err == "error: onnxscript is not installed: ONNX needs pip install onnx onnxruntime onnxscript\n"
     assert not (tmp_path / "out").exists()
+
+
+def test_no_one_is_told_to_ask_a_registry_for_this_package():
+    """It is in none: whoever takes its name there is a stranger."""
+    texts = [path for folder in ("alexnet_pl", "docs", "conf", "sweeps") for path in (ROOT / folder).rglob("*.*")]
+    told = [
+        line
+        for path in (*texts, ROOT / "README.md")
+        if path.suffix in (".py", ".md", ".yaml")
+        for line in path.read_text().splitlines()
+        if re.search(r"pip install .*(?<!/)\balexnet[-_]pl\b", line)
+    ]
+    assert told == []

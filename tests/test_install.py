@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ import pytest
 from alexnet_pl import ROOT
 from alexnet_pl.config import keys
 from tests.helpers.commands import environment
+
+slow = partial(pytest.param, marks=pytest.mark.slow)
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +72,10 @@ def test_help_names_every_key_with_its_meaning(tmp_path: Path):
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
-        ("sweep=", {f"sweep={file.stem}" for file in (ROOT / "sweeps").glob("*.yaml")}),
         ("model.act", {"model.activation="}),
-        ("model.activation=", {"model.activation=relu"}),
-        ("data=", {"data=cifar10", "data=imagenet", "data=packed", "data=shapes", "data=tiny_imagenet"}),
+        slow("model.activation=", {"model.activation=relu"}),
+        slow("sweep=", {f"sweep={file.stem}" for file in (ROOT / "sweeps").glob("*.yaml")}),
+        slow("data=", {"data=cifar10", "data=imagenet", "data=packed", "data=shapes", "data=tiny_imagenet"}),
     ],
 )
 def test_completion(tmp_path: Path, line: str, offered: set[str]):

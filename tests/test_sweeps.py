@@ -43,13 +43,15 @@ def jobs(name: str) -> list[list[str]]:
     return BasicSweeper.split_arguments(overrides, max_batch_size=None)[0]
 
 
-def smoke(train: Command, name: str) -> list[list[str]]:
-    """Run the jobs of a sweep at scale=smoke, here and not in processes of their own; those jobs.
-
-    One seed of each line; two where the seeds are what a sweep is about.
-    """
+def few_seeds(name: str) -> list[list[str]]:
+    """One job of each line of a sweep; two where the seeds are what it is about."""
     more = {f"seed={seed}" for seed in range(3 if name == "seeds" else 2, 6)}
-    ran = [job for job in jobs(name) if not more & set(job)]
+    return [job for job in jobs(name) if not more & set(job)]
+
+
+def smoke(train: Command, name: str) -> list[list[str]]:
+    """Run jobs of a sweep at scale=smoke, here and not in processes of their own; those jobs."""
+    ran = few_seeds(name)
     for job in ran:
         done = train(f"sweep={name}", "scale=smoke", "logger=csv", "trainer=cpu", "hydra.mode=RUN", *job)
         assert done.returncode == 0, done.stderr
@@ -108,7 +110,7 @@ def test_a_net_is_described(describe: Command, claim: paper.Claim):
 @pytest.mark.parametrize("name", SWEEPS)
 def test_it_can_be_reported_at_full_scale(name: str, tmp_path: Path):
     """Its runs as they would be, but for the images, with rows made up: none is refused, its claims are judged."""
-    for number, job in enumerate(ran := jobs(name)):
+    for number, job in enumerate(ran := few_seeds(name)):
         overrides = [f"sweep={name}", "data=shapes", "data.resize=300", "logger=csv", "pretrained=null", *job]
         cfg = run_config(*overrides)
         assert cfg.scale.name == "paper"

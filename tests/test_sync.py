@@ -5,7 +5,7 @@ The runs train nothing: they log what a run would, through the loggers of a run.
 
 from __future__ import annotations
 
-import json
+import math
 import os
 import re
 import sys
@@ -19,13 +19,13 @@ from PIL import Image
 
 from alexnet_pl import files, sync
 from alexnet_pl.config.schema import as_dict
+from alexnet_pl.runs import mirror, wandb_server
 from alexnet_pl.runs.run import Run
 from alexnet_pl.training import loggers
+from tests.helpers.bad_servers import bad_server
 from tests.helpers.commands import environment
-from tests.helpers.runs import run_config
-from tests.helpers.wandb_server import Server, history_rows, own_config, without_empty
-
-pytestmark = pytest.mark.slow
+from tests.helpers.runs import offline_run, run_config
+from tests.helpers.wandb_server import KEY, Server, history_rows, own_config, without_empty
 
 
 def session(run: Run, epochs: range, *overrides: str) -> None:
@@ -87,10 +87,14 @@ def server(folder: Path) -> Iterator[Server]:
         yield server
 
 
+@pytest.mark.slow
 def test_every_run_that_can_be_is_sent_and_none_twice(folder: Path, server: Server, capsys: pytest.CaptureFixture[str]):
     code, lines, err = command(capsys, folder, folder / "continued", "--jobs", "2")  # a run named twice is one run
     assert code == 1
-    assert err == "error: some runs were not sent: the same command tries those again and skips the others\n"
+    assert err.splitlines() == [
+        f"sending 3 runs to {server.environment['WANDB_BASE_URL']}, 2 at a time",
+        "error: some runs were not sent: the same command tries those again and skips the others",
+    ]
     said = dict(re.fullmatch(r"(.{11})  (.*)", line).groups()[::-1] for line in lines[:-1])  # type: ignore[union-attr]
     told = {name.partition(":")[0]: (word.strip(), name.partition(": ")[2]) for name, word in said.items()}
     assert {name: word for name, (word, _) in told.items()} == {
@@ -120,12 +124,15 @@ def test_every_run_that_can_be_is_sent_and_none_twice(folder: Path, server: Serv
     assert {name: len(run.history) for name, run in server.runs.items()} == before
 
 
+@pytest.mark.slow
 def test_what_is_added_later_goes_to_the_same_run(folder: Path, server: Server, capsys: pytest.CaptureFixture[str]):
     run, image = Run(folder / "continued"), folder / "continued" / "kernels.png"
     Image.new("RGB", (4, 4), (200, 30, 30)).save(image)
-    time.sleep(1.1)
-    assert loggers.attach_results(run, {"evaluate/top1_error": 0.125}, {"kernels": image})
-    assert len(sync.wandb_files(run)) == 3
+    latest = (run.folder / "wandb" / "latest-run").resolve()
+    mirror.attach_results(run, {"evaluate/error": 0.5}, {})
+    mirror.attach_results(run, {"evaluate/error": 0.125, "kernels/tower1": math.nan}, {"kernels": image})
+    drawn = image.read_bytes()
+    image.unlink()  # what was added does not need it
     code, lines, _ = command(capsys, folder)
     assert code == 0
     assert lines[-1].startswith("1 of 4 runs sent")
@@ -133,45 +140,107 @@ def test_what_is_added_later_goes_to_the_same_run(folder: Path, server: Server, 
     assert [row.get("epoch") for row in received.history] == [0, 1, 2, 3, None]
     assert received.history[-1]["kernels"]["_type"] == "image-file"
     (name,) = (name for name in server.uploads if name.startswith(f"{run.identity['id']}/media/images/kernels_"))
-    assert server.uploads[name] == image.read_bytes()
-    assert received.summary["evaluate/top1_error"] == 0.125
+    assert server.uploads[name] == drawn
+    assert received.summary["evaluate/error"] == 0.125
     assert own_config(received) == without_empty(run.config)
     assert received.exit_code == 0
     assert server.unknown == set()
+    assert len(list(run.folder.glob("wandb/*run-*-*"))) == 2, "one folder of W&B's for each start of the training"
+    assert (run.folder / "wandb" / "latest-run").resolve() == latest, "which `wandb leet` opens"
+    assert mirror.added(run) == {}
+    code, lines, _ = command(capsys, folder)
+    assert lines[-1].startswith("0 of 4 runs sent")
 
 
-def test_a_run_without_wandb_is_left_alone(folder: Path):
-    run = Run(folder / "csv")
-    before = {path.name for path in run.folder.iterdir()}
-    assert not loggers.attach_results(run, {"evaluate/top1_error": 0.125}, {})
-    assert {path.name for path in run.folder.iterdir()} == before
+# ------------------------------------------------------------------------------------------------ without sending
 
 
-def test_where_wandb_fails_the_command_goes_on(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_what_is_added_offline_waits_in_one_place(tmp_path: Path):
+    run, image = offline_run(tmp_path / "run"), tmp_path / "figure.png"
+    before = {path.name for path in (run.folder / "wandb").iterdir()}
+    for number, key in enumerate(("kernels", "predictions", "kernels")):
+        image.write_bytes(b"%d" % number)
+        mirror.attach_results(run, {f"evaluate/{key}": number, "nothing": math.nan}, {key: image})
+    assert mirror.added(run) == {
+        "summary": {"evaluate/kernels": 2, "evaluate/predictions": 1},
+        "images": ["kernels", "predictions"],
+    }
+    here = {path.name for path in (run.folder / "wandb").iterdir()}
+    assert here - before == {"added.json", "added-kernels.png", "added-predictions.png"}
+    assert (run.folder / "wandb" / "added-kernels.png").read_bytes() == b"2"
+    assert sync.outcome_without_sending(run) is None
+
+
+@pytest.mark.parametrize("lacks", ["logger", "done mark"])
+def test_a_run_without_wandb_or_end_is_left_alone(tmp_path: Path, lacks: str):
+    run = offline_run(tmp_path / "run", f"logger={'csv' if lacks == 'logger' else 'wandb'}")
+    if lacks == "done mark":
+        (run.folder / "done.json").unlink()
+    before = sorted(run.folder.rglob("*"))
+    mirror.attach_results(run, {"evaluate/error": 0.125}, {})
+    assert sorted(run.folder.rglob("*")) == before
+
+
+def test_what_an_online_run_could_not_take_waits_for_sync(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     import wandb
 
     def fails(**kwargs: object) -> None:
         raise ConnectionResetError("Connection\nlost")
 
+    run = offline_run(tmp_path / "run", "logger=wandb")
+    config = run.config
+    config["logger"]["mode"] = "online"
+    run.record(config)
+    sync.sent_mark(sync.wandb_files(run)[0]).touch()
+    assert sync.outcome_without_sending(run) == sync.Outcome(sync.BEFORE, "")
     monkeypatch.setattr(wandb, "init", fails)
-    assert not loggers.attach_results(Run(folder / "cut"), {"evaluate/top1_error": 0.125}, {})
-    said = "W&B did not take the results (Connection lost); the run's folder has them\n"
-    assert capsys.readouterr().err == said
+    mirror.attach_results(run, {"evaluate/error": 0.125}, {})
+    said = capsys.readouterr().err
+    assert said.startswith("W&B did not take what was added to run (Connection lost); its folder has them: python -m ")
+    assert said.count("\n") == 1
+    assert sync.outcome_without_sending(run) is None
+    assert sync._send_added(run, sync.Outcome(sync.SENT, "")).word == sync.FAILED
+    assert mirror.added(run)["summary"] == {"evaluate/error": 0.125}
 
 
-def begun(folder: Path, logs: str = "wandb") -> Run:
-    """A run with a W&B file that no one has to send."""
-    run = Run(folder / "some" / "run")
-    run.folder.mkdir(parents=True)
-    (run.folder / "run.json").write_text(json.dumps({"id": "abc"}))
-    (run.folder / "config.yaml").write_text(f"logger: {{name: {logs}}}\n")
-    if logs == "wandb":
-        part = run.folder / "wandb" / "offline-run-20260101_000000-abc" / "run-abc.wandb"
-        part.parent.mkdir(parents=True)
-        part.write_bytes(b"x")
-    return run
+@pytest.mark.parametrize("case", ["too slow", "damaged"])
+def test_each_run_that_is_not_sent_has_its_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], case: str
+):
+    run = offline_run(tmp_path / "some" / "run")
+    if case == "damaged":
+        (run.folder / "run.json").write_text("{")
+    monkeypatch.setattr(wandb_server, "require", lambda purpose: None)
+    code, lines, err = command(capsys, tmp_path / "some", "--minutes", "0.0001")
+    assert code == 1
+    assert "error: some runs were not sent" in err
+    assert lines[0].startswith("failed       run: ")
+    assert {"too slow": "not through after 0.0001 minutes", "damaged": "run.json"}[case] in lines[0]
+    assert lines[1:] == ["0 of 1 runs sent (1 failed)"]
+
+
+@pytest.mark.slow
+def test_a_server_that_fails_later_is_given_up(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """The client gives up by itself after as many attempts as it is told."""
+    assert set(sync.PATIENCE.values()) == {"3", "20"}
+    monkeypatch.setattr(sync, "PATIENCE", sync.PATIENCE | {"WANDB__GRAPHQL_RETRY_MAX": "1"})
+    (mark,) = (sync.sent_mark(file) for file in sync.wandb_files(Run(folder / "cut")))
+    sent = mark.exists()
+    mark.unlink(missing_ok=True)
+    with bad_server("fails later") as address:
+        monkeypatch.setenv("WANDB_BASE_URL", address)
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+        code, lines, _ = command(capsys, folder / "cut")
+    assert code == 1
+    assert lines[0].startswith("failed       cut: ")
+    assert "HTTP 500" in lines[0]
+    assert not mark.exists()
+    if sent:
+        mark.touch()
 
 
 @pytest.mark.parametrize(
@@ -187,7 +256,7 @@ def test_what_cannot_be_is_one_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], logs: str | None, server: dict[str, str], says: str
 ):
     if logs:
-        begun(tmp_path, logs)
+        offline_run(tmp_path / "some" / "run", f"logger={logs}")
     with mock.patch.dict(os.environ, environment(tmp_path) | server, clear=True):
         code, lines, err = command(capsys, tmp_path / "some")
     assert code == 1
@@ -197,7 +266,7 @@ def test_what_cannot_be_is_one_sentence(
 
 
 def test_a_run_that_is_trained_now_is_left_for_later(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    lock = files.lock(begun(tmp_path).folder)
+    lock = files.lock(offline_run(tmp_path / "some" / "run").folder)
     assert lock
     with lock:
         code, lines, _ = command(capsys, tmp_path / "some")

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from alexnet_pl.errors import Disconnected
+from alexnet_pl.jobs import launch
 from alexnet_pl.report.compare import collect
 from alexnet_pl.runs.naming import job_folder_name
 from alexnet_pl.runs.run import Run, find_runs
@@ -124,6 +126,7 @@ def test_another_configuration_in_the_same_folder_is_refused(whole: Run):
         (folder / "done.away").rename(folder / "done.json")
 
 
+@pytest.mark.slow
 def test_an_epoch_cut_short_and_one_without_validation_leave_true_rows(tmp_path: Path, train: Command):
     """A window that max_steps leaves open is closed; an error is recorded for the epoch it was measured in, only."""
     more = (
@@ -180,7 +183,7 @@ def test_a_damaged_checkpoint_is_named(whole: Run, tmp_path: Path, train: Comman
     run.last.write_bytes(whole.last.read_bytes()[:1000])
     result = train(*TINY)
     assert result.returncode == 1
-    assert "last.ckpt cannot be read" in result.stderr.splitlines()[-1]
+    assert "last.ckpt is damaged" in result.stderr.splitlines()[-1]
 
 
 @pytest.mark.skipif(
@@ -245,6 +248,25 @@ def test_a_signal_to_a_sweep_stops_it_with_a_checkpoint(tmp_path: Path, signum: 
     assert "sweep stopped at job 1 of 2: the same command continues it" in err
     assert first.last.is_file()
     assert second.status == "missing"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("told", ["", str(Disconnected("closed")), "stopped by SIGTERM; the checkpoint is written"])
+def test_processes_that_are_stopped_as_they_start_are_told_as_stopped(
+    told: str, tmp_path: Path, train: Command, monkeypatch: pytest.MonkeyPatch
+):
+    def stopped(start: object) -> tuple[launch.Ending, launch.Stop]:
+        stop = launch.Stop()
+        stop.signum = signal.SIGTERM
+        if told:
+            (run,) = find_runs(tmp_path / "runs" / "train")
+            run.fail(told)
+        return launch.Ending(1, ""), stop
+
+    monkeypatch.setattr(launch, "run", stopped)
+    result = train(*TINY, "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
+    assert result.returncode == 128 + signal.SIGTERM
+    assert result.stderr == f"error: {told if 'checkpoint' in told else 'stopped by SIGTERM'}\n"
 
 
 LEFT = {

@@ -25,10 +25,12 @@ class Arch(Choice):
 
 
 class Activation(Choice):
-    relu = auto()
-    tanh = auto()
-    sigmoid = auto()
-    abs_tanh = auto()
+    """With the modules, of model/layers.py or torch.nn: another one is a line here."""
+
+    relu = "ReLU"
+    tanh = "Tanh"
+    sigmoid = "Sigmoid"
+    abs_tanh = "AbsTanh"
 
 
 class Order(Choice):
@@ -84,6 +86,17 @@ class ParameterNames(Choice):
     torchvision = auto()
 
 
+class PretrainedLayers(Choice):
+    conv = auto()
+    all = auto()
+
+
+class Squares(Choice):
+    centre = auto()
+    torchvision = auto()
+    warp = auto()
+
+
 class ColorNoise(Choice):
     off = auto()
     paper = auto()
@@ -117,3 +130,9 @@ class WandbMode(Choice):
     offline = auto()
     online = auto()
     disabled = auto()
+
+
+class LogModel(Choice):
+    none = auto()
+    last = auto()
+    best = auto()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import ast
 import inspect
 import itertools
+import math
 from dataclasses import is_dataclass
 from enum import Enum
 from functools import cache
-from typing import Any, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from alexnet_pl.config.schema import Config
 
@@ -31,15 +33,39 @@ def is_key(key: str) -> bool:
     return key in kinds or any(key.startswith(f"{k}.") and "dict" in str(kind) for k, kind in kinds.items())
 
 
+def fits(value: Any, kind: Any) -> bool:
+    """Return whether a plain value, as `as_dict` makes them, is of a key's type; no float is infinite or NaN."""
+    if get_origin(kind) is list:
+        return isinstance(value, list) and all(fits(entry, *get_args(kind)) for entry in value)
+    if get_origin(kind) is dict:
+        return isinstance(value, dict) and all(fits(entry, get_args(kind)[1]) for entry in value.values())
+    if is_dataclass(kind):
+        kinds = get_type_hints(kind)
+        return isinstance(value, dict) and value.keys() == kinds.keys() and all(fits(value[k], kinds[k]) for k in kinds)
+    if get_args(kind):
+        return any(fits(value, each) for each in get_args(kind))
+    if isinstance(value, float) and not math.isfinite(value):
+        return False
+    if kind in (Any, None, NoneType):
+        return kind is Any or value is None
+    if issubclass(kind, Enum):
+        return isinstance(value, str) and value in kind.__members__
+    return isinstance(value, int | float if kind is float else kind) and (kind is bool or not isinstance(value, bool))
+
+
 def type_words(kind: Any) -> str:
     """Return a type as --help shows it: its choices, or its name."""
     if isinstance(kind, type) and issubclass(kind, Enum):
         return "|".join(kind.__members__)
+    if isinstance(kind, type) and is_dataclass(kind):
+        return "{" + ", ".join(f"{name}: {type_words(each)}" for name, each in get_type_hints(kind).items()) + "}"
     values = get_args(kind)
     if values and get_origin(kind) is dict:
         return f"{{NAME: {type_words(values[1])}, ...}}"
     if values and get_origin(kind) is list:
         return f"[{type_words(values[0])},...]"
+    if get_origin(kind) in (Union, UnionType):
+        return " | ".join(map(type_words, values)).replace("NoneType", "None")
     return getattr(kind, "__name__", str(kind).replace("typing.", ""))
 
 

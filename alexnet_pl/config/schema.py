@@ -23,13 +23,16 @@ from alexnet_pl.config.choices import (
     DropoutAt,
     Init,
     LoggerName,
+    LogModel,
     LrnAlphaConvention,
     Order,
     ParameterNames,
     Pooling,
+    PretrainedLayers,
     Rule,
     Scale,
     Schedule,
+    Squares,
     WandbMode,
 )
 
@@ -127,6 +130,8 @@ class Data:
     """a new order in each epoch; false: one order for all epochs, as in 2012"""
     pixel_scale: float = 1.0
     """pixels are (0..255 minus the mean image) divided by this: 1 as in 2012, 64 for about unit size"""
+    mean_color: list[float] | None = None
+    """what is subtracted instead of the set's mean image, [123.7,116.3,103.5]: RGB of 0..255 (null: the mean image)"""
     resize: int | None = None
     """scale the images to this side first (null: as they are, or just large enough for the crop)"""
     crop_size: int | None = None
@@ -157,9 +162,27 @@ class Data:
         return self.crop_size or self.resized_size
 
     @property
+    def squares(self) -> Squares:
+        """How photographs became the squares of its packed store: the last word of the store's identity says so."""
+        last = (self.store or "").rpartition("-")[2]
+        return Squares.__members__.get(last, Squares.centre)
+
+    @property
     def packed(self) -> bool:
         """Whether its images come from a packed store."""
         return self.kind == "packed"
+
+
+@dataclass
+class LayerLr:
+    """A schedule that some layers' weights have to themselves."""
+
+    layers: list[str] = MISSING
+    """whose they are"""
+    milestones: list[float] = MISSING
+    """when the rate of their weights changes, [67, 72]; 0 is from the start"""
+    factors: list[float] = MISSING
+    """what it is from then on, as a factor of lr, [0.001, 0]; 0 freezes weights and biases"""
 
 
 @dataclass
@@ -190,10 +213,10 @@ class Optim:
     """when the biases' rate changes; they do not follow the weights'"""
     bias_lr_factors: list[float] = field(default_factory=list)
     """what it is from then on, as a factor of lr * bias_lr_mult"""
-    conv1_lr_milestones: list[float] = field(default_factory=list)
-    """when conv1 leaves the weights' schedule for its own"""
-    conv1_lr_factors: list[float] = field(default_factory=list)
-    """its rate from then on, as a factor of lr; 0 freezes its weights and biases"""
+    layer_lr: list[LayerLr] = field(default_factory=list)
+    """schedules of their own for single layers, [{layers: [conv1], milestones: [67, 72], factors: [0.001, 0]}]"""
+    frozen: list[str] = field(default_factory=list)
+    """layers that never train, [conv1, conv2]: of a net that starts from another's weights"""
     plateau_patience: int = 5
     """validations without a lower error before all rates are divided by ten (schedule=plateau)"""
     plateau_cuts: int = 3
@@ -220,7 +243,7 @@ class Trainer:
     max_steps: int | None = None
     """stop after this many updates"""
     max_time: str | None = None
-    """stop after this time, DD:HH:MM:SS"""
+    """stop after this time, DD:HH:MM:SS; the same command goes on, unless this alone is the run's length"""
     limit_train_batches: Any = None
     """training batches per epoch: a number, or a share of the set"""
     limit_val_batches: Any = None
@@ -265,6 +288,8 @@ class Logger:
     """W&B user or team"""
     tags: list[str] = field(default_factory=list)
     """W&B tags, besides the name of the sweep, the data set and the net"""
+    log_model: LogModel = LogModel.none
+    """keep the run's last or best checkpoint with W&B, as an artifact (see ckpt_path)"""
 
 
 @dataclass
@@ -295,11 +320,14 @@ class Config:
     seed: int = MISSING
     """of the initial weights, the order of the images and the augmentation"""
     ckpt_path: str | None = None
-    """a run folder, or a checkpoint in one, to start from: the same net, data and rule go on in a folder of their own,
-    on other devices or for longer (null: from the beginning)"""
+    """a run folder, a checkpoint in one, or wandb:ENTITY/PROJECT/NAME:ALIAS, to start from: the same net, data and
+    rule go on in a folder of their own, on other devices or for longer (null: from the beginning)"""
     pretrained: str | None = None
-    """a run folder, or a checkpoint, of another net: the convolutions that both have start with its weights (null: all
-    start anew)"""
+    """another net whose weights this one starts with: a run folder, a checkpoint, wandb:ENTITY/PROJECT/NAME:ALIAS, or
+    published weights (torchvision, caffe:FILE, FILE.pth, FILE.safetensors, FILE.onnx, an exported folder); null: all
+    layers start anew"""
+    pretrained_layers: PretrainedLayers = PretrainedLayers.conv
+    """conv: the convolutions that both nets have (2012); all: every layer of the same shape; the others start anew"""
     train_error_window: int = MISSING
     """images per point of the running training error, measured on the batches as they are trained"""
     train_eval_images: int = MISSING
@@ -308,7 +336,7 @@ class Config:
     """stop once the running training error over an epoch is at or under this (null: train to max_epochs)"""
     test_views: int = 0
     """after training, the error on the validation set: 10 averages over ten views of each image (four corners, the
-    centre, and their mirrors), 1 takes the centre; 0: none"""
+    centre, and their mirrors), 9 over a 3x3 grid without mirrors (2012's CIFAR-10), 1 takes the centre; 0: none"""
     stuck_after_steps: int = 500
     """after so many updates, say so if the loss is still that of guessing, and what may be the cause (0: never)"""
     model: Model = field(default_factory=Model)

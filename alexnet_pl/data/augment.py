@@ -7,6 +7,7 @@ nothing is copied to get the fast memory format. Every random choice is drawn pe
 
 from __future__ import annotations
 
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -60,6 +61,7 @@ def draw_crops(n: int, margin: int, flip: bool, generator: torch.Generator, chun
         flip: false mirrors none.
         chunk: number of successive images that share one draw; 32 in the released code, 1 in its successors.
     """
+    chunk = min(chunk, n)
     count = -(-n // chunk)
     top, left = (torch.randint(margin + 1, (count,), generator=generator) for _ in range(2))
     mirrored = torch.rand(count, generator=generator) < 0.5 if flip else torch.zeros(count, dtype=torch.bool)
@@ -114,6 +116,22 @@ def ten_views(images: Tensor, size: int) -> Tensor:
     return torch.cat([five, five.flip(3)], 1)
 
 
+def nine_views(images: Tensor, size: int) -> Tensor:
+    """Cut out the squares of a 3x3 grid, without mirror images, as the released code tests its nets for CIFAR-10.
+
+    Args:
+        images: (N, H, W, C), any dtype.
+    Returns:
+        (N, 9, size, size, C), same dtype: row by row from the top left.
+    """
+    places = [((images.shape[side] - size) * step // 2 for step in range(3)) for side in (1, 2)]
+    return torch.stack([images[:, top:, left:][:, :size, :size] for top, left in product(*places)], 1)
+
+
+VIEWS = {1: lambda images, size: centre_crop(images, size)[:, None], 9: nine_views, 10: ten_views}
+"""How an image is seen, by the number of its views"""
+
+
 def color_noise(kind: ColorNoise, n: int, colors: ColorPCA, generator: torch.Generator) -> tuple[Tensor, float]:
     """Draw the colour to add to each of n images; return it with the divisor of the sum (paper, section 4.1).
 
@@ -155,16 +173,15 @@ def to_input(images: Tensor, mean: Tensor, scale: float, shift: Tensor | None = 
 
 
 def evaluation_input(images: Tensor, mean: Tensor, resized_size: int, scale: float, views: int = 1) -> Tensor:
-    """Return images as evaluation sees them: the centre square, or ten views side by side (paper, section 4.1).
+    """Return images as evaluation sees them: the centre square, or several views side by side (paper, section 4.1).
 
     Args:
         images: uint8 (N, S, S, 3), scaled to squares of `resized_size` pixels first.
         mean, scale: as `to_input` takes them; the squares are as large as the mean image.
-        views: 1 or 10.
+        views: a key of VIEWS.
     Returns:
         float32 (N * views, 3, H, W).
     """
     images = resize(images, resized_size)
     size = mean.shape[0]
-    squares = centre_crop(images, size) if views == 1 else ten_views(images, size).flatten(0, 1)
-    return to_input(squares, mean, scale)
+    return to_input(VIEWS[views](images, size).flatten(0, 1), mean, scale)

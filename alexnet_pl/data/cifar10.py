@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import io
+import struct
+import tarfile
+from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
+from alexnet_pl.data.sources.base import DAMAGE, Unreadable
+from alexnet_pl.data.sources.shards import in_shards
 from alexnet_pl.errors import ConfigError, first_line
+
+BROKEN: tuple[type[Exception], ...] = (
+    *DAMAGE,
+    SyntaxError,
+    TypeError,
+    struct.error,
+    Image.DecompressionBombError,
+    Unreadable,
+)
+"""What Pillow raises for a damaged image, and what is none"""
 
 
 def load(root: Path, split: str, download: bool = False) -> tuple[Tensor, Tensor]:
@@ -27,8 +43,7 @@ def load(root: Path, split: str, download: bool = False) -> tuple[Tensor, Tensor
     """
     files = sorted(root.glob(f"{split}-*.parquet")) or sorted(root.glob(f"*/{split}-*.parquet"))
     if files:
-        parts = [_read_parquet(file) for file in files]
-        return torch.cat([images for images, _ in parts]), torch.cat([labels for _, labels in parts])
+        return _read_shards(files)
     if (root / "cifar-10-batches-py").is_dir() or download:
         return _read_pickles(root, split, download)
     found = ", ".join(sorted(p.name for p in root.iterdir())[:5]) or "nothing"
@@ -38,30 +53,28 @@ def load(root: Path, split: str, download: bool = False) -> tuple[Tensor, Tensor
     )
 
 
-def _read_parquet(file: Path) -> tuple[Tensor, Tensor]:
-    import pyarrow
-    import pyarrow.parquet
-    from PIL import Image
-
-    try:
-        table = pyarrow.parquet.read_table(file)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise ConfigError(f"{file} cannot be read as Parquet ({first_line(error)[:160]}): copy it again") from error
-    missing = {"img", "label"} - set(table.column_names)
-    if missing:
-        raise ConfigError(f"{file} has columns {table.column_names}, but CIFAR-10 needs img and label")
-    if not len(table):
-        raise ConfigError(f"{file} holds no images")
-    images = np.empty((len(table), 32, 32, 3), dtype=np.uint8)
-    for row, cell in enumerate(table["img"].combine_chunks().field("bytes")):
+def _read_shards(files: list[Path]) -> tuple[Tensor, Tensor]:
+    shards = in_shards(files)
+    if not len(shards):
+        raise ConfigError(f"{files[0]} holds no images")
+    images = []
+    for name, data in zip(shards.names, shards.read(0, len(shards)), strict=True):
         try:
-            image = np.asarray(Image.open(io.BytesIO(cell.as_py() or b"")).convert("RGB"))
-        except OSError as error:
-            raise ConfigError(f"{file}, row {row}: the image does not decode ({first_line(error)[:160]})") from error
-        if image.shape != (32, 32, 3):
-            raise ConfigError(f"{file}, row {row}: an image of {image.shape}, expected (32, 32, 3)")
-        images[row] = image
-    return torch.from_numpy(images), torch.from_numpy(table["label"].to_numpy().astype(np.int64))
+            images.append(_decode(data))
+        except BROKEN as error:
+            reason = first_line(error)[:160]
+            raise ConfigError(f"{files[0].parent}, {name}: the image does not decode ({reason})") from error
+    return torch.from_numpy(np.stack(images)), torch.from_numpy(shards.labels)
+
+
+def _decode(data: bytes | Unreadable) -> np.ndarray:
+    """Return an image of 32x32 pixels: without what photographs need, which would take twice the time."""
+    if isinstance(data, Unreadable):
+        raise data
+    with Image.open(io.BytesIO(data), formats=["PNG", "JPEG"]) as image:
+        if image.size != (32, 32):
+            raise ValueError(f"an image of {image.width}x{image.height} pixels, expected 32x32")
+        return np.asarray(image.convert("RGB"))
 
 
 def _read_pickles(root: Path, split: str, download: bool) -> tuple[Tensor, Tensor]:
@@ -69,7 +82,7 @@ def _read_pickles(root: Path, split: str, download: bool) -> tuple[Tensor, Tenso
 
     try:
         data = CIFAR10(root, train=split == "train", download=download)
-    except (RuntimeError, EOFError, OSError) as error:
+    except (RuntimeError, EOFError, OSError, HTTPException, tarfile.TarError) as error:
         raise ConfigError(
             f"CIFAR-10's pickles in {root} cannot be read or downloaded ({first_line(error)[:160]})"
         ) from error

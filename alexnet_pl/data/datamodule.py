@@ -66,6 +66,8 @@ class ImageDataModule(pl.LightningDataModule):
             sums.add(self.train.images.cpu())  # not every device has float64
             mean = sums.mean_image()
             self.colors = sums.colors()
+        if d.mean_color is not None:
+            mean = torch.tensor(d.mean_color).expand(mean.shape)
         mean = augment.resize(mean.float()[None], d.resized_size)[0]
         self.mean = augment.centre_crop(mean, d.input_size).to(self.device)
         self.ready = True

@@ -17,38 +17,45 @@ from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
+from alexnet_pl.config.choices import Squares
+from alexnet_pl.data.sources.base import Unreadable
+from alexnet_pl.errors import visible
+
 LONGEST = 40
 """So many times as long as wide an image may be: scaled by its shorter side, a longer one would fill the memory."""
 MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"}
 """What Pillow turns into RGB of 0..255 as a viewer would; the others have more than 8 bits."""
 SMALL = 2**16
 """Pixels of a JPEG up to which Pillow's look at its header, too, would add a tenth to the time or more"""
+JPEG = b"\xff\xd8"
+"""How a JPEG begins"""
 APP1 = b"\xff\xe1"
 """The marker of a JPEG's segments that may note how it was held, as EXIF or XMP"""
 
 Image.preinit()  # so that the usual formats are tried first
 Image.init()  # Pillow would load its rarer formats when it first meets one, which is not safe among threads
+COMMON = ("JPEG", "PNG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "PPM", "AVIF")
+FORMATS: list[str] = [name for name in COMMON if name in Image.OPEN]
+"""What people keep images in. Pillow's others are rare and less looked after, and EPS would run a program."""
 
 
-class Unreadable(Exception):
-    """A file gives no image; the text says why in a few words."""
-
-
-def decode_image(data: bytes) -> Tensor:
+def decode_image(data: bytes | Unreadable) -> Tensor:
     """Decode the bytes of an image file into uint8 (3, height, width), upright.
 
     Greyscale becomes three equal colours, CMYK and palettes RGB; transparency is dropped; of several images the first
     counts; a camera's note of how it was held (EXIF) is obeyed if it can be read. What a file is named does not matter.
 
     Raises:
-        Unreadable: no image, a damaged one, or one of more than 8 bits.
+        Unreadable: no image, a damaged one, or one of more than 8 bits; or what was read is itself the reason.
     """
+    if isinstance(data, Unreadable):
+        raise data
     if not data:
         raise Unreadable("an empty file")
     try:
-        if (small := _decode_small_jpeg(data)) is not None:
+        if data.startswith(JPEG) and (small := _decode_small_jpeg(data)) is not None:
             return torch.from_numpy(small).permute(2, 0, 1)
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.format in ("JPEG", "MPO"):
                 try:
                     pixels = simplejpeg.decode_jpeg(data, "RGB")
@@ -62,16 +69,17 @@ def decode_image(data: bytes) -> Tensor:
                 raise Unreadable(f"{image.format} of mode {image.mode}, which has more than 8 bits")
             image.load()
             upright: Image.Image = image
-            with suppress(Exception):  # a note that cannot be read is none
-                upright = ImageOps.exif_transpose(image)
+            if _orientation(image) != 1:
+                with suppress(Exception):  # a note that cannot be read is none
+                    upright = ImageOps.exif_transpose(image)
             return functional.pil_to_tensor(upright.convert("RGB"))
     except Unreadable:
         raise
     except Exception as error:  # damage makes Pillow raise nearly anything
         reason = " ".join(str(error).split())
         if "cannot identify image file" in reason:
-            reason = f"not an image (it begins with {data[:12]!r})"
-        raise Unreadable(reason or type(error).__name__) from error
+            reason = f"not an image of a format that is read (it begins with {data[:12]!r})"
+        raise Unreadable(visible(reason) or type(error).__name__) from error
 
 
 def _decode_small_jpeg(data: bytes) -> np.ndarray | None:
@@ -90,11 +98,15 @@ def _orientation(image: Image.Image) -> int:
     return 1
 
 
-def centre_square(image: Tensor, size: int) -> Tensor:
+def centre_square(image: Tensor, size: int, squares: Squares = Squares.centre) -> Tensor:
     """Scale an image and cut out its centre: uint8 (3, height, width) -> uint8 (size, size, 3).
 
     The shorter side is scaled to `size` and the longer to the whole number below its share, bilinear and smoothed; then
     the centre is cut out at a whole pixel, where the margin is odd one pixel nearer the top and left.
+
+    Args:
+        squares: torchvision rounds half a pixel of an odd margin to the even number, as its CenterCrop does for crops
+            of any even margin; warp scales both sides to `size`, and cuts nothing off.
 
     Raises:
         Unreadable: it is far longer than wide, or wider than long.
@@ -104,9 +116,13 @@ def centre_square(image: Tensor, size: int) -> Tensor:
     if longer > LONGEST * shorter:
         raise Unreadable(f"{width}x{height} pixels, more than {LONGEST} times as long as wide")
     height, width = size * height // shorter, size * width // shorter
-    if shorter != size:
+    if squares is Squares.warp:
+        height = width = size
+    if image.shape[1:] != (height, width):
         image = functional.resize(image, [height, width], antialias=True)
     top, left = (height - size) // 2, (width - size) // 2
+    if squares is Squares.torchvision:
+        top, left = round((height - size) / 2), round((width - size) / 2)
     return image[:, top : top + size, left : left + size].permute(1, 2, 0)
 
 

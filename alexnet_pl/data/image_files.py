@@ -6,6 +6,7 @@ A gallery has `names`, `labels` and `read(numbers)`, which yields the images tha
 from __future__ import annotations
 
 import glob
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from alexnet_pl import cpu
+from alexnet_pl.config.choices import Squares
 from alexnet_pl.data import decode, store
 from alexnet_pl.data.loader import PackedDataset
 from alexnet_pl.data.sources import base, folders
@@ -33,10 +35,10 @@ def find_images(words: Sequence[str], warn: Warn) -> list[str]:
     """
     found: list[str] = []
     for word in words:
-        path = Path(word).expanduser()
-        if word == STDIN or path.is_file():
+        path = Path(os.path.expanduser(word))  # unlike Path's, os.path's functions do not fail at an odd word
+        if word == STDIN or os.path.isfile(path):
             found.append(word if word == STDIN else str(path))
-        elif path.is_dir():
+        elif os.path.isdir(path):
             found += _inside(path, warn)
         elif glob.has_magic(word):
             matches = sorted(glob.glob(str(path), recursive=True))
@@ -51,7 +53,7 @@ def find_images(words: Sequence[str], warn: Warn) -> list[str]:
 
 def _inside(folder: Path, warn: Warn) -> list[str]:
     try:
-        names = folders.image_names(folder)
+        names, _ = folders.list_images(folder)
     except ConfigError as error:
         warn(str(error))
         return []
@@ -67,11 +69,12 @@ class ImageFiles:
         names: as `find_images` returns them.
         size: side of the squares in pixels.
         warn: called for each file that gives no image.
+        squares: how they are made.
     """
 
-    def __init__(self, names: Sequence[str], size: int, warn: Warn) -> None:
-        self.names, self.size, self.warn = names, size, warn
-        self.labels = [Path(name).absolute().parent.name for name in names]
+    def __init__(self, names: Sequence[str], size: int, warn: Warn, squares: Squares = Squares.centre) -> None:
+        self.names, self.size, self.warn, self.squares = names, size, warn, squares
+        self.labels = [base.class_name(Path(name).absolute().parent.name) for name in names]
 
     def read(self, numbers: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
         """Yield number and uint8 (size, size, 3) of each of these images that can be read."""
@@ -85,9 +88,10 @@ class ImageFiles:
     def _square(self, number: int) -> Tensor | str:
         name = self.names[number]
         try:
-            data = sys.stdin.buffer.read() if name == STDIN else Path(name).read_bytes()
-            return decode.centre_square(decode.decode_image(data), self.size)
-        except decode.Unreadable as error:
+            data = sys.stdin.buffer.read(base.LARGEST + 1) if name == STDIN else base.read_file(name)
+            base.check_size(len(data))
+            return decode.centre_square(decode.decode_image(data), self.size, self.squares)
+        except base.Unreadable as error:
             return f"{'standard input' if name == STDIN else name} gives no image: {error}"
         except OSError as error:
             return f"{name} cannot be read: {error.strerror or error}"

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alexnet_pl import files
+from alexnet_pl.config.choices import Squares
 from alexnet_pl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 FILES_PER_SHARD = 4096
 """Files of the source in a part: few enough parts to hold all open, small enough that little is lost by a stop."""
 VERSION = 2
+INDEX = {"name": "string", "label": "int64", "part": "int64", "offset": "int64", "bytes": "int64"}
+"""What `split`.parquet says of each image"""
 
 
 @dataclass
@@ -53,15 +57,26 @@ class Plan:
     """raw: uint8 (size, size, 3), nothing lost; jpeg: about an eighth of the bytes, at a fraction of the speed"""
     quality: int | None
     """of the JPEGs"""
+    squares: str = "centre"
+    """how images became squares: a choice of config/choices.py's Squares"""
     part: int = field(default_factory=lambda: FILES_PER_SHARD)
     """files of the source in a part"""
     version: int = VERSION
     """of this layout"""
 
+    def check(self) -> None:
+        """Raise ValueError where a value is none that this package writes."""
+        texts = all(type(text) is str for text in (self.name, self.source, self.fingerprint))
+        jpeg = self.form == "jpeg" and _is_whole(self.quality, 1, 100)
+        form = (jpeg or (self.form, self.quality) == ("raw", None)) and self.squares in Squares.__members__
+        if not (texts and form and _is_whole(self.size, 8, 4096) and _is_whole(self.part, 1)):
+            raise ValueError
+
     @property
     def identity(self) -> str:
         """What tells this store from others, wherever it lies."""
-        return f"{self.fingerprint}-{self.size}-{self.form}{self.quality or ''}"
+        squares = "" if self.squares == "centre" else f"-{self.squares}"
+        return f"{self.fingerprint}-{self.size}-{self.form}{self.quality or ''}{squares}"
 
     def file(self, split: str, number: int) -> str:
         """Return the name of a part."""
@@ -104,17 +119,63 @@ class Store:
             parts.append(f"{skipped:,} skipped (skipped.csv)")
         return ", ".join(parts)
 
+    def check(self) -> None:
+        """Raise ValueError where a value is none that this package writes, or does not fit the others."""
+        cells = {split: sum(part.bytes for part in parts) for split, parts in self.parts.items()}
+        least = 3 * self.plan.size**2 if self.plan.form == "raw" else 1  # bytes of an image
+        colors = [*self.colors["vectors"], self.colors["std"]]
+        if not (
+            type(self.classes) is list
+            and all(type(name) is str for name in self.classes)
+            and self.images.keys() == self.skipped.keys() == self.parts.keys() in ({"train"}, {"train", "val"})
+            and all(map(_is_whole, [*self.images.values(), *self.skipped.values(), *cells.values()]))
+            and all(count * least <= cells[split] for split, count in self.images.items())
+            and all(part.file == self.plan.file(s, n) for s in self.parts for n, part in enumerate(self.parts[s]))
+            and [part.file for part in self.others] == ["mean.npy", *(f"{split}.parquet" for split in self.parts)]
+            and [len(row) for row in colors] == [3, 3, 3, 3]
+            and all(math.isfinite(x) for row in colors for x in row)
+        ):
+            raise ValueError
+
     def index(self, split: str) -> pa.Table:
-        """Return for each image its name, label, part, offset and bytes."""
+        """Return for each image its name, label, part, offset and bytes.
+
+        Raises:
+            ConfigError: it is damaged, or speaks of what the parts do not hold.
+        """
+        import numpy as np
         import pyarrow.parquet
 
-        return pyarrow.parquet.read_table(self.root / f"{split}.parquet")
+        path = self.root / f"{split}.parquet"
+        with _sound(path):
+            if pyarrow.parquet.read_metadata(path).num_rows != self.images[split]:
+                raise ValueError
+            table = pyarrow.parquet.read_table(path)
+            label, part, offset, length = (table[name].to_numpy() for name in ("label", "part", "offset", "bytes"))
+            ends = np.array([part.bytes for part in self.parts[split]])[part] - length  # a wrong part is an IndexError
+            if not (
+                {field.name: str(field.type) for field in table.schema} == INDEX
+                and all(column.null_count == 0 for column in table.columns)
+                and np.all((label >= 0) & (label < len(self.classes)) & (part >= 0))
+                and np.all((offset >= 0) & (length > 0) & (offset <= ends))
+                and (self.plan.form != "raw" or np.all(length == 3 * self.plan.size**2))
+            ):
+                raise ValueError
+        return table
 
     def mean(self) -> np.ndarray:
-        """Return the mean image, float64 (size, size, 3)."""
+        """Return the mean image, float64 (size, size, 3).
+
+        Raises:
+            ConfigError: it is damaged.
+        """
         import numpy as np
 
-        return np.load(self.root / "mean.npy")
+        with _sound(self.root / "mean.npy"):
+            mean = np.load(self.root / "mean.npy", mmap_mode="r")  # so that a header cannot claim memory
+            if (mean.shape, mean.dtype) != ((self.plan.size, self.plan.size, 3), np.float64):
+                raise ValueError
+            return np.array(mean)
 
     def write(self) -> None:
         """Set the done mark."""
@@ -127,6 +188,10 @@ class Store:
 
         What the parts hold is for `prepare --verify` to check.
         """
+        if split not in self.parts:
+            raise ConfigError(
+                f"{self.root} holds no {split} images: prepare a store with some, for val by --hold-out 0.1"
+            )
         for part in self.parts[split]:
             self.check_size(part)
         for part in self.others:
@@ -154,9 +219,13 @@ def read_plan(root: Path) -> Plan | None:
     Raises:
         ConfigError: plan.json is damaged, or of another version of this package.
     """
-    plain = files.read_json(root / "plan.json")
-    with _known_keys(root / "plan.json"):
-        return Plan(**plain) if plain else None
+    path = root / "plan.json"
+    if not path.is_file():
+        return None
+    with _sound(path):
+        plan = Plan(**files.read_json(path))
+        plan.check()
+    return plan
 
 
 def read(root: Path) -> Store | None:
@@ -165,24 +234,35 @@ def read(root: Path) -> Store | None:
     Raises:
         ConfigError: store.json is damaged, or of another version of this package.
     """
-    plain = files.read_json(root / "store.json")
-    if not plain:
+    path = root / "store.json"
+    if not path.is_file():
         return None
-    with _known_keys(root / "store.json"):
+    with _sound(path):
+        plain = files.read_json(path)
         if (version := plain["plan"]["version"]) != VERSION:
             raise ConfigError(f"{root} is a store of version {version}, not {VERSION}: prepare it anew")
         plain["plan"] = Plan(**plain["plan"])
         plain["parts"] = {split: [Shard(**part) for part in parts] for split, parts in plain["parts"].items()}
         plain["others"] = [Shard(**part) for part in plain["others"]]
-        return Store(root, **plain)
+        store = Store(root, **plain)
+        store.plan.check()
+        store.check()
+    return store
+
+
+def _is_whole(value: object, least: int = 0, most: int = 2**63) -> bool:
+    """Return whether a value is a whole number between these, which may be included."""
+    return type(value) is int and least <= value <= most
 
 
 @contextmanager
-def _known_keys(path: Path) -> Iterator[None]:
-    """Raise ConfigError where a file has other keys than this package writes."""
+def _sound(path: Path) -> Iterator[None]:
+    """Raise ConfigError where a file of a store holds something else than this package writes."""
     try:
         yield
-    except (KeyError, TypeError, AttributeError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError, EOFError, RuntimeError, MemoryError, OSError) as error:
+        if isinstance(error, OSError) and error.strerror:  # of the file system, not of a reader
+            raise
         raise ConfigError(
             f"{path} is damaged, or of another version of this package: remove {path.parent} and prepare it anew"
         ) from error

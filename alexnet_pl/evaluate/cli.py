@@ -4,6 +4,7 @@
     python -m alexnet_pl.evaluate runs/train/defaults --views 10   by ten views, as in 2012
     python -m alexnet_pl.evaluate runs/seeds                       all finished runs, as an ensemble
     python -m alexnet_pl.evaluate runs/a runs/b --weights best     the runs that are named
+    python -m alexnet_pl.evaluate torchvision --data STORE         published weights
 
 The probabilities of several views and nets are averaged, as in 2012. The command prints errors,
 calibration and the easiest and hardest classes. It writes evaluation.json, predictions.parquet,
@@ -16,7 +17,9 @@ import argparse
 from pathlib import Path
 
 from alexnet_pl.console import exit_on_error, make_console, start_command
+from alexnet_pl.errors import visible
 from alexnet_pl.evaluate.settings import Settings, find_members, output_folder
+from alexnet_pl.runs.naming import WEIGHTS_WORDS
 from alexnet_pl.runs.run import CHECKPOINT_NAMES
 
 
@@ -25,9 +28,10 @@ def make_parser() -> argparse.ArgumentParser:
         prog="python -m alexnet_pl.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add, default = parser.add_argument, Settings()
-    add("runs", type=Path, nargs="+", metavar="RUN", help="a run, or a folder of runs; several are an ensemble")
-    views = "views of each image: 1, the centre, or ten views (10-crop) (%(default)s)"
-    add("--views", type=int, choices=[1, 10], default=default.views, help=views)
+    given = f"a run, a folder of runs, {WEIGHTS_WORDS}; several are an ensemble"
+    add("runs", type=Path, nargs="+", metavar="RUN", help=given)
+    views = "views of each image: 1, the centre, ten views (10-crop), or nine (a 3x3 grid) (%(default)s)"
+    add("--views", type=int, choices=[1, 9, 10], default=default.views, help=views)
     averaged = "what is averaged over views and nets (%(default)s)"
     add("--average", choices=["probabilities", "logits"], default=default.average, help=averaged)
     which = (
@@ -36,6 +40,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--weights", nargs="+", default=default.weights, metavar="NAME", help=which)
     add("--split", choices=["val", "train"], default=default.split, help="which images (%(default)s)")
     add("--data", type=Path, metavar="ROOT", help="where the images are now (where the run had them)")
+    add("--mean", metavar="FILE", type=Path, help="Caffe's mean image (.binaryproto), for its weights")
     add("--out", type=Path, metavar="FOLDER", help="where the results go (the run's evaluation/, or runs/ensembles/)")
     add("--device", help="cpu, cuda, cuda:1, ... (a GPU if there is one)")
     add("--keep-logits", action="store_true", help="also write the nets' outputs, logits.npy")
@@ -46,7 +51,7 @@ def main() -> None:
     """Run the command. Exit code 0: evaluated; 1: a mistake, in one sentence; 128 + signal: stopped by it."""
     start_command()
     a = make_parser().parse_args()
-    settings = Settings(a.views, a.average, a.weights, a.split, a.data and a.data.expanduser())
+    settings = Settings(a.views, a.average, a.weights, a.split, a.data and a.data.expanduser(), a.mean)
     with exit_on_error():
         members = find_members(a.runs, settings)
         out = a.out.expanduser() if a.out else output_folder(a.runs, members, settings)
@@ -55,4 +60,4 @@ def main() -> None:
 
         evaluate(members, settings, out, a.device, a.keep_logits, make_console())
         for file in sorted(out.iterdir()):
-            print(file)
+            print(visible(str(file)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,43 +10,48 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from alexnet_pl.config.choices import Squares
 from alexnet_pl.data import store
 from alexnet_pl.data.datamodule import EVAL_PIXELS, ImageDataModule
 from alexnet_pl.data.datasets import SMALL_DATASETS
 from alexnet_pl.data.loader import BatchLoader, InMemoryDataset, PackedDataset
 from alexnet_pl.errors import ConfigError, UserError
 from alexnet_pl.evaluate.predictions import Predictions, average, concatenate, make_predictions
-from alexnet_pl.evaluate.settings import Settings
+from alexnet_pl.evaluate.settings import Member, Settings
 from alexnet_pl.runs import trained
-from alexnet_pl.runs.run import Run
 
 
-def load_models(members: list[Run], settings: Settings, device: torch.device) -> list[trained.TrainedModel]:
-    """Return the nets of the runs.
+def load_models(members: list[Member], settings: Settings, device: torch.device) -> list[trained.TrainedModel]:
+    """Return the nets of the members.
 
     Raises:
         ConfigError: a checkpoint cannot be read, or the nets cannot look at the same images in the same way.
     """
-    nets = [trained.load(run.folder, settings.weights).to(device) for run in members]
+    nets = [trained.load(each.word, settings.weights, settings.mean).to(device) for each in members]
     first = nets[0]
-    for run, net in zip(members, nets, strict=True):
+    for member, net in zip(members, nets, strict=True):
         d = net.cfg.data
         if settings.views > 1 and d.input_size == d.resized_size:
             raise ConfigError(
-                f"--views {settings.views} needs images larger than their crops, but those of {run.folder} both have "
+                f"--views {settings.views} needs images larger than their crops, but those of {member.word} both have "
                 f"{d.input_size} pixels: use --views 1"
             )
         if net.classes != first.classes:
             raise ConfigError(
-                f"{run.folder} has other classes than {members[0].folder}: an ensemble needs nets of the same classes"
+                f"{member.word} has other classes than {members[0].word}: an ensemble needs nets of the same classes"
             )
         own, others = ((one.cfg.data.kind, one.cfg.data.store) for one in (net, first))
         if own[0] != others[0] or (own != others and not settings.data):
             raise ConfigError(
-                f"{run.folder} was trained on other data than {members[0].folder}: an ensemble needs one set of "
+                f"{member.word} was trained on other data than {members[0].word}: an ensemble needs one set of "
                 "images (of packed stores, --data says which)"
             )
     return nets
+
+
+def _are_imagenets(names: list[str], published: list[str]) -> bool:
+    """Return whether a dataset's classes are all of ILSVRC by their WordNet ids, whose order published nets have."""
+    return len(names) == len(published) == 1000 and all(re.fullmatch(r"n\d{8}", name) for name in names)
 
 
 class EvalImages:
@@ -69,7 +75,7 @@ class EvalImages:
                               "prepare it with --hold-out 0.1")  # fmt: skip
         cfg = replace(net.cfg, data=replace(d, root=str(self.root) if self.root else None, download=False))
         module = ImageDataModule(cfg, net.device)
-        if module.classes != net.classes:
+        if module.classes != net.classes and not (net.run is None and _are_imagenets(module.classes, net.classes)):
             raise ConfigError(f"the images in {self.root} are of other classes than those {net.name} was trained on")
         self.set: InMemoryDataset | PackedDataset = module.load(settings.split)
         self.classes = net.classes
@@ -82,6 +88,15 @@ class EvalImages:
     def store(self) -> str | None:
         """What tells the packed store from others; None where there is none."""
         return self.set.store.plan.identity if isinstance(self.set, PackedDataset) else None
+
+    def squares_note(self, nets: list[trained.TrainedModel]) -> str:
+        """Return what to know where the images were made square in another way than a net's were; empty elsewhere."""
+        here = self.set.store.plan.squares if isinstance(self.set, PackedDataset) else Squares.centre.name
+        others = {net.squares.name: net.name for net in nets if net.squares.name != here}
+        return "; ".join(
+            f"{self.root} was prepared with --resize {here}, and {name} saw squares of --resize {squares}"
+            for squares, name in others.items()
+        )
 
     def names(self, split: str) -> list[str]:
         """Return the names of a packed store's files; other images have their numbers."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -16,16 +17,15 @@ from alexnet_pl.evaluate.ensemble import EvalImages, load_models, run_models
 from alexnet_pl.evaluate.outputs import write_classes, write_evaluation, write_predictions
 from alexnet_pl.evaluate.plots import draw_calibration, draw_confusion
 from alexnet_pl.evaluate.predictions import Predictions, summary
-from alexnet_pl.evaluate.settings import Settings
+from alexnet_pl.evaluate.settings import Member, Settings
 from alexnet_pl.evaluate.tables import describe, show_classes, show_members
 from alexnet_pl.model.build import set_arithmetic
-from alexnet_pl.runs.run import Run
+from alexnet_pl.runs.mirror import attach_results
 from alexnet_pl.runs.trained import TrainedModel
-from alexnet_pl.training.loggers import attach_results
 
 
 def evaluate(
-    members: list[Run], settings: Settings, out: Path, device: str | None, keep_logits: bool, console: Console
+    members: list[Member], settings: Settings, out: Path, device: str | None, keep_logits: bool, console: Console
 ) -> None:
     """Evaluate one run, or several as an ensemble; print the figures, write all into a folder.
 
@@ -57,11 +57,13 @@ def evaluate(
     draw_confusion(ensemble, classes, title, out / "confusion.png")
     draw_calibration(ensemble, title, out / "calibration.png")
     console.print(title)
+    if note := images.squares_note(nets):
+        console.print(note)
     show_members(predictions, members, console)
     show_classes(ensemble, classes, console)
-    if len(members) == 1 and settings.data is None:
+    if len(members) == 1 and members[0].run and settings.data is None:
         results = summary(ensemble).items()
-        attach_results(members[0], {f"evaluate/{settings.name}/{key}": value for key, value in results}, {})
+        attach_results(members[0].run, {f"evaluate/{settings.name}/{key}": value for key, value in results}, {})
 
 
 def find_device(name: str | None) -> torch.device:
@@ -93,5 +95,8 @@ def run(
             shape = (len(images), settings.views, len(images.classes))
             parts = [stack.enter_context(files.atomic_path(logits / name)) for name in names]
             arrays = [np.lib.format.open_memmap(part, "w+", np.float32, shape) for part in parts]
+            for part in parts:  # a disk that fills up later would end the process by a signal
+                with part.open("r+b") as file:
+                    os.posix_fallocate(file.fileno(), 0, part.stat().st_size)
         meter = stack.enter_context(Meter("evaluating", len(images), console))
         return run_models(nets, images, settings, meter.advance, arrays)

@@ -15,7 +15,7 @@ import pyarrow.parquet
 
 from alexnet_pl import files
 from alexnet_pl.evaluate.predictions import BINS, Predictions, calibration, class_counts, summary
-from alexnet_pl.evaluate.settings import Settings
+from alexnet_pl.evaluate.settings import Member, Settings
 from alexnet_pl.runs import provenance
 from alexnet_pl.runs.run import CHECKPOINT_NAMES, Run
 
@@ -62,12 +62,12 @@ def write_classes(predictions: Predictions, classes: list[str], path: Path) -> N
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["label", "class", "images", "correct", "accuracy"])
     for label, (count, correct) in enumerate(zip(*class_counts(predictions, len(classes)), strict=True)):
-        rows.writerow([label, classes[label], count, correct, correct / count if count else ""])
+        rows.writerow([label, files.csv_cell(classes[label]), count, correct, correct / count if count else ""])
     files.write(path, text.getvalue())
 
 
 def write_evaluation(
-    predictions: list[Predictions], members: list[Run], settings: Settings, about: dict[str, Any], path: Path
+    predictions: list[Predictions], members: list[Member], settings: Settings, about: dict[str, Any], path: Path
 ) -> None:
     """Write evaluation.json: which nets saw what and how, the figures of each member and of all, and by which code.
 
@@ -88,13 +88,13 @@ def write_evaluation(
         **about,
         "members": [
             {
-                "name": run.folder.name,
-                "folder": str(run.folder),
-                "id": run.identity.get("id"),
-                "checkpoints": [str(_checkpoint(run, name)) for name in settings.weights],
+                "name": member.name,
+                "folder": member.word,
+                "id": member.run and member.run.identity.get("id"),
+                "checkpoints": [str(_checkpoint(member.run, name)) for name in settings.weights if member.run],
                 **summary(own),
             }
-            for run, own in zip(members, each, strict=True)
+            for member, own in zip(members, each, strict=True)
         ],
         "calibration": [
             {"from": i / BINS, "to": (i + 1) / BINS, "images": count, "confidence": confidence, "accuracy": accuracy}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import textwrap
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from alexnet_pl.evaluate.predictions import BINS, Predictions, calibration, class_counts, confused_pairs, confusion
-from alexnet_pl.files import atomic_path
+from alexnet_pl.runs.figures import drawing, save, shorten, width, wrap
 
 MATRIX = 40
 """Up to so many classes the confusions are a matrix, above it the most frequent pairs"""
@@ -19,14 +18,13 @@ BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#555555"  # Okabe and Ito's, which c
 
 def draw_confusion(predictions: Predictions, classes: list[str], title: str, path: Path) -> None:
     """Write a PNG: a matrix, each row a right class, or bars of the pairs that are confused most often."""
-    import matplotlib
     from matplotlib.figure import Figure
 
-    names = [_short(name) for name in classes]
-    with matplotlib.rc_context({"text.parse_math": False, "font.size": 10}):  # a $ in a name is a $
+    with drawing([title, *classes], font__size=10):
+        names = [_short(name) for name in classes]
         if len(classes) <= MATRIX:
-            side = 3.4 + 0.34 * max(len(classes), 8)
-            figure = Figure(figsize=(side + 1, side), dpi=150, layout="constrained")
+            side = 0.34 * max(len(classes), 8) + max(width(name, 9) for name in names)
+            figure = Figure(figsize=(side + 2, side + 1.2), dpi=150, layout="compressed")
             _matrix(figure, confusion(predictions, len(classes)), names)
         else:
             pairs = confused_pairs(predictions)[:PAIRS]
@@ -77,13 +75,12 @@ def _bars(axes: Any, pairs: list[tuple[int, int, int]], images: np.ndarray, name
 
 def draw_calibration(predictions: Predictions, title: str, path: Path) -> None:
     """Write a PNG: the share of right predictions in each bin of confidence, against the mean confidence."""
-    import matplotlib
     from matplotlib.figure import Figure
 
     bins = calibration(predictions)
     left, width = np.arange(BINS) / BINS, 1 / BINS
     filled = bins.images > 0
-    with matplotlib.rc_context({"text.parse_math": False, "font.size": 10}):
+    with drawing([title], font__size=10):
         figure = Figure(figsize=(5.6, 6.4), dpi=150, layout="constrained")
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         upper.bar(left[filled], bins.accuracy[filled], width, align="edge", color=BLUE, edgecolor="white",
@@ -107,8 +104,7 @@ def draw_calibration(predictions: Predictions, title: str, path: Path) -> None:
 
 def _short(name: str) -> str:
     """Return the first of a class's names, cut where it is long."""
-    first = name.split(",")[0]
-    return first if len(first) <= 26 else f"{first[:25]}…"
+    return shorten(name.split(",")[0], 1.9, 9)
 
 
 def _percent(value: float, _: int | None = None) -> str:
@@ -116,7 +112,5 @@ def _percent(value: float, _: int | None = None) -> str:
 
 
 def _save(figure: Any, title: str, path: Path) -> None:
-    wide = int(12 * figure.get_figwidth())
-    figure.suptitle("\n".join(textwrap.wrap(title, wide)), fontsize=10)
-    with atomic_path(path) as part:
-        figure.savefig(part, format="png")
+    figure.suptitle(wrap(title, figure.get_figwidth(), 10), fontsize=10)
+    save(figure, path)

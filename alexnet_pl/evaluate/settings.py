@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from alexnet_pl.config.suggestions import suggest
 from alexnet_pl.data import store
 from alexnet_pl.errors import ConfigError
-from alexnet_pl.runs.naming import safe_file_name
+from alexnet_pl.runs.naming import names_weights, safe_file_name
 from alexnet_pl.runs.run import CHECKPOINT_NAMES, Run, find_runs
+
+
+@dataclass(frozen=True)
+class Member:
+    """A net to evaluate."""
+
+    word: str
+    """a run's folder, or published weights"""
+    run: Run | None = None
+
+    @property
+    def name(self) -> str:
+        return self.run.folder.name if self.run else Path(self.word.removeprefix("caffe:")).stem
 
 
 @dataclass
@@ -25,6 +39,8 @@ class Settings:
     split: str = "val"
     data: Path | None = None
     """where the images are, if not where the run had them"""
+    mean: Path | None = None
+    """the mean image of Caffe's weights"""
 
     @property
     def name(self) -> str:
@@ -34,14 +50,21 @@ class Settings:
         return "-".join([str(self.views), self.average, *weights, *split])
 
 
-def find_members(paths: list[Path], settings: Settings) -> list[Run]:
-    """Return the runs to evaluate: each that is named, and of a folder of several runs all that are done.
+def find_members(paths: list[Path], settings: Settings) -> list[Member]:
+    """Return the nets to evaluate: each that is named, and of a folder of several runs all that are done.
 
     Raises:
         ConfigError: there is none, one has no checkpoint, or one file of weights is given for several.
     """
-    found = []
-    for path in paths:
+    found: list[Run] = []
+    published = [str(path) for path in paths if names_weights(str(path))]
+    if published and settings.weights != ["last"]:
+        raise ConfigError(f"--weights chooses a run's checkpoints, and {published[0]} is none: leave it out")
+    if published and not settings.data:
+        raise ConfigError(
+            f"{published[0]} has no images of its own: say with --data which packed dataset to evaluate on"
+        )
+    for path in (path for path in paths if str(path) not in published):
         there = find_runs(path.expanduser())
         alone = there[0].folder == path.expanduser()
         done = there if alone else [run for run in there if run.done]
@@ -59,28 +82,33 @@ def find_members(paths: list[Path], settings: Settings) -> list[Run]:
             f"a file of weights belongs to one run, but {len(found)} are given: use {' or '.join(CHECKPOINT_NAMES)}"
         )
     for run in found:
-        if named and not run.last.is_file():
+        _ = run.identity  # which the results name: if it is damaged, that is told before the work
+        kept = [name for name in CHECKPOINT_NAMES if os.path.lexists(run.last.with_name(f"{name}.ckpt"))]
+        if named and not kept:
             raise ConfigError(f"{run.folder} has no checkpoint: the run was not trained yet, or did not keep one")
-    return found
+        if lacking := [name for name in named if name not in kept]:
+            raise ConfigError(f"{run.folder} has no {lacking[0]}.ckpt: --weights {kept[0]} takes the one that it has")
+    return [*(Member(str(run.folder), run) for run in found), *map(Member, published)]
 
 
-def output_folder(paths: list[Path], members: list[Run], settings: Settings) -> Path:
-    """Return where the results go: into the folder of a single run; those of an ensemble under runs/ensembles/.
+def output_folder(paths: list[Path], members: list[Member], settings: Settings) -> Path:
+    """Return where the results go: into the folder of a single run, else under runs/ensembles/ or runs/published/.
 
     Raises:
         ConfigError: the store that is to be evaluated is damaged.
     """
     here, last = store.read(settings.data) if settings.data else None, settings.name
-    if here and here.plan.identity != members[0].config["data"].get("store"):  # other images than the run's own
+    run = members[0].run
+    if here and (run is None or here.plan.identity != run.config["data"].get("store")):  # not the run's own images
         last += f"-{here.root.resolve().name}"
     if len(members) == 1:
-        return members[0].folder / "evaluation" / last
+        return (run.folder if run else Path("runs/published") / safe_file_name(members[0].name)) / "evaluation" / last
     name = "+".join(str(path).removeprefix("runs/").strip("/") for path in paths)
     return Path("runs/ensembles") / safe_file_name(name) / last
 
 
-def run_labels(members: list[Run]) -> list[str]:
-    """Return names that tell the runs apart: the overrides in which they differ, or their folders."""
-    overrides = [run.identity.get("overrides", []) for run in members]
+def member_labels(members: list[Member]) -> list[str]:
+    """Return names that tell the members apart: the overrides in which runs differ, or their names."""
+    overrides = [member.run.identity.get("overrides", []) if member.run else [] for member in members]
     names = [",".join(o for o in own if any(o not in other for other in overrides)) for own in overrides]
-    return names if all(names) and len(set(names)) == len(names) else [run.folder.name for run in members]
+    return names if all(names) and len(set(names)) == len(names) else [member.name for member in members]

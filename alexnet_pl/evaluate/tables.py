@@ -6,33 +6,33 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Column, Table
 
+from alexnet_pl.errors import visible
 from alexnet_pl.evaluate.predictions import Predictions, class_counts, summary
-from alexnet_pl.evaluate.settings import Settings, run_labels
-from alexnet_pl.runs.run import Run
+from alexnet_pl.evaluate.settings import Member, Settings, member_labels
 
 FEW = 5
 """Classes that are named as the easiest, and as the hardest"""
 
 
-def describe(members: list[Run], settings: Settings, images: int, data: str) -> str:
+def describe(members: list[Member], settings: Settings, images: int, data: str) -> str:
     """Return one line on what was done: `an ensemble of 3 nets on 2,000 images (shapes, val), 10 views each`."""
     alone = len(members) == 1
-    nets = members[0].folder.name.replace(",", ", ") if alone else f"an ensemble of {len(members)} nets"
+    nets = members[0].name.replace(",", ", ") if alone else f"an ensemble of {len(members)} nets"
     views = "by the centre" if settings.views == 1 else f"{settings.views} views each"
     averaged = f", {settings.average} averaged" if settings.views * len(members) > 1 else ""
-    return f"{nets} on {images:,} images ({data}, {settings.split}), {views}{averaged}"
+    return visible(f"{nets} on {images:,} images ({data}, {settings.split}), {views}{averaged}")
 
 
-def show_members(predictions: list[Predictions], members: list[Run], console: Console) -> None:
+def show_members(predictions: list[Predictions], members: list[Member], console: Console) -> None:
     """Print the figures of each member, and of several those of the ensemble, which are the last predictions."""
     table = Table(Column(overflow="fold"), "top-1 error", "top-5 error", "nll", "calibration error", box=SIMPLE)
     for column in table.columns[1:]:
         column.justify = "right"
-    names = run_labels(members) + (["ensemble"] if len(members) > 1 else [])
+    names = member_labels(members) + (["ensemble"] if len(members) > 1 else [])
     for name, own in zip(names, predictions, strict=False):
         figures = summary(own)
         shares = [f"{100 * figures[key]:.2f} %" for key in ("error", "top5_error", "calibration_error")]
-        table.add_row(name, *shares[:2], f"{figures['nll']:.4f}", shares[2])
+        table.add_row(visible(name), *shares[:2], f"{figures['nll']:.4f}", shares[2])
     console.print(table)
 
 
@@ -46,7 +46,7 @@ def show_classes(predictions: Predictions, classes: list[str], console: Console)
 
     def cells(label: int) -> list[str]:
         images, correct = counts[label]
-        return [classes[label], f"{100 * correct / images:.1f} % of {images:,}"]
+        return [visible(classes[label]), f"{100 * correct / images:.1f} % of {images:,}"]
 
     for easy, hard in zip(order[:few], order[::-1][:few], strict=True):
         table.add_row(*cells(easy), *cells(hard))

@@ -6,20 +6,29 @@ All rules are asked, and all that are broken are raised together, one sentence e
 from __future__ import annotations
 
 import difflib
-import netrc
-import os
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from alexnet_pl.config.choices import ColorNoise, LoggerName, Schedule, WandbMode
+from alexnet_pl.config.choices import ColorNoise, LoggerName, LogModel, WandbMode
 from alexnet_pl.config.keys import is_key, key_types
-from alexnet_pl.config.schema import Config, Data, Model, Optim, Report
+from alexnet_pl.config.schema import Config, Data, Model, Report, as_dict
 from alexnet_pl.config.suggestions import suggest
 from alexnet_pl.data import store
 from alexnet_pl.data.datasets import SMALL_DATASETS
 from alexnet_pl.errors import ConfigError
+from alexnet_pl.jobs.optim_rules import layer_rules, optim_rules
+from alexnet_pl.jobs.trainer_rules import interval_rules, trainer_rules
 from alexnet_pl.model.specs import layer_specs
 from alexnet_pl.parallel import layouts
+from alexnet_pl.parallel.memory import memory_rules
+from alexnet_pl.runs import wandb_server
+from alexnet_pl.runs.naming import WANDB_NAME, WANDB_TAG, flatten_config
+
+LARGEST_FLOAT = 3.4e38  # of single precision
+LARGEST_INT = 2**63 - 1
+MOST_WORKERS = 256
 
 
 def check(cfg: Config, to_run: bool = True, here: bool = True) -> None:
@@ -31,33 +40,63 @@ def check(cfg: Config, to_run: bool = True, here: bool = True) -> None:
     Raises:
         ConfigError: a sentence for each mistake.
     """
-    mistakes = [*_run_rules(cfg), *_optim_rules(cfg.optim), *_schedule_rules(cfg), *_model_rules(cfg.model)]
-    mistakes += [*_data_rules(cfg.data), *_report_rules(cfg.report)]
+    if mistakes := list(_number_rules(cfg)):  # which no other rule could compare with anything
+        raise ConfigError(*mistakes)
+    mistakes = [*_run_rules(cfg), *optim_rules(cfg), *_model_rules(cfg.model)]
+    mistakes += [*_data_rules(cfg.data), *_report_rules(cfg.report), *_logger_rules(cfg), *trainer_rules(cfg)]
     if not mistakes:  # else there may be no such net
         mistakes += _net_rules(cfg)
     if to_run:
         mistakes += _machine_rules(cfg)
     if to_run and here:
         mistakes += layouts.device_rules(cfg.trainer)
+        mistakes += [] if mistakes else memory_rules(cfg)
     if mistakes:
         raise ConfigError(*mistakes)
 
 
+def check_device(cfg: Config) -> None:
+    """Refuse what this machine cannot measure for one device of a run: it has none, or too little memory.
+
+    Raises:
+        ConfigError: a sentence for each mistake.
+    """
+    one = replace(cfg, trainer=replace(cfg.trainer, devices=1, num_nodes=1))
+    if mistakes := list(layouts.device_rules(one.trainer)) or list(memory_rules(one)):
+        raise ConfigError(*mistakes)
+
+
+def _number_rules(c: Config) -> Iterator[str]:
+    """Yield a sentence for each number in any key that no arithmetic can do with."""
+    own = [number for each in c.optim.layer_lr for number in (*each.milestones, *each.factors)]
+    for key, value in (flatten_config(as_dict(c)) | {"optim.layer_lr": own}).items():
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, list | dict):
+                yield f"{key}={value} must be a plain list, without others inside"
+            if isinstance(number, float) and not abs(number) <= LARGEST_FLOAT:
+                yield f"{key}={number} must be a finite number, of at most {LARGEST_FLOAT:g} in size"
+            if isinstance(number, int) and not abs(number) <= LARGEST_INT:
+                yield f"{key}={number} must be at most {LARGEST_INT} in size"
+
+
 def _run_rules(c: Config) -> Iterator[str]:
     """Yield a sentence for each rule that is broken."""
-    d, t = c.data, c.trainer
+    d = c.data
     if not Path(c.name).name or ".." in Path(c.name).parts or Path(c.name).is_absolute():
         yield f"name={c.name!r} must name a folder under runs/"
     if c.seed < 0:
         yield f"seed={c.seed} must not be negative"
     if c.train_error_window < 1:
         yield f"train_error_window={c.train_error_window} must be at least 1 image"
-    if c.test_views not in (0, 1, 10):
-        yield f"test_views={c.test_views} must be 10 (corners, centre and their mirrors), 1 (the centre) or 0 (no test)"
-    if c.test_views == 10 and d.input_size == d.resized_size:
+    if c.test_views not in (0, 1, 9, 10):
         yield (
-            f"test_views=10 needs images larger than their crops, both have {d.input_size} pixels: set data.resize, "
-            "or test_views=1"
+            f"test_views={c.test_views} must be 10 (corners, centre and their mirrors), 9 (a 3x3 grid), 1 (the centre) "
+            "or 0 (no test)"
+        )
+    if c.test_views in (9, 10) and d.input_size == d.resized_size:
+        yield (
+            f"test_views={c.test_views} needs images larger than their crops, both have {d.input_size} pixels: "
+            "set data.resize, or test_views=1"
         )
     if c.stuck_after_steps < 0:
         yield f"stuck_after_steps={c.stuck_after_steps} must not be negative (0 never looks)"
@@ -67,24 +106,6 @@ def _run_rules(c: Config) -> Iterator[str]:
         yield f"stop_at_train_error={c.stop_at_train_error} is a share of wrong answers: it must lie between 0 and 1"
     if c.model.num_classes < d.num_classes:
         yield f"model.num_classes={c.model.num_classes} is fewer than the {d.num_classes} of data.name={d.name}"
-    if t.limit_train_batches == 0:
-        yield "trainer.limit_train_batches=0 would not train: use trainer.limit_train_batches above 0"
-    if all(limit is None for limit in (t.max_epochs, t.max_steps, t.max_time, t.more.get("fast_dev_run"))):
-        yield "training would never end: set trainer.max_epochs, trainer.max_steps or trainer.max_time"
-
-
-def _optim_rules(o: Optim) -> Iterator[str]:
-    if not o.lr > 0:
-        yield f"optim.lr={o.lr} must be above 0"
-    if not 0 <= o.momentum < 1:
-        yield f"optim.momentum={o.momentum} must be at least 0 and below 1 (2012: 0.9)"
-    if o.weight_decay < 0:
-        yield f"optim.weight_decay={o.weight_decay} must not be negative"
-    for layer, decay in o.layer_decay.items():
-        if not isinstance(decay, int | float) or not decay >= 0:
-            yield f"optim.layer_decay.{layer}={decay} must be a number, and not negative"
-    if not o.bias_lr_mult > 0:
-        yield f"optim.bias_lr_mult={o.bias_lr_mult} must be above 0 (2012: 2)"
 
 
 def _report_rules(r: Report) -> Iterator[str]:
@@ -95,6 +116,29 @@ def _report_rules(r: Report) -> Iterator[str]:
             yield f"report names {key}, which is not a key: {suggest(key, list(key_types()))}"
 
 
+def _has_wandb(c: Config) -> bool:
+    return c.logger.name is LoggerName.wandb and c.logger.mode is not WandbMode.disabled
+
+
+def _logger_rules(c: Config) -> Iterator[str]:
+    """Yield what W&B would not take, and what it would be asked to keep of a run that keeps nothing."""
+    given, t = c.logger, c.trainer
+    for key in ("project", "entity"):
+        name = getattr(given, key)
+        if name is not None and (not 0 < len(name) <= WANDB_NAME or re.search(r"[/\\#?%:\r\n]", name)):
+            yield f"logger.{key}={name} must have 1 to {WANDB_NAME} characters, none of them among /\\#?%:"
+    for tag in given.tags:
+        if not 0 < len(tag) <= WANDB_TAG:
+            yield f"logger.tags has {tag!r} of {len(tag)} characters: a tag of W&B's has 1 to {WANDB_TAG}"
+    if given.log_model is not LogModel.none:
+        if not _has_wandb(c):
+            yield f"logger.log_model={given.log_model} keeps a checkpoint with W&B: it needs logger=wandb"
+        if t.enable_checkpointing is False:
+            yield f"logger.log_model={given.log_model} has nothing to keep with trainer.enable_checkpointing=false"
+        if given.log_model is LogModel.best and t.limit_val_batches == 0:
+            yield "logger.log_model=best needs a validation error: use last, or trainer.limit_val_batches above 0"
+
+
 def _net_rules(c: Config) -> Iterator[str]:
     """Yield what speaks against the net, and against it on these devices."""
     try:
@@ -103,10 +147,12 @@ def _net_rules(c: Config) -> Iterator[str]:
         yield str(error)
         return
     layers = [layer.name for layer in plan if layer.parameters]
-    for name in c.optim.layer_decay:
-        if name not in layers:
-            yield f"optim.layer_decay names {name}, which the net does not have: {suggest(name, layers)}"
+    yield from layer_rules(c.optim, layers)
+    for layer in plan:
+        if layer.kind == "lrn" and c.model.lrn_size > 2 * layer.outputs[0]:
+            yield f"model.lrn_size={c.model.lrn_size} is more than twice the {layer.outputs[0]} maps of {layer.name}"
     yield from layouts.layout_rules(c, plan)
+    yield from interval_rules(c)
 
 
 def _data_rules(d: Data) -> Iterator[str]:
@@ -114,6 +160,8 @@ def _data_rules(d: Data) -> Iterator[str]:
         yield f"data.batch_size={d.batch_size} must be at least 1"
     if not d.pixel_scale > 0:
         yield f"data.pixel_scale={d.pixel_scale} must be above 0 (1 keeps the pixels at 0..255)"
+    if d.mean_color is not None and (len(d.mean_color) != 3 or not all(0 <= value <= 255 for value in d.mean_color)):
+        yield f"data.mean_color={d.mean_color} must be three numbers of 0 to 255: red, green and blue"
     if d.resize is not None and d.resize < 8:
         yield f"data.resize={d.resize} must be at least 8 pixels"
     if d.crop_size is not None and not 8 <= d.crop_size <= d.resized_size:
@@ -125,8 +173,9 @@ def _data_rules(d: Data) -> Iterator[str]:
         yield f"data.crop_chunk={d.crop_chunk} must be at least 1 image (2012: 32)"
     if d.color_noise_until is not None and (d.color_noise is ColorNoise.off or d.color_noise_until < 1):
         yield f"data.color_noise_until={d.color_noise_until} must be at least 1, with a data.color_noise to end then"
-    if d.workers is not None and (d.workers < 1 or not d.packed):
-        yield f"data.workers={d.workers} must be at least 1, and only a packed store (data=imagenet) is read by any"
+    if d.workers is not None and (not 1 <= d.workers <= MOST_WORKERS or not d.packed):
+        most = f"at least 1 and at most {MOST_WORKERS}"
+        yield f"data.workers={d.workers} must be {most}, and only a packed store (data=imagenet) is read by any"
     if d.packed:
         if d.download:
             yield f"data.download fetches CIFAR-10 only: for data.name={d.name} prepare a store (alexnet_pl.prepare)"
@@ -158,11 +207,16 @@ def _machine_rules(c: Config) -> Iterator[str]:
         yield f"data.root={d.root} is not a folder: {_folder_hint(d.root)}give the one with {d.name}{download}"
     if d.packed:
         yield from _store_rules(c)
-    if c.logger.name is LoggerName.wandb and c.logger.mode is WandbMode.online and not wandb_key():
-        yield (
-            "logger.mode=online needs a W&B key and none was found: run `wandb login`, set WANDB_API_KEY, "
-            "or keep logger.mode=offline and send the run later with python -m alexnet_pl.sync"
-        )
+    if _has_wandb(c):
+        try:
+            wandb_server.address()  # a client that is offline minds it as well
+            if c.logger.mode is WandbMode.online and not wandb_server.key():
+                yield (
+                    "logger.mode=online needs a W&B key and none was found: run `wandb login`, set WANDB_API_KEY, "
+                    "or keep logger.mode=offline and send the run later with python -m alexnet_pl.sync"
+                )
+        except ConfigError as error:
+            yield str(error)
 
 
 def _store_rules(c: Config) -> Iterator[str]:
@@ -173,6 +227,7 @@ def _store_rules(c: Config) -> Iterator[str]:
         return
     try:
         found = store.require(Path(d.root).expanduser())
+        found.check_files("train")
     except ConfigError as error:
         yield str(error)
         return
@@ -185,31 +240,6 @@ def _store_rules(c: Config) -> Iterator[str]:
             f"data.root={d.root} holds no validation images: prepare it with --hold-out 0.1 (or set "
             "trainer.limit_val_batches=0 and test_views=0, with an optim.schedule other than plateau)"
         )
-
-
-def _schedule_rules(c: Config) -> Iterator[str]:
-    o, t = c.optim, c.trainer
-    for kind in ("lr", "bias_lr", "conv1_lr"):
-        at, to = getattr(o, f"{kind}_milestones"), getattr(o, f"{kind}_factors")
-        if len(at) != len(to):
-            both = f"optim.{kind}_milestones={at} and optim.{kind}_factors={to}"
-            yield f"{both} must be of one length: a factor of lr for each time"
-        if at != sorted(set(at)) or any(time <= 0 for time in at):
-            yield f"optim.{kind}_milestones={at} must rise and be above 0"
-        if any(share < 0 for share in to):
-            yield f"optim.{kind}_factors={to} are factors of the rate at the start: they must not be negative"
-        if at and o.schedule is Schedule.plateau:
-            yield f"optim.{kind}_milestones={at} means nothing with optim.schedule=plateau: set it to []"
-        if at and o.schedule is Schedule.shares and at[-1] >= 1:
-            yield f"optim.{kind}_milestones={at} are shares of the run with optim.schedule=shares: they must be below 1"
-    if o.schedule is Schedule.shares and max(t.max_epochs or -1, t.max_steps or -1) < 0:
-        yield "optim.schedule=shares needs the length of the run: set trainer.max_epochs or trainer.max_steps"
-    if o.schedule is Schedule.plateau and (o.plateau_patience < 1 or o.plateau_cuts < 1):
-        yield "optim.plateau_patience and optim.plateau_cuts must be at least 1"
-    if o.schedule is Schedule.plateau and t.limit_val_batches == 0:
-        yield "optim.schedule=plateau watches the validation error: trainer.limit_val_batches must be above 0"
-    if o.conv1_lr_milestones and "conv1" in c.model.drop_layers:
-        yield "optim.conv1_lr_milestones is set, but model.drop_layers leaves conv1 out"
 
 
 def _model_rules(m: Model) -> Iterator[str]:
@@ -238,21 +268,3 @@ def _folder_hint(root: str | None) -> str:
     near = [p.name for p in parent.iterdir() if p.is_dir()] if root and parent.is_dir() else []
     close = difflib.get_close_matches(Path(root or "").name, near, n=1)
     return f"did you mean {parent / close[0]}? Else " if close else ""
-
-
-def wandb_key() -> bool:
-    """Return whether a W&B key is at hand, in the environment or where `wandb login` keeps it. Ask no one."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    file = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
-    host = os.environ.get("WANDB_BASE_URL", "api.wandb.ai").split("//")[-1].split("/")[0]
-    try:
-        return netrc.netrc(file).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError, UnicodeDecodeError):  # none, or not one that a client could read
-        return False
-
-
-def needs_wandb_key(command: str) -> None:
-    """Raise ConfigError where a command has to talk to W&B and no key is at hand."""
-    if not wandb_key():
-        raise ConfigError(f"{command} needs a W&B key and none was found: run `wandb login`, or set WANDB_API_KEY")

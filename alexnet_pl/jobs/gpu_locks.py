@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from contextlib import ExitStack
 from itertools import product
@@ -16,7 +17,11 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 """CUDA's environment variable for the devices that a process sees"""
 
 
-def claim_gpus(count: int, jobs_per_gpu: int, held: ExitStack) -> dict[str, str] | None:
+_ours: set[Path] = set()
+"""Claims of this process's jobs: all that tells them apart where the file system has no locks"""
+
+
+def claim_gpus(count: int, held: ExitStack, jobs_per_gpu: int = 1) -> dict[str, str] | None:
     """Claim `count` of the GPUs this process sees, if so many are not claimed by other jobs.
 
     A claim is a lock on a file for each place on a GPU, which ends with its process, or when `held` is closed. All GPUs
@@ -26,19 +31,27 @@ def claim_gpus(count: int, jobs_per_gpu: int, held: ExitStack) -> dict[str, str]
         jobs_per_gpu: how many jobs may share a GPU, with as many places for each.
     Returns:
         The environment variable by which a job sees these GPUs only; None where too few are free.
+    Raises:
+        ConfigError: the folder of the claims is not this user's own.
     """
     seen = os.environ[VISIBLE].split(",") if os.environ.get(VISIBLE) else [str(number) for number in range(gpu_count())]
     claims, free = _claims(), list[str]()
     with ExitStack() as locks:
         for place, name in product(range(jobs_per_gpu), seen):
-            folder = claims / (f"gpu-{name}" + f"-{place}" * (place > 0))
+            # the names of parts of GPUs have slashes
+            folder = claims / (f"gpu-{name.replace('/', '_')}" + f"-{place}" * (place > 0))
+            if len(free) == count or name in free or folder in _ours:
+                continue
             folder.mkdir(exist_ok=True)
             try:
-                if len(free) < count and name not in free and (claim := lock(folder)):
-                    locks.enter_context(claim)
-                    free.append(name)
+                claim = lock(folder)
             except BlockingIOError:
                 continue
+            if claim:
+                locks.enter_context(claim)
+            _ours.add(folder)
+            locks.callback(_ours.discard, folder)
+            free.append(name)
         if len(free) < count:
             return None
         held.push(locks.pop_all())
@@ -49,10 +62,12 @@ def _claims() -> Path:
     """This user's folder for claims.
 
     Raises:
-        ConfigError: somebody else made it first: a folder of temporary files is everybody's.
+        ConfigError: somebody else made it first, or may write there: a folder of temporary files is everybody's.
     """
     folder = Path(tempfile.gettempdir()) / f"alexnet_pl-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+    if not os.path.lexists(folder):
+        folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
         raise ConfigError(f"{folder} is not this user's own folder: remove it, or set TMPDIR to another place")
     return folder

@@ -108,7 +108,7 @@ def _start(job: Job, at_once: int, jobs_per_gpu: int, stop: launch.Stop) -> bool
         if at_once > 1 and layouts.resolve_accelerator(job.cfg.trainer) == "cuda":
             if time.monotonic() < job.asked + ASK_EVERY:
                 return False
-            if not (visible := gpu_locks.claim_gpus(where.devices, jobs_per_gpu, job.held)):
+            if not (visible := gpu_locks.claim_gpus(where.devices, job.held, jobs_per_gpu)):
                 if job.asked < 0:
                     print(f"job {job.place} waits for {where.devices} free GPU{'s' * (where.devices > 1)}", flush=True)
                 job.asked = time.monotonic()
@@ -188,9 +188,10 @@ def failure_reason(ending: launch.Ending, run: Run, failed_before: int) -> str:
     """
     if not ending.code:
         return ""
+    reason = ending.killed or f"exit code {ending.code}"
     told = "" if run.failed_at in (0, failed_before) else run.failure
-    if not told:
-        run.fail(ending.killed or f"exit code {ending.code}")
-    elif ending.killed:
-        run.fail(ending.killed if told.startswith(Disconnected.words) else f"{told}; {ending.killed}")
-    return run.failure
+    if told and ending.killed:
+        reason = ending.killed if told.startswith(Disconnected.words) else f"{told}; {ending.killed}"
+    if ending.killed or not told:
+        run.fail(reason)
+    return run.failure or reason

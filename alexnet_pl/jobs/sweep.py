@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.object_type import ObjectType
@@ -25,13 +27,25 @@ from alexnet_pl.config.schema import Config, as_dict
 from alexnet_pl.console import Meter, exit_with, make_console
 from alexnet_pl.errors import ConfigError
 from alexnet_pl.jobs import checks, launch, local, slurm
-from alexnet_pl.jobs.compose import to_config, user_error
+from alexnet_pl.jobs.compose import to_config
+from alexnet_pl.jobs.mistakes import user_error
+from alexnet_pl.model.specs import layer_specs, notes
 from alexnet_pl.parallel import layouts
-from alexnet_pl.runs.run import JOBS_VARIABLE, Run, find_checkpoint, record_sweep
+from alexnet_pl.runs.naming import config_differences
+from alexnet_pl.runs.run import JOBS_VARIABLE, Run, find_checkpoint
+from alexnet_pl.runs.sweep import record_sweep
+
+LENGTH = re.compile(r",?trainer\.max_epochs=[^,]*")
+"""How the name of a run's folder says how long it is"""
+MOST_JOBS = 10_000
+"""In a sweep: each of them is composed and checked before the first starts"""
 
 
 class HydraCallback(Callback):
     """Refuse the mistakes of a single run before Hydra makes its folder."""
+
+    made: ClassVar[list[Path]] = []
+    """The run's folder and those that it lies in, of which Hydra makes what was not there; the innermost first"""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check a run; Hydra passes `config` by name, and drops what is raised here, all but `SystemExit`."""
@@ -39,8 +53,13 @@ class HydraCallback(Callback):
             cfg = to_config(config)
             # before torch is imported, to count GPUs
             os.environ.update(cpu.COMPILE_HERE | os.environ | cpu.thread_environment(cfg.trainer.precision))
-            check_run(cfg, Run(Path(config.hydra.run.dir)))
+            folder = Path(config.hydra.run.dir).absolute()
+            check_run(cfg, Run(folder))
             launch.refuse_other_group(layouts.layout(cfg.trainer))
+            print_notes([cfg])
+            HydraCallback.made = [path for path in (folder, *folder.parents) if not path.exists()]
+            if HydraCallback.made and not cfg.ckpt_path and (shorter := find_shorter(cfg, folder)):
+                print(f"{shorter} is the same run, but shorter: to go on from it, add ckpt_path={shorter}")
         except Exception as error:
             if reason := user_error(error):
                 exit_with(reason)
@@ -81,6 +100,7 @@ def run_sweep(
         slurm.request_devices(composed.hydra, [job.cfg.trainer for job in jobs])
     elif any((job.cfg.trainer.num_nodes or 1) > 1 for job in jobs):
         raise ConfigError("a sweep of jobs on several machines needs hydra/launcher=submitit_slurm")
+    print_notes([job.cfg for job in jobs])
     record_sweep(folder, {job.run.folder.name: job.overrides for job in jobs})
     left = [job.cfg for job in jobs if not job.run.done]
     for job in jobs:  # how finished runs are drawn may change
@@ -124,11 +144,11 @@ class Composer:
         self.groups: dict[str, bool] = {}
         self.shares = "override_dirname" not in OmegaConf.to_yaml(composed.hydra.sweep)  # which each job has of its own
 
-    def compose(self, overrides: list[Override]) -> DictConfig:
-        """Return what Hydra composes for these overrides."""
+    def compose(self, overrides: list[Override], number: int = 0) -> DictConfig:
+        """Return what Hydra composes for these overrides, of the job of a number, from 0."""
         words = [override.input_line or "" for override in overrides]
         if not self.shares or any(override.type is not OverrideType.CHANGE for override in overrides):
-            return self.loader.load_sweep_config(self.composed, words)
+            return _numbered(self.loader.load_sweep_config(self.composed, words), number)
         plain = [override for override in overrides if self._is_plain(override)]
         others = tuple(word for word, override in zip(words, overrides, strict=True) if override not in plain)
         if others not in self.shared:
@@ -138,7 +158,7 @@ class Composer:
             job.hydra.overrides.task = words
         for override in plain:
             OmegaConf.update(job, override.key_or_group, override.value(), merge=True)
-        return job
+        return _numbered(job, number)
 
     def _is_plain(self, override: Override) -> bool:
         """Return whether an override sets the value of a key, and chooses no part of the configuration."""
@@ -146,6 +166,13 @@ class Composer:
         if key not in self.groups:
             self.groups[key] = bool(self.loader.get_group_options(key, ObjectType.CONFIG))
         return override.package is None and not self.groups[key] and not key.startswith("hydra")
+
+
+def _numbered(job: DictConfig, number: int) -> DictConfig:
+    """Return a job that knows its number, as Hydra's launchers number it: a folder may be named by it."""
+    with open_dict(job.hydra):
+        job.hydra.job.num, job.hydra.job.id = number, str(number)
+    return job
 
 
 def _compose_jobs(
@@ -163,7 +190,7 @@ def _compose_jobs(
     with Meter("checking jobs", len(asked), make_console(stderr=True), transient=True) as meter:
         for overrides in asked:
             try:
-                job = composer.compose(parser.parse_overrides(overrides))
+                job = composer.compose(parser.parse_overrides(overrides), len(jobs))
                 name, cfg = str(job.hydra.sweep.subdir), to_config(job)
                 if name in jobs and jobs[name].cfg != cfg:
                     raise ConfigError(
@@ -199,14 +226,41 @@ def _show_outcome(runs: list[Run], logs: str | None) -> None:
         sys.exit("some jobs did not finish: the same command runs those again and skips the others")
 
 
+def find_shorter(cfg: Config, folder: Path) -> Path | None:
+    """Return the folder of a finished run beside a new one that differs from it in its length alone; None without."""
+    name = LENGTH.sub("", folder.name)
+    for done in sorted(folder.parent.glob("*/done.json")):
+        if LENGTH.sub("", done.parent.name) == name:
+            differences = config_differences(Run(done.parent).config, as_dict(cfg))
+            if set(differences) == {"trainer.max_epochs"} and differences["trainer.max_epochs"][0] is not None:
+                return done.parent
+    return None
+
+
+def print_notes(configs: Sequence[Config]) -> None:
+    """Say on stderr what is easily missed in nets, each thing once."""
+    plans = [(cfg.model, layer_specs(cfg.model, cfg.data.input_size)) for cfg in configs]
+    for note in dict.fromkeys(note for model, plan in plans for note in notes(model, plan)):
+        print(f"note: {note}", file=sys.stderr)
+
+
 def check_run(cfg: Config, run: Run, here: bool = True) -> None:
     """Refuse a configuration that cannot run, or whose folder holds another one."""
     checks.check(cfg, here=here)
-    if not run.last.is_file():  # later it goes on from its own
+    if run.done and set(changed := config_differences(run.config, as_dict(cfg))) == {"trainer.max_epochs"}:
+        raise ConfigError(
+            f"{run.folder} is done after {changed['trainer.max_epochs'][0]} epochs: to go on from it to "
+            f"{changed['trainer.max_epochs'][1]}, add name=... and ckpt_path={run.folder}"
+        )
+    if (cfg.ckpt_path or cfg.pretrained) and not run.last.is_file():  # later it goes on from its own
+        from alexnet_pl.runs import checkpoint  # and torch, which takes seconds
+
         if cfg.ckpt_path:
-            find_checkpoint(cfg.ckpt_path)
+            checkpoint.check_origin(find_checkpoint(cfg.ckpt_path), cfg)
         if cfg.pretrained:
-            find_checkpoint(cfg.pretrained, "pretrained")
+            from alexnet_pl.runs.pretrained import read_pretrained
+
+            read_pretrained(cfg)
     run.refuse_another(as_dict(cfg))
 
 
@@ -214,15 +268,20 @@ def _expand(words: list[str], parser: OverridesParser) -> list[list[str]]:
     """Return the overrides of each job: the product of the values of all keys, of a key given twice of the last.
 
     Raises:
-        ConfigError: a kind of sweep without a list of values, as interval().
+        ConfigError: a kind of sweep without a list of values, as interval(), or more jobs than MOST_JOBS.
     """
     values: dict[str, list[str]] = {}
     for override in parser.parse_overrides(words):
         key = override.get_key_element()
         if not override.is_sweep_override():
             values[key] = [f"{key}={override.get_value_element_as_str()}"]
+        elif override.is_range_sweep() and not override.value().step:  # type: ignore[union-attr]
+            raise ConfigError(f"{override.input_line} has steps of 0, and no end")
         elif override.is_discrete_sweep():
-            values[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+            some = islice(override.sweep_string_iterator(), MOST_JOBS + 1)  # a range may have no end
+            values[key] = [f"{key}={value}" for value in dict.fromkeys(some)]
         else:
             raise ConfigError(f"{override.input_line} has no list of values: use choice(...) or range(...)")
+    if (count := math.prod(map(len, values.values()))) > MOST_JOBS:
+        raise ConfigError(f"the sweep has {count:,} jobs, and {MOST_JOBS:,} are the most: leave some values out")
     return [list(job) for job in product(*values.values())]

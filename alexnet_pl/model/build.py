@@ -16,7 +16,15 @@ from torch import nn
 
 from alexnet_pl.config.choices import Activation, Dropout, Init, LrnAlphaConvention, ParameterNames
 from alexnet_pl.config.schema import Model
-from alexnet_pl.model.layers import ACTIVATIONS, Flatten, LocalConv2d, Logits, MaskDropout, TowerLinear, memory_format
+from alexnet_pl.model.layers import (
+    Flatten,
+    LocalConv2d,
+    Logits,
+    MaskDropout,
+    TowerLinear,
+    activation,
+    memory_format,
+)
 from alexnet_pl.model.lrn import LocalResponseNorm, SpatialResponseNorm
 from alexnet_pl.model.specs import SPATIAL_ALPHA, SPATIAL_BETA, SPATIAL_K, SPATIAL_SIZE, LayerSpec, layer_specs
 
@@ -67,7 +75,7 @@ def _layer(spec: LayerSpec, cfg: Model, linear: type[nn.Linear]) -> nn.Module:
         case "full":
             return nn.utils.skip_init(linear, math.prod(spec.inputs), spec.outputs[0])
         case "act":
-            return ACTIVATIONS[cfg.activation]()
+            return activation(cfg.activation)
         case "lrn":
             by_size = cfg.lrn_size if cfg.lrn_alpha_convention is LrnAlphaConvention.code else 1
             return LocalResponseNorm(

@@ -65,9 +65,10 @@ class Logits(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs) -> (N, classes)."""
-        if not torch.is_autocast_enabled(x.device.type):
+        device = x.device.type
+        if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
             return super().forward(x)
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast(device, enabled=False):
             return super().forward(x.to(self.weight.dtype))
 
 
@@ -117,9 +118,6 @@ class AbsTanh(nn.Module):
         return torch.tanh(x).abs()
 
 
-ACTIVATIONS: dict[Activation, type[nn.Module]] = {
-    Activation.relu: nn.ReLU,
-    Activation.tanh: nn.Tanh,
-    Activation.sigmoid: nn.Sigmoid,
-    Activation.abs_tanh: AbsTanh,
-}
+def activation(kind: Activation) -> nn.Module:
+    """Return the module of a nonlinearity."""
+    return AbsTanh() if kind is Activation.abs_tanh else getattr(nn, kind.value)()

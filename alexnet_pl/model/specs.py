@@ -11,12 +11,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from alexnet_pl.config.choices import Activation, Conv1Padding, Dropout, DropoutAt, Pooling
+from alexnet_pl.config.choices import Activation, Conv1Padding, Dropout, DropoutAt, Init, Pooling
 from alexnet_pl.config.schema import Model
 from alexnet_pl.errors import ConfigError
 from alexnet_pl.model.architectures import Conv, Full, Row, architecture_rows
 
 Kind = Literal["pad", "conv", "local", "full", "act", "lrn", "spatial", "max", "avg", "dropout"]
+MONOTONE = (Activation.relu, Activation.tanh, Activation.sigmoid)
+"""Activations that commute with the maximum: above a max-pool they give the same as below it"""
 SPATIAL_SIZE, SPATIAL_BETA, SPATIAL_K = 5, 0.75, 1
 SPATIAL_ALPHA = 1e-3 / SPATIAL_SIZE**2
 """The spatial normalisation's constants, of net 145 in the released code, which divides 1e-3 by the window's area"""
@@ -163,3 +165,17 @@ def activation_bytes(m: Model, plan: list[LayerSpec]) -> int:
             numbers[f"{layer.name} signs"] = made
         below = layer.name
     return 4 * (sum(numbers.values()) + math.prod(plan[-1].outputs))
+
+
+def notes(m: Model, plan: list[LayerSpec]) -> Iterator[str]:
+    """Yield what is easily missed where the activation is another than the net was made for."""
+    kinds = {layer.name: number for number, layer in enumerate(plan) if layer.kind in ("act", "max")}
+    acts = {name: kinds.get(f"{name.removesuffix('_pool')}_act", -1) for name in kinds if name.endswith("_pool")}
+    above = [name for name, act in acts.items() if kinds[name] < act]
+    if m.activation not in MONOTONE and above:
+        yield (
+            f"{m.activation} is not monotone and stands above {' and '.join(above)}: below (model.order.conv1="
+            "act_lrn_pool) it is another net"
+        )
+    if m.init is Init.fan_in and m.activation is not Activation.relu:
+        yield f"model.init=fan_in starts {m.activation} with the variance 1/n of LeCun; relu alone has its own, 2/n"

@@ -212,9 +212,13 @@ def _owt_rules(where: Layout, m: Model, plan: list[LayerSpec]) -> Iterator[str]:
 
 
 def device_rules(t: Trainer) -> Iterator[str]:
-    """Yield a sentence if this machine has fewer devices than the run asks for."""
+    """Yield a sentence if this machine has fewer devices than the run asks for, or none of the kind."""
+    if t.accelerator == "mps" and sys.platform != "darwin":
+        yield "trainer.accelerator=mps is Apple's GPU, and this is no Mac: leave it out"
     if not wants_gpus(t):
         return
+    if resolve_accelerator(t) == "cpu" and (isinstance(t.devices, list) or "," in str(t.devices)):
+        yield f"trainer.devices={t.devices} lists GPUs, and none is here: give a number of processes"
     asked, there = device_count(t), gpu_count()
     if there < asked and (there or t.accelerator in ("gpu", "cuda")):
         yield (

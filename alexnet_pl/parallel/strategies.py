@@ -43,7 +43,9 @@ def trainer_options(t: Trainer) -> dict[str, Any]:
     elif where.name == "single":
         options["strategy"] = "auto"
     else:
-        options["strategy"] = WholeCheckpointStrategy(where.data, where.towers)
+        by_norm = options.get("gradient_clip_algorithm") != "value"  # which Lightning would take of this process's part
+        largest = options.pop("gradient_clip_val", None) if by_norm else None
+        options["strategy"] = WholeCheckpointStrategy(where.data, where.towers, largest or 0.0)
         if precision == "64-true":  # which Lightning knows for other strategies only
             del options["precision"]
             options["plugins"].append(DoublePrecision())
@@ -99,12 +101,17 @@ class WholeCheckpointStrategy(ModelParallelStrategy):
     Lightning's own single files number the optimiser's state in the order of the net's parameters. A plain run numbers
     it in the order of the optimiser's groups, which is another one here.
 
+    Args:
+        data, towers: processes that share the batch, and the net.
+        largest_norm: at which gradients are clipped, as trainer.gradient_clip_val; 0: they are not.
+
     Seen: where gathered tensors were freed at once, a process crashed inside gloo, twice in some
     thousand checkpoints (torch 2.15). The cause is unknown, so each tensor of a checkpoint is kept until it is written.
     """
 
-    def __init__(self, data: int, towers: int) -> None:
+    def __init__(self, data: int, towers: int, largest_norm: float) -> None:
         super().__init__(data_parallel_size=data, tensor_parallel_size=towers, save_distributed_checkpoint=False)
+        self._largest_norm = largest_norm
         self._kept_alive: list[Any] = []  # tensors of the checkpoint that is being made
 
     @property
@@ -116,11 +123,15 @@ class WholeCheckpointStrategy(ModelParallelStrategy):
         return self.lightning_module.parts  # type: ignore[union-attr, return-value]
 
     def optimizer_step(self, optimizer: Optimizer, closure: Callable[[], Any], *args: Any, **kwargs: Any) -> Any:
-        """Update, once the copies' gradients are summed."""
+        """Update, once the copies' gradients are summed, and the norm of all is clipped."""
 
         def closure_and_sum() -> Any:
             result = closure()
             self.parts.sum_gradients()
+            if self._largest_norm:
+                self.parts.clip_norm(
+                    [w for group in optimizer.param_groups for w in group["params"]], self._largest_norm
+                )
             return result
 
         return super().optimizer_step(optimizer, closure_and_sum, *args, **kwargs)

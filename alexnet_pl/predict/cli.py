@@ -2,7 +2,8 @@
 
     python -m alexnet_pl.predict runs/alexnet cat.jpg photographs/ "more/*.png"
     python -m alexnet_pl.predict runs/alexnet - < cat.jpg                        standard input
-    python -m alexnet_pl.predict photographs/ --torchvision                      published weights
+    python -m alexnet_pl.predict torchvision photographs/                        published weights
+    python -m alexnet_pl.predict caffe:bvlc_alexnet.caffemodel photographs/      Caffe's, without Caffe
     python -m alexnet_pl.predict runs/alexnet cat.jpg --figure figure4.png       Figure 4, left
     python -m alexnet_pl.predict runs/alexnet cat.jpg --neighbours data/packed --figure figure4.png
 
@@ -21,6 +22,7 @@ from pathlib import Path
 
 from alexnet_pl.console import exit_on_error, start_command
 from alexnet_pl.predict.options import SUFFIXES, Options
+from alexnet_pl.runs.naming import WEIGHTS_WORDS
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -28,10 +30,9 @@ def make_parser() -> argparse.ArgumentParser:
         prog="python -m alexnet_pl.predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("run", metavar="RUN", nargs="?", help="a run folder, a folder of one run, or a checkpoint")
-    add("images", metavar="IMAGE", nargs="*", help='files, folders, patterns, or "-" for standard input')
-    published = "torchvision's published weights instead of a run: from its .pth file, or downloaded; put it last"
-    add("--torchvision", metavar="FILE", nargs="?", const="", help=published)
+    add("run", metavar="RUN", help=f"a run folder, a folder of one run, a checkpoint, {WEIGHTS_WORDS}")
+    add("images", metavar="IMAGE", nargs="+", help='files, folders, patterns, or "-" for standard input')
+    add("--mean", metavar="FILE", type=Path, help="Caffe's mean image (.binaryproto), for its weights")
     views = "views of each image: 1, the centre, or the average of ten views (10-crop) (%(default)s)"
     add("--views", type=int, choices=[1, 10], default=1, help=views)
     right = "a CSV file of image,class; otherwise the name of an image's folder counts, where it is a class"
@@ -48,14 +49,8 @@ def make_parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Run the command. Exit code 0: all images were read; 1: some were not, or a mistake, each in one sentence."""
     start_command()
-    parser = make_parser()
-    arguments = vars(parser.parse_intermixed_args())
-    words = [word for word in (arguments.pop("run"), *arguments.pop("images")) if word is not None]
-    run = words.pop(0) if arguments["torchvision"] is None and words else None
-    if not words or (run is None and arguments["torchvision"] is None):
-        parser.error("give a run and images")
+    options = Options(**vars(make_parser().parse_intermixed_args()))
     warnings.filterwarnings("ignore", module="PIL")  # what is wrong with an image is printed
-    options = Options(run, images=words, **arguments)
     with exit_on_error(", ".join(map(str, options.outputs)) or "the output"):
         options.check()
         from alexnet_pl.predict.predict import predict  # and torch, which takes seconds

@@ -15,12 +15,12 @@ SUFFIXES = (".png", ".svg", ".pdf")
 class Options:
     """What to predict, and where to write it."""
 
-    run: str | None
-    """a run folder, a folder of one run, or a checkpoint; None: torchvision's net"""
-    torchvision: str | None
-    """the .pth file of torchvision's net; empty: its download"""
+    run: str
+    """a run folder, a folder of one run, a checkpoint, or published weights"""
     images: list[str]
     """files, folders, patterns, or - for standard input"""
+    mean: Path | None = None
+    """the mean image of Caffe's weights"""
     views: int = 1
     """of each image: the centre, or ten"""
     labels: Path | None = None

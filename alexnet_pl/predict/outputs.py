@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Sequence
 
+from alexnet_pl import files
 from alexnet_pl.predict.neighbours import Neighbour
 from alexnet_pl.predict.predictions import Prediction
 from alexnet_pl.runs.trained import TrainedModel
@@ -19,7 +20,8 @@ def to_csv(predictions: Sequence[Prediction]) -> str:
     writer.writerow(["image", "class", "rank", "guess", "probability"])
     for each in predictions:
         for rank, (label, share) in enumerate(each.top, 1):
-            writer.writerow([each.name, each.label or "", rank, label, f"{share:.7g}"])
+            name, known, guess = map(files.csv_cell, (each.name, each.label or "", label))
+            writer.writerow([name, known, rank, guess, f"{share:.7g}"])
     return out.getvalue()
 
 

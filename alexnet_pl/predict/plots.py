@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import Tensor
 
-from alexnet_pl import files
 from alexnet_pl.data.image_files import STDIN
 from alexnet_pl.predict.neighbours import NEAREST, Neighbour
 from alexnet_pl.predict.predictions import TOP, Prediction
+from alexnet_pl.runs.figures import drawing, save, shorten
 
 IMAGES, ROWS = 32, 8
 """Most that a figure holds: images with bars, and rows of neighbours"""
@@ -25,12 +25,21 @@ Row = tuple[Prediction, list[tuple[Tensor, Neighbour]]]
 
 def draw_predictions(predictions: Sequence[Prediction], path: Path) -> list[Path]:
     """Draw each image over its label and its five bars, 32 in a figure; return the files written."""
-    return [_save(_bars, part, file) for part, file in _split(predictions, IMAGES, path)]
+    return [_save(_bars, part, file, _words(part)) for part, file in _split(predictions, IMAGES, path)]
 
 
 def draw_neighbours(rows: Sequence[Row], path: Path) -> list[Path]:
     """Draw each image at the left of its neighbours, 8 rows in a figure; return the files written."""
-    return [_save(_rows, part, file) for part, file in _split(rows, ROWS, path)]
+    files = []
+    for part, file in _split(rows, ROWS, path):
+        words = _words([prediction for prediction, _ in part])
+        files.append(_save(_rows, part, file, words + [each.label for _, near in part for _, each in near]))
+    return files
+
+
+def _words(predictions: Sequence[Prediction]) -> list[str]:
+    """Return the names of images and of classes."""
+    return [word for one in predictions for word in (one.name, one.label or "", *(label for label, _ in one.top))]
 
 
 def _split(items: Sequence[Any], most: int, path: Path) -> list[tuple[Sequence[Any], Path]]:
@@ -39,13 +48,9 @@ def _split(items: Sequence[Any], most: int, path: Path) -> list[tuple[Sequence[A
     return [(part, path if n == 1 else path.with_stem(f"{path.stem}-{n}")) for n, part in enumerate(parts, 1)]
 
 
-def _save(draw: Any, items: Sequence[Any], path: Path) -> Path:
-    import matplotlib
-
-    with matplotlib.rc_context({"text.parse_math": False, "svg.fonttype": "none"}):  # a $ in a name is a $
-        figure = draw(items)
-        with files.atomic_path(path) as part:
-            figure.savefig(part, format=path.suffix[1:].lower())
+def _save(draw: Any, items: Sequence[Any], path: Path, words: list[str]) -> Path:
+    with drawing(words, svg__fonttype="none"):
+        save(draw(items), path)
     return path
 
 
@@ -65,10 +70,10 @@ def _bars(predictions: Sequence[Prediction]) -> Any:
         image, bars = cells[2 * row, column], cells[2 * row + 1, column]
         image.imshow(prediction.square.numpy())
         name = prediction.label or _file(prediction)
-        bars.set_title(_short(name, 24), fontsize=8.5, weight="bold" if prediction.label else "normal", pad=3)
+        bars.set_title(shorten(name, 1.6, 8.5), fontsize=8.5, weight="bold" if prediction.label else "normal", pad=3)
         for place, (label, share) in enumerate(prediction.top):
             bars.barh(place, share, height=0.82, color=RIGHT if label == prediction.label else WRONG)
-            bars.text(0.015, place, _short(label, 28), va="center", fontsize=7.5)
+            bars.text(0.015, place, shorten(label, 1.75, 7.5), va="center", fontsize=7.5)
         bars.set(xlim=(0, 1), ylim=(TOP - 0.5, -0.5))
         bars.axvline(0, color="#777777", linewidth=0.8)
     return figure
@@ -83,8 +88,8 @@ def _rows(rows: Sequence[Row]) -> Any:
     for axes in grid.flat:
         axes.set_axis_off()
     for line, (prediction, nearest) in zip(grid, rows, strict=True):
-        cells = [(prediction.square, _short(prediction.label or _file(prediction), 22))]
-        cells += [(square, f"{_short(each.label, 16)}  {each.distance:.3g}") for square, each in nearest]
+        cells = [(prediction.square, shorten(prediction.label or _file(prediction), 1.25, 7.5))]
+        cells += [(square, f"{shorten(each.label, 0.8, 7.5)}  {each.distance:.3g}") for square, each in nearest]
         for axes, (square, title) in zip([line[0], *line[2:]], cells, strict=False):
             axes.imshow(square.numpy())
             axes.set_title(title, fontsize=7.5, y=-0.03, va="top", pad=0)
@@ -94,7 +99,3 @@ def _rows(rows: Sequence[Row]) -> Any:
 
 def _file(prediction: Prediction) -> str:
     return "standard input" if prediction.name == STDIN else Path(prediction.name).stem
-
-
-def _short(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"

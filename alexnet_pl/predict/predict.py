@@ -16,14 +16,15 @@ from rich.text import Text
 from alexnet_pl import files
 from alexnet_pl.console import Meter, make_console
 from alexnet_pl.data.image_files import ImageFiles, StoreImages, Warn, find_images
-from alexnet_pl.errors import UserError
+from alexnet_pl.errors import UserError, visible
 from alexnet_pl.model.build import set_arithmetic
 from alexnet_pl.predict.neighbours import Neighbour, hidden_layers, nearest_images
 from alexnet_pl.predict.options import Options
 from alexnet_pl.predict.outputs import to_csv, to_json
 from alexnet_pl.predict.plots import draw_neighbours, draw_predictions
-from alexnet_pl.predict.predictions import Prediction, predict_images, read_labels
-from alexnet_pl.runs.trained import TrainedModel, load, torchvision_net
+from alexnet_pl.predict.predictions import Prediction, predict_images, read_labels, unmatched_labels
+from alexnet_pl.runs.mirror import attach_results
+from alexnet_pl.runs.trained import TrainedModel, load
 
 WIDTH = 24
 """Characters of a bar for certainty"""
@@ -39,14 +40,14 @@ def predict(options: Options) -> bool:
     console = make_console()
 
     def warn(sentence: str) -> None:
-        print(sentence, file=sys.stderr)
+        print(visible(sentence), file=sys.stderr)
         warnings.append(sentence)
 
-    net = load(options.run) if options.run is not None else torchvision_net(options.torchvision or None)
+    net = load(options.run, mean=options.mean)
     set_arithmetic()
     net = net.to(torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu"))
     gallery = open_gallery(options.neighbours, net, warn) if options.neighbours else None
-    images = ImageFiles(find_images(options.images, warn), net.resized_size, warn)
+    images = ImageFiles(find_images(options.images, warn), net.resized_size, warn, net.squares)
     keep = bool(gallery or options.figure)
     predictions = predict_and_show(net, images, console, options.views, options.labels, keep)
     nearest = find_neighbours(net, predictions, gallery, console) if gallery else []
@@ -64,7 +65,7 @@ def open_gallery(place: str, net: TrainedModel, warn: Warn) -> ImageFiles | Stor
     root = Path(place).expanduser()
     if (root / "plan.json").is_file():
         return StoreImages(root)
-    return ImageFiles(find_images([place], warn), net.resized_size, warn)
+    return ImageFiles(find_images([place], warn), net.resized_size, warn, net.squares)
 
 
 def predict_and_show(
@@ -85,6 +86,12 @@ def predict_and_show(
         UserError: none of them could be read, or the labels are not of this net.
     """
     right = read_labels(labels, net.classes) if labels else None
+    if right is not None and (unmatched := unmatched_labels(right, images.names)):
+        print(
+            f"{labels} names {len(unmatched):,} of {len(right):,} images that are not among these, as "
+            f"{visible(unmatched[0])}",
+            file=sys.stderr,
+        )
     predictions = []
     for prediction in predict_images(net, images, views, right):
         show(prediction, console)
@@ -103,8 +110,8 @@ def show(prediction: Prediction, console: Console) -> None:
     for label, share in prediction.top:
         right = label == prediction.label
         bar = Bar(1, 0, share, width=WIDTH, color="green" if right else "blue")
-        table.add_row(f"{100 * share:7.2f} %", bar, Text(label, "green" if right else ""))
-    console.print(prediction.name, style="bold")
+        table.add_row(f"{100 * share:7.2f} %", bar, Text(visible(label), "green" if right else ""))
+    console.print(visible(prediction.name), style="bold")
     console.print(table)
 
 
@@ -124,9 +131,9 @@ def find_neighbours(
     if not any(nearest):
         raise UserError("there is no image to compare with: give --neighbours a folder or packed store with some")
     for prediction, row in zip(predictions, nearest, strict=True):
-        console.print(f"most like {prediction.name}", style="bold")
+        console.print(f"most like {visible(prediction.name)}", style="bold")
         for each in row:
-            console.print(f"  {each.distance:8.4g}  {each.name}")
+            console.print(f"  {each.distance:8.4g}  {visible(each.name)}")
     return nearest
 
 
@@ -146,6 +153,4 @@ def draw(
         figures = draw_predictions(predictions, path)
     console.print(f"drawn: {', '.join(map(str, figures))}")
     if net.run and figures[0].suffix == ".png":
-        from alexnet_pl.training import loggers  # and Lightning with it, which nothing else needs
-
-        loggers.attach_results(net.run, {}, {"predictions": figures[0]})
+        attach_results(net.run, {}, {"predictions": figures[0]})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +11,14 @@ from torch import Tensor
 
 from alexnet_pl.config.suggestions import suggest
 from alexnet_pl.data.image_files import ImageFiles, image_batches
+from alexnet_pl.data.sources.base import class_name
 from alexnet_pl.errors import ConfigError
+from alexnet_pl.files import from_csv_cell
 from alexnet_pl.runs.trained import TrainedModel
 
 TOP = 5
+IMAGE, CLASS = ("image", "file", "filename", "path", "name"), ("class", "label")
+"""What the two columns of a file of right classes are called, if it has a header"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,23 +58,40 @@ def predict_images(
 
 
 def read_labels(file: Path, classes: list[str]) -> dict[str, str]:
-    """Read the right classes from a CSV file of lines `image,class`, the class by its name or its number.
+    """Read the right classes from a CSV file, the class by its name or its number.
+
+    A line is `image,class`; under a header that says so there may be more columns, as in predict's own tables, and
+    lines without a class, which count for nothing.
 
     Raises:
-        ConfigError: it cannot be read, or a class is none of the net's.
+        ConfigError: it cannot be read, a class is none of the net's, or an image has two.
     """
-    found = {}
+    found: dict[str, str] = {}
+    names = {str(number): name for number, name in enumerate(classes)} | {name: name for name in classes}
     try:
-        with file.open(newline="", encoding="utf-8") as lines:
-            for row in csv.reader(lines):
-                if len(row) != 2:
-                    raise ConfigError(f"{file} has the line {','.join(row)!r}: each must be image,class")
-                name, label = (word.strip() for word in row)
-                if label not in classes and label.isdecimal() and int(label) < len(classes):
-                    label = classes[int(label)]
-                if label not in classes:
-                    raise ConfigError(f"{file}: {label} is no class of this net: {suggest(label, classes[:1000])}")
-                found[name] = label
+        with file.open(newline="", encoding="utf-8-sig") as lines:
+            rows = [row for row in csv.reader(lines) if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"{file} cannot be read as lines of image,class: {error}") from error
+    head = [word.strip().lower() for word in rows[0]] if rows else []
+    titled = any(word in IMAGE for word in head) and any(word in CLASS for word in head)
+    at, of = (next(n for n, word in enumerate(head) if word in kind) for kind in (IMAGE, CLASS)) if titled else (0, 1)
+    for row in rows[titled:]:
+        if len(row) != (len(head) if titled else 2):
+            columns = ",".join(head) if titled else "image,class"
+            raise ConfigError(f"{file} has the line {','.join(row)!r}: each must be {columns}")
+        name, label = (from_csv_cell(row[column].strip()) for column in (at, of))
+        if titled and not label:
+            continue
+        label = names.get(label, class_name(label))
+        if label not in names:
+            raise ConfigError(f"{file}: {label} is no class of this net: {suggest(label, classes[:1000])}")
+        if found.setdefault(name, label) != label:
+            raise ConfigError(f"{file} says that {name} is {found[name]}, and that it is {label}: keep one of them")
     return found
+
+
+def unmatched_labels(labels: dict[str, str], names: Iterable[str]) -> list[str]:
+    """Return the images that a file of right classes names, and that are none of these."""
+    there = {known for name in names for known in (name, Path(name).name)}
+    return [name for name in labels if name not in there]

@@ -17,6 +17,7 @@ import argparse
 import warnings
 from pathlib import Path
 
+from alexnet_pl.config.choices import Squares
 from alexnet_pl.console import exit_on_error, make_console, start_command
 from alexnet_pl.prepare.options import Options
 
@@ -33,6 +34,11 @@ def make_parser() -> argparse.ArgumentParser:
     add("store", type=Path, nargs="?", metavar="STORE", help="the folder to pack into")
     add("--name", help="what the dataset is called in figures and tables (the source's own name)")
     add("--size", type=int, default=default.size, help="pixels along a side (%(default)s)")
+    squares = (
+        "centre scales the shorter side and keeps the middle, torchvision likewise but for half a pixel, "
+        "warp scales both sides, as for Caffe's numbers (%(default)s)"
+    )
+    add("--resize", choices=list(Squares.__members__), default=default.resize, help=squares)
     forms = (
         "raw is fastest to read, jpeg an eighth as large; auto (the default): raw if half of the memory holds the store"
     )

@@ -16,6 +16,8 @@ class Options:
     """what the dataset is called; None: as its source"""
     size: int = 256
     """side of the squares in pixels"""
+    resize: str = "centre"
+    """how images become squares: a choice of `Squares`"""
     form: str = "auto"
     """raw, jpeg, or auto: whichever suits this machine"""
     quality: int = 90

@@ -26,9 +26,11 @@ import torch
 from torch import Tensor
 
 from alexnet_pl import files
+from alexnet_pl.config.choices import Squares
 from alexnet_pl.data import decode, store
 from alexnet_pl.data.pixel_stats import PixelStats
 from alexnet_pl.data.sources import Source
+from alexnet_pl.data.sources.base import Unreadable
 from alexnet_pl.errors import ConfigError, UserError
 
 PAGE = pa.schema(
@@ -90,8 +92,9 @@ class Packing:
     def refuse(self) -> NoReturn:
         """Raise ConfigError: too many files gave no image; what they are is left in skipped.csv."""
         skipped = sum(self.write_skipped(self.pages()).values())
+        lost = "1 file" if skipped == 1 else f"{skipped:,} files"
         raise ConfigError(
-            f"{skipped:,} files gave no image, more than the {self.limit:,} that --max-skipped allows; which and why "
+            f"{lost} gave no image, more than the {self.limit:,} that --max-skipped allows; which and why "
             f"stands in {self.root / 'skipped.csv'}: mend the source and run the same command again, or allow more"
         )
 
@@ -113,15 +116,16 @@ class Packing:
         """Write a part and then its page of the journal; returns how many of its files were skipped."""
         split = self.source.splits[job.split]
         rows: list[tuple[str, int, int, int, str | None]] = []
-        digest, offset = hashlib.sha256(), 0
+        digest, offset, squares = hashlib.sha256(), 0, Squares[self.plan.squares]
         with files.atomic_path(self.path(job)) as path, path.open("wb") as part:
             for i, data in enumerate(split.read(job.start, job.stop), job.start):
                 if stopped.is_set():
                     raise InterruptedError
                 cell, reason = b"", None
                 try:
-                    cell = encode(decode.centre_square(decode.decode_image(data), self.plan.size), self.plan)
-                except decode.Unreadable as error:
+                    square = decode.centre_square(decode.decode_image(data), self.plan.size, squares)
+                    cell = encode(square, self.plan)
+                except Unreadable as error:
                     reason = str(error)
                 part.write(cell)
                 digest.update(cell)
@@ -177,11 +181,26 @@ class Packing:
 
     def page(self, job: Job) -> pa.Table | None:
         """Return what the journal says of a part; None where the part has to be packed."""
-        with suppress(FileNotFoundError, pa.ArrowInvalid):  # a page that a power cut left half written is none
+        with suppress(OSError, ValueError, LookupError, pa.ArrowException):  # a page that a power cut left half is none
+            if not self.page_path(job).is_file():
+                return None
             page = pa.parquet.read_table(self.page_path(job))
-            if self.path(job).stat().st_size == int(page.schema.metadata[b"bytes"]):
+            if page.schema.equals(PAGE) and self.fits(page, job):
                 return page
         return None
+
+    def fits(self, page: pa.Table, job: Job) -> bool:
+        """Return whether a page speaks of the files of its part, in their order, and of as many bytes as there are."""
+        split, head = self.source.splits[job.split], page.schema.metadata or {}
+        offsets, lengths = page["offset"].to_numpy(), page["bytes"].to_numpy()
+        return (
+            page["name"].to_pylist() == list(split.names[job.start : job.stop])
+            and np.array_equal(page["label"].to_numpy(), split.labels[job.start : job.stop])
+            and np.array_equal(offsets, np.cumsum(lengths) - lengths)
+            and np.array_equal(lengths > 0, page["skipped"].is_null().to_numpy())
+            and self.path(job).stat().st_size == lengths.sum() == int(head[b"bytes"])
+            and b"sha256" in head
+        )
 
     def pages(self) -> dict[Job, pa.Table]:
         """Return the journal: a page for each part that is packed."""
@@ -251,7 +270,10 @@ class Packing:
             for job in self.jobs:
                 if job in pages:
                     rows = pages[job].filter(pa.compute.is_valid(pages[job]["skipped"])).to_pylist()
-                    table.writerows([job.split, row["name"], row["label"], row["skipped"]] for row in rows)
+                    table.writerows(
+                        [job.split, files.csv_cell(row["name"]), row["label"], files.csv_cell(row["skipped"])]
+                        for row in rows
+                    )
                     counts[job.split] += len(rows)
         return counts
 

@@ -13,10 +13,10 @@ from rich.console import Console
 from alexnet_pl import files
 from alexnet_pl.console import Meter
 from alexnet_pl.data import sources, store
-from alexnet_pl.errors import ConfigError
+from alexnet_pl.errors import ConfigError, visible
 from alexnet_pl.prepare.options import Options
 from alexnet_pl.prepare.packing import Packing
-from alexnet_pl.prepare.preview import Preview
+from alexnet_pl.prepare.preview import Preview, refuse_names
 
 
 def prepare(source: Path, root: Path, options: Options, console: Console, dry_run: bool = False) -> None:
@@ -37,6 +37,8 @@ def prepare(source: Path, root: Path, options: Options, console: Console, dry_ru
     if found.kind == "image folder" and not (source / "train").is_dir() and source.resolve() in root.resolve().parents:
         raise ConfigError(f"{root} lies among the classes of {source}, as if it were one: give the store another place")
     console.print(found.describe())
+    for note in found.notes:
+        console.print(f"note:  {visible(note)}")
     preview = Preview(found, options)
     plan = make_plan(found, source, preview, options, begun)
     if begun:
@@ -75,7 +77,8 @@ def make_plan(
     that was begun keeps its form, and its name where none is given. The name else is the folder's or the zip file's.
     """
     given = source.resolve()
-    name = given.stem if given.is_file() else given.name
+    name = options.name or (begun.name if begun else given.stem if given.is_file() else given.name)
+    refuse_names([name])
     form = options.form
     if form == "auto" and begun:
         form = begun.form
@@ -83,12 +86,13 @@ def make_plan(
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         form = "raw" if preview.store_bytes("raw") < memory / 2 else "jpeg"
     return store.Plan(
-        name=options.name or (begun.name if begun else name),
+        name=name,
         source=found.describe().removeprefix("found: "),
         fingerprint=preview.fingerprint,
         size=options.size,
         form=form,
         quality=options.quality if form == "jpeg" else None,
+        squares=options.resize,
     )
 
 

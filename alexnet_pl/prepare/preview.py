@@ -11,8 +11,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from alexnet_pl.config.choices import Squares
 from alexnet_pl.data import decode, sources, store
 from alexnet_pl.data.pixel_stats import PixelStats
+from alexnet_pl.data.sources.base import Unreadable
 from alexnet_pl.errors import ConfigError
 from alexnet_pl.prepare.options import Options
 from alexnet_pl.prepare.packing import encode
@@ -29,6 +31,7 @@ class Preview:
         self.size, self.quality, self.workers = options.size, options.quality, options.workers
         self.bytes: list[int] = []  # of each square as a JPEG
         self.sides: list[int] = []  # the shorter ones, in pixels
+        reasons = []
         refuse_names([*source.classes, *(name for split in source.splits.values() for name in split.names)])
         identity = hashlib.sha256("\n".join(source.classes).encode())
         plan = store.Plan("", "", "", options.size, "jpeg", options.quality)
@@ -38,19 +41,20 @@ class Preview:
             identity.update(split.labels.tobytes())
             for i in sorted({k * (len(split) - 1) // (TRIED - 1) for k in range(TRIED)}):
                 (data,) = split.read(i, i + 1)
-                identity.update(data)
+                identity.update(str(data).encode() if isinstance(data, Unreadable) else data)
                 began = time.perf_counter()
                 try:
                     image = decode.decode_image(data)
-                    cell = encode(decode.centre_square(image, options.size), plan)
+                    cell = encode(decode.centre_square(image, options.size, Squares[options.resize]), plan)
                     sums.add(decode.decode_stored(bytearray(cell), options.size, "jpeg")[None])
-                except decode.Unreadable:
+                except Unreadable as error:
+                    reasons.append(f"{split.names[i]}: {error}")
                     continue  # it will be listed when its turn comes
                 took.append(time.perf_counter() - began)
                 self.bytes.append(len(cell))
                 self.sides.append(min(image.shape[1:]))
         if not self.bytes:
-            raise ConfigError("none of the files that were tried is an image: is this the right folder?")
+            raise ConfigError(f"no file that was tried is an image ({reasons[0]}): is this the right folder?")
         self.fingerprint = identity.hexdigest()[:16]
         took = took[1:] or took  # the first one finds the libraries cold
         self.seconds = sum(took) / len(took)  # for one image on one core
@@ -67,7 +71,7 @@ class Preview:
         """
         total, other = self.store_bytes(plan.form), "jpeg" if plan.form == "raw" else "raw"
         place = next(path for path in (root.absolute(), *root.absolute().parents) if path.exists())
-        here = sum(path.stat().st_size for path in root.glob("*.*")) if root.is_dir() else 0
+        here = sum(path.lstat().st_size for path in root.glob("*.*")) if root.is_dir() else 0
         free = shutil.disk_usage(place).free + here
         kind = "raw" if plan.quality is None else f"JPEG of quality {plan.quality}"
         took = timedelta(seconds=round(self.files * self.seconds / self.workers))

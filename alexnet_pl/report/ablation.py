@@ -5,7 +5,7 @@ Errors are shares of wrong predictions between 0 and 1; the paper's are in perce
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from math import sqrt
 from statistics import fmean, stdev
@@ -15,7 +15,7 @@ from scipy.special import stdtrit
 
 from alexnet_pl.report import paper
 from alexnet_pl.report.compare import Panel
-from alexnet_pl.report.curves import Line, RunCurves
+from alexnet_pl.report.curves import Line, RunCurves, cut_short
 from alexnet_pl.runs.naming import flatten_config
 
 ERRORS = {
@@ -35,6 +35,7 @@ class SeedErrors:
     """An error of each seed of a line."""
 
     values: list[float]
+    seeds: list[int] = field(default_factory=list)
 
     @property
     def mean(self) -> float:
@@ -48,16 +49,22 @@ class SeedErrors:
 
 @dataclass(frozen=True)
 class ErrorDifference:
-    """A difference of two means, with its standard error and degrees of freedom where both have several seeds."""
+    """A difference of two means, with its standard error and degrees of freedom where several seeds tell them."""
 
     mean: float
     error: float | None
     freedom: float = 1.0
+    paired: bool = False
 
     @property
     def margin(self) -> float | None:
         """How far from zero chance alone puts it in 19 of 20 cases (Student's t)."""
         return None if self.error is None else float(stdtrit(self.freedom, 0.975)) * self.error
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """What holds the difference in 19 of 20 cases."""
+        return None if self.margin is None else (self.mean - self.margin, self.mean + self.margin)
 
 
 def runs_that_count(line: Line) -> list[RunCurves]:
@@ -67,15 +74,25 @@ def runs_that_count(line: Line) -> list[RunCurves]:
 
 def seed_errors(line: Line, error: str) -> SeedErrors | None:
     """Return one of `ERRORS` for each run that counts; None where one of them has not measured it."""
-    values = [_last_error(run, error) for run in runs_that_count(line)]
-    known = [value for value in values if value is not None]
-    return SeedErrors(known) if len(known) == len(values) else None
+    runs = runs_that_count(line)
+    known = [value for run in runs if (value := _last_error(run, error)) is not None]
+    return SeedErrors(known, [run.seed for run in runs]) if len(known) == len(runs) else None
 
 
 def _last_error(run: RunCurves, error: str) -> float | None:
     if error.startswith(SEVERAL) and run.config.get("test_views") != 10:
         return None
     return run.last.get(ERRORS[error])
+
+
+def compare_errors(of: SeedErrors, against: SeedErrors) -> ErrorDifference:
+    """Return how much higher one error is than another: seed by seed over the seeds both have, if there are several.
+
+    A seed gives both the same images in the same order, and what they have in common the same initial weights.
+    """
+    other = dict(zip(against.seeds, against.values, strict=True))
+    pairs = [(a, other[seed]) for seed, a in zip(of.seeds, of.values, strict=True) if seed in other]
+    return paired_difference(pairs) if len(pairs) > 1 else unpaired_difference(of, against)
 
 
 def unpaired_difference(of: SeedErrors, against: SeedErrors) -> ErrorDifference:
@@ -89,11 +106,10 @@ def unpaired_difference(of: SeedErrors, against: SeedErrors) -> ErrorDifference:
     return ErrorDifference(of.mean - against.mean, sqrt(sum(parts)), freedom)
 
 
-def paired_difference(of: SeedErrors, against: SeedErrors) -> ErrorDifference:
-    """Return the same for two errors of the same runs, seed by seed."""
-    each = SeedErrors([a - b for a, b in zip(of.values, against.values, strict=True)])
-    n = len(each.values)
-    return ErrorDifference(each.mean, None if each.spread is None else each.spread / sqrt(n), max(1.0, n - 1))
+def paired_difference(pairs: list[tuple[float, float]]) -> ErrorDifference:
+    """Return the same for the two errors of each of several seeds."""
+    each = [a - b for a, b in pairs]
+    return ErrorDifference(fmean(each), stdev(each) / sqrt(len(each)), len(each) - 1.0, paired=True)
 
 
 def baseline(panel: Panel, claims: list[paper.Claim]) -> Line:
@@ -167,7 +183,7 @@ def _judge_pair(
     used = describe_runs([of, against])
     if first is None or second is None:
         return ClaimResult(claim, top, points, "not measured", lines, None, used)
-    ours = paired_difference(first, second) if of is against else unpaired_difference(first, second)
+    ours = compare_errors(first, second)
     return ClaimResult(claim, top, points, verdict(points, ours), lines, ours, used)
 
 
@@ -180,15 +196,14 @@ def verdict(points: float, ours: ErrorDifference) -> str:
 
 
 def describe_runs(lines: list[Line]) -> str:
-    """Return dataset, scale where it is not the paper's, and length of the lines' runs.
+    """Return dataset, scale where it is not the paper's, and length of the lines' runs, and what cut them short.
 
-    For example: `shapes (10 classes), scale=smoke, 2 epochs`.
+    For example: `shapes (10 classes), scale=small, 2 epochs, trainer.max_steps=8`.
     """
     runs = [run for line in lines for run in runs_that_count(line)]
     sets = [run.config["data"] for run in runs]
     data = list(dict.fromkeys(f"{one['name']} ({one['num_classes']} classes)" for one in sets))
     data += [f"scale={scale}" for scale in sorted({run.value("scale") for run in runs} - {"", "paper"})]
     epochs = " to ".join(dict.fromkeys(f"{of(run.epochs for run in runs):.4g}" for of in (min, max)))
-    limited = any(run.flat.get("trainer.limit_train_batches") not in (None, 1.0) for run in runs)
-    limit = " cut short by trainer.limit_train_batches" if limited else ""
-    return f"{', '.join(data)}, {epochs} epochs{limit}"
+    cuts = dict.fromkeys(cut for run in runs if (cut := cut_short(run.run)) and "scale=smoke" not in cut)
+    return ", ".join([*data, f"{epochs} epochs", *cuts])

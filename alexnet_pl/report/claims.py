@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
+from urllib.parse import quote
 
-from alexnet_pl import files
 from alexnet_pl.console import Meter, make_console
 from alexnet_pl.errors import ConfigError
 from alexnet_pl.report import paper
-from alexnet_pl.report.ablation import ClaimResult, describe_runs, has_settings, judge, seed_errors
+from alexnet_pl.report.ablation import CENTRE, SEVERAL, ClaimResult, describe_runs, has_settings, judge, seed_errors
 from alexnet_pl.report.compare import Report, collect
-from alexnet_pl.report.curves import Line, format_value
-from alexnet_pl.report.html_parts import VERDICTS, make_page
-from alexnet_pl.report.outputs import markdown_table
-from alexnet_pl.report.tables import VIEWS, finding, format_errors, format_points
+from alexnet_pl.report.curves import Line, cut_short, format_value
+from alexnet_pl.report.html_parts import make_page
+from alexnet_pl.report.outputs import literal, markdown_table, write_text
+from alexnet_pl.report.tables import VERDICTS, VIEWS, finding, format_errors, format_points
 from alexnet_pl.runs.naming import parse_overrides
-from alexnet_pl.runs.run import find_runs
+from alexnet_pl.runs.run import Run, find_runs
+from alexnet_pl.runs.sweep import read_sweep
 
 
 @dataclass
@@ -28,6 +30,7 @@ class SweepFolder:
     path: Path
     jobs: int
     done: int
+    cut: str  # what makes its runs less than their experiments
     report: Report | None = None
     problem: str = ""  # why there is no report
 
@@ -53,10 +56,19 @@ class ClaimStatus:
     @property
     def state(self) -> str:
         """`not run`; or for each folder `3 of 4 jobs done`, or `done`, and what came out so far."""
+        if not self.claim.sweep:
+            return "needs no sweep: the command shows it"
         return "; ".join(map(self._folder_state, self.folders)) or "not run"
+
+    @property
+    def tested(self) -> bool:
+        """Whether a whole sweep is done."""
+        return any(folder.done == folder.jobs and not folder.cut for folder in self.folders)
 
     def _folder_state(self, folder: SweepFolder) -> str:
         state = "done" if folder.done == folder.jobs else f"{folder.done} of {folder.jobs} jobs done"
+        if folder.cut:
+            state = f"only tried with {folder.cut}, {folder.done} of {folder.jobs} jobs"
         if not folder.report:
             return f"{state}: {folder.problem}" if folder.problem and folder.done else state
         tops: dict[str, list[str]] = {}
@@ -74,7 +86,7 @@ class ClaimStatus:
 
     @property
     def paper_numbers(self) -> list[str]:
-        """The paper's numbers, one difference or arm each."""
+        """The paper's numbers: those of no table first, then a difference or an arm each."""
         differences = [
             f"{format_arm(d.of)} against {format_arm(d.against)}: {format_errors(d.top1, d.top5, '+g')} points"
             for d in self.claim.differences
@@ -82,9 +94,8 @@ class ClaimStatus:
         errors = []
         for value in self.claim.values:
             arm = f"{format_arm(value.arm)}: " if value.arm else ""
-            views = f", {VIEWS[value.views]}" if value.views else ""
-            errors.append(f"{arm}{format_errors(value.top1, value.top5)} %{views}")
-        return differences + errors
+            errors.append(f"{arm}{format_errors(value.top1, value.top5)} % {VIEWS[value.views]}".rstrip())
+        return [*filter(None, [self.claim.numbers]), *differences, *errors]
 
     @property
     def ours(self) -> list[str]:
@@ -96,7 +107,7 @@ class ClaimStatus:
             for line in folder.lines:
                 if any(has_settings(line, value.arm) for value in self.claim.values):
                     texts += _line_errors(line)
-            texts += folder.findings
+            texts += [f"{text} ({describe_runs(folder.lines)})" for text in folder.findings]
             if folder.problem:
                 texts.append(f"{folder.path.name}: {folder.problem}")
         return texts
@@ -105,7 +116,7 @@ class ClaimStatus:
 def _line_errors(line: Line) -> list[str]:
     """Return a line's errors by each kind of views that it has: `model.lrn=[]: 14.15 / 7.00 %, validation (...)`."""
     texts = []
-    for kind in ("ten views", "validation"):
+    for kind in (SEVERAL, CENTRE):
         found = (seed_errors(line, f"{kind} {top}") for top in ("top-1", "top-5"))
         top1, top5 = (100 * error.mean if error else None for error in found)
         if numbers := format_errors(top1, top5):
@@ -116,6 +127,18 @@ def _line_errors(line: Line) -> list[str]:
 def format_arm(settings: dict[str, object]) -> str:
     """Return `model.lrn=[], model.spatial_norm=[]`."""
     return ", ".join(f"{key}={format_value(value)}" for key, value in settings.items())
+
+
+def total(claims: list[ClaimStatus]) -> str:
+    """Return how many claims there are, and how many of them are tested."""
+    swept = [one for one in claims if one.claim.sweep]
+    done = sum(one.tested for one in swept)
+    begun = sum(bool(one.folders) and not one.tested for one in swept)
+    return (
+        f"{len(claims)} claims, of which {len(claims) - len(swept)} need no sweep. Of the sweeps of the other "
+        f"{len(swept)}, {done} {'is' if done == 1 else 'are'} done, {begun} begun or only tried, and "
+        f"{len(swept) - done - begun} not run."
+    )
 
 
 # ------------------------------------------------------------------------------------------------ a folder of sweeps
@@ -140,14 +163,15 @@ def survey(root: Path) -> list[ClaimStatus]:
 
 def _sweep_names(folder: Path) -> set[str]:
     """Return the named sweeps that a folder's runs are of."""
-    asked: Iterable[list[str]] = files.read_json(folder / "sweep.json").values()
-    begun = [files.read_json(path).get("overrides", []) for path in folder.glob("*/run.json")]
+    asked: Iterable[list[str]] = read_sweep(folder).values()
+    begun = [Run(path.parent).identity.get("overrides", []) for path in folder.glob("*/run.json")]
     return {name for overrides in [*asked, *begun] if (name := parse_overrides(overrides).get("sweep"))}
 
 
 def _read_folder(path: Path) -> SweepFolder:
     runs = find_runs(path)
-    folder = SweepFolder(path, len(runs), sum(bool(run.done) for run in runs))
+    cuts = [cut_short(run) for run in runs if run.identity]
+    folder = SweepFolder(path, len(runs), sum(bool(run.done) for run in runs), next(filter(None, cuts), ""))
     try:
         folder.report = collect(path)
     except ConfigError as error:
@@ -155,7 +179,8 @@ def _read_folder(path: Path) -> SweepFolder:
     return folder
 
 
-HEADS = ["section", "claim", "the paper's numbers", "command", "state", "our numbers"]
+COMMAND = "command"
+HEADS = ["section", "claim", "the paper's numbers", COMMAND, "state", "our numbers"]
 
 
 def write_claims(root: Path) -> tuple[list[ClaimStatus], list[Path]]:
@@ -168,19 +193,22 @@ def write_claims(root: Path) -> tuple[list[ClaimStatus], list[Path]]:
     claims = survey(root)
     rows = [
         [one.claim.section, f"{one.claim.topic}: {one.claim.says}", "; ".join(one.paper_numbers) or "-",
-         f"`{one.claim.command}`" if one.claim.command else "-", one.state, "; ".join(one.ours) or "-"]
+         one.claim.command, one.state, "; ".join(one.ours) or "-"]
         for one in claims
     ]  # fmt: skip
     page, text = root / "claims.html", root / "claims.md"
-    files.write(page, claims_page(claims, root))
-    files.write(text, f"# The paper's claims\n\n{markdown_table(HEADS, rows)}\n\n{FOOTNOTE}\n")
+    write_text(page, claims_page(claims, root))
+    parts = [
+        "# The paper's claims",
+        total(claims),
+        markdown_table(HEADS, rows, COMMAND),
+        literal(f"{ERRORS} {VERDICTS}"),
+    ]
+    write_text(text, "\n\n".join(parts) + "\n")
     return claims, [page, text]
 
 
-FOOTNOTE = (
-    "Of the authors' runs: top-1 / top-5 error. Differences are in percentage points of error, ours ± their standard "
-    "error. What our runs were is in brackets: only ImageNet at full length is the paper's experiment."
-)
+ERRORS = "Errors are top-1 / top-5, the paper's those of the authors' own runs."
 
 
 def claims_page(claims: list[ClaimStatus], root: Path) -> str:
@@ -189,7 +217,7 @@ def claims_page(claims: list[ClaimStatus], root: Path) -> str:
     for one in claims:
         claim = one.claim
         links = [
-            f'<a href="{escape(folder.path.relative_to(root).as_posix())}/report.html">{escape(folder.path.name)}</a>'
+            f'<a href="{quote(os.fsencode(folder.path.relative_to(root)))}/report.html">{escape(folder.path.name)}</a>'
             for folder in one.folders
             if (folder.path / "report.html").is_file()
         ]
@@ -198,7 +226,7 @@ def claims_page(claims: list[ClaimStatus], root: Path) -> str:
             escape(claim.section),
             f"<b>{escape(claim.topic)}</b><br>{escape(claim.says)}{runs}",
             _paragraphs(one.paper_numbers),
-            f"<code>{escape(claim.command)}</code>" if claim.command else "-",
+            f"<code>{escape(claim.command)}</code>",
             f"<b>{escape(one.state)}</b> {' '.join(links)}",
             _paragraphs(one.ours),
         ]
@@ -206,9 +234,10 @@ def claims_page(claims: list[ClaimStatus], root: Path) -> str:
     heads = "".join(f"<th>{head}</th>" for head in HEADS)
     body = f"""<style>main {{ max-width: 1500px }} td:first-child {{ min-width: 3rem }} code {{ font-size: .8rem }}
 td {{ overflow-wrap: anywhere; min-width: 9rem }} td p {{ margin: 0 0 .4rem }}</style>
-<p>What the paper claims in numbers, the command that tests each claim, and what came out of it so far.</p>
+<p>What the paper claims in numbers, the command that tests each claim, and what came out of it so far.
+<b>{total(claims)}</b></p>
 <div class="wide"><table><tr>{heads}</tr>{"".join(rows)}</table></div>
-{VERDICTS}"""
+<p class="small">{escape(f"{ERRORS} {VERDICTS}")}</p>"""
     return make_page("The paper's claims", body)
 
 

@@ -2,10 +2,12 @@
 
     python -m alexnet_pl.report runs/figure1              the runs of a folder, compared
     python -m alexnet_pl.report runs/figure1 --kernels    Figure 3: the first kernels of each run
+    python -m alexnet_pl.report torchvision --kernels     or of published weights
     python -m alexnet_pl.report --claims                  the paper's claims and what runs/ tests
 
 The command writes <folder's name>.png and .svg, report.html (one file, opens without a network),
-report.md and report.json into the folder, and prints the tables. It reads run folders only.
+report.md and report.json into the folder, and each table as .csv and .tex (booktabs). It prints the
+tables, too. It reads run folders only.
 Runs that must not be compared are refused by name.
 """
 
@@ -19,11 +21,12 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from alexnet_pl.console import exit_on_error, make_console, start_command
-from alexnet_pl.report.claims import ClaimStatus, write_claims
+from alexnet_pl.errors import visible
+from alexnet_pl.report.claims import ClaimStatus, total, write_claims
 from alexnet_pl.report.compare import Report
 from alexnet_pl.report.curves import METRICS
-from alexnet_pl.report.outputs import write_kernels, write_report
-from alexnet_pl.report.tables import VERDICT_HEADS, claim_results, errors, finding, timings, verdict_rows
+from alexnet_pl.report.outputs import main_text, one_line, write_kernels, write_report
+from alexnet_pl.report.tables import finding, report_tables
 from alexnet_pl.report.workspace import publish
 
 
@@ -32,7 +35,13 @@ def make_parser() -> argparse.ArgumentParser:
         prog="python -m alexnet_pl.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("folder", nargs="?", type=Path, metavar="FOLDER", help="a run, or a folder of runs such as runs/figure1")
+    add(
+        "folder",
+        nargs="?",
+        type=Path,
+        metavar="FOLDER",
+        help="a run, or a folder of runs such as runs/figure1; with --kernels also published weights",
+    )
     allow = "a key in which runs may differ; `trainer` is all keys that begin with it (repeatable)"
     add("--allow", metavar="KEY", action="append", default=[], help=allow)
     claims = (
@@ -42,7 +51,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--claims", metavar="RUNS", nargs="?", const=Path("runs"), type=Path, help=claims)
     kernels = (
         "instead: draw each run's first kernels, tower by tower (the paper's Figure 3), into its kernels.png, and "
-        "print how colourful each tower's are"
+        "print how colourful each tower's are; takes wandb:ENTITY/PROJECT/NAME:ALIAS, too"
     )
     add("--kernels", action="store_true", help=kernels)
     project = "also make a workspace of the runs in the W&B project they were sent to, or update it"
@@ -57,22 +66,21 @@ def make_parser() -> argparse.ArgumentParser:
 
 def show_report(report: Report, console: Console) -> None:
     """Print the tables, the metrics' definitions, what is not complete, and the notes."""
-    tables = [(heads, *section) for heads, sections in (timings(report), errors(report)) for section in sections]
-    if results := claim_results(report):
-        tables.append((VERDICT_HEADS, "Beside the paper", verdict_rows(results)))
-    for heads, title, rows in tables:
-        console.print(make_table(title, heads, rows), soft_wrap=False)
+    for table in report_tables(report):
+        for title, rows in table.sections:
+            console.print(make_table(title, table.heads, rows), soft_wrap=False)
+        console.print(table.note)
     for panel in report.panels:
         if text := finding(panel):
-            console.print(f"{panel.title}: {text}")
+            console.print(visible(f"{panel.title}: {text}"))
     if any(panel.target is not None for panel in report.panels):
         for metric, meaning in METRICS.items():
             console.print(f"{metric}: {meaning}")
     for run in report.incomplete:
         reason = f": {run.failure}" if run.failure else ""
-        console.print(f"{run.status}: {run.folder.name}{reason}")
+        console.print(visible(f"{run.status}: {run.folder.name}{reason}"))
     for note in report.notes:
-        console.print(note)
+        console.print(visible(note))
 
 
 def show_claims(claims: list[ClaimStatus], console: Console) -> None:
@@ -80,13 +88,15 @@ def show_claims(claims: list[ClaimStatus], console: Console) -> None:
     rows = [[s.claim.section, s.claim.topic, s.claim.says, s.state, s.claim.command] for s in claims]
     heads = ["section", "about", "claim", "state", "command"]
     console.print(make_table("The paper's claims", heads, rows), soft_wrap=False)
+    console.print(total(claims))
 
 
 def make_table(title: str, heads: list[str], rows: list[list[str]]) -> Table:
-    """Return a table for the terminal, without the small print of its cells."""
-    table = Table(*(Column(head, overflow="fold") for head in heads), title=title, title_justify="left", box=SIMPLE)
+    """Return a table for the terminal, without small print."""
+    columns = (Column(main_text(head), overflow="fold") for head in heads)
+    table = Table(*columns, title=one_line(title), title_justify="left", box=SIMPLE)
     for row in rows:
-        table.add_row(*(cell.partition("\n")[0] for cell in row))
+        table.add_row(*(one_line(main_text(cell)) for cell in row))
     return table
 
 
@@ -113,4 +123,4 @@ def main() -> None:
             show_report(report, console)
         workspace = [publish(report, args.wandb, send=not args.wandb_dry_run)] if args.wandb else []
         for line in (*paths, *workspace):
-            print(line)
+            print(visible(str(line)))

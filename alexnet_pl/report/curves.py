@@ -9,7 +9,8 @@ import math
 from bisect import bisect_left
 from dataclasses import dataclass
 from functools import cached_property
-from statistics import fmean, stdev
+from itertools import pairwise
+from statistics import fmean, median, stdev
 from typing import Any
 
 from alexnet_pl.errors import ConfigError
@@ -114,6 +115,7 @@ class RunCurves:
     curves: dict[str, Curve]
     epochs: float  # trained so far
     last: dict[str, float]  # the last finite value of each column of metrics.csv
+    window: float  # images in a window of the running error, as it came out: no longer than an epoch
 
     @property
     def seed(self) -> int:
@@ -138,6 +140,20 @@ class RunCurves:
         return format_value(self.flat[key]) if key in self.flat else self.overrides.get(key, "")
 
 
+CUT = ("limit_train_batches", "max_steps", "max_time", "max_epochs")
+"""Keys of the trainer that people set to see whether a command works"""
+
+
+def cut_short(run: Run) -> str:
+    """Return what makes a run less than its experiment, `scale=smoke` or `trainer.max_steps=8`; else nothing."""
+    config, given = flatten_config(run.config), parse_overrides(run.identity.get("overrides", []))
+    if config.get("scale") == "smoke":
+        return "scale=smoke"
+    values = {f"trainer.{key}": given.get(f"trainer.{key}", "null") for key in CUT}
+    values["trainer.limit_train_batches"] = format_value(config.get("trainer.limit_train_batches"))
+    return ", ".join(f"{key}={value}" for key, value in values.items() if value not in ("null", "-1", "1.0"))
+
+
 def format_value(value: Any) -> str:
     """Return a value as on the command line.
 
@@ -160,12 +176,18 @@ def read_curves(run: Run) -> RunCurves | None:
     try:
         rows = run.metrics
         curves = make_curves(rows)
+        if not curves["running"].x:
+            return None
+        window = _window(rows)
     except (ValueError, TypeError, KeyError) as error:
         raise ConfigError(f"{run.folder / 'metrics.csv'} is damaged ({error}): remove the run, or repair it") from error
-    if not curves["running"].x:
-        return None
     last = {key: value for row in rows for key, value in row.items() if math.isfinite(value)}
-    return RunCurves(run, run.config, curves, max(row["epoch"] for row in rows), last)
+    return RunCurves(run, run.config, curves, max(row["epoch"] for row in rows), last, window)
+
+
+def _window(rows: list[dict[str, float]]) -> float:
+    ends = [row["images_seen"] for row in rows if math.isfinite(row.get("train/error", math.nan))]
+    return median(b - a for a, b in pairwise([0.0, *ends]))
 
 
 # ------------------------------------------------------------------------------------------------ a line of seeds

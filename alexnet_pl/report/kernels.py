@@ -9,14 +9,23 @@ kernel that sees brightness alone, 1 for one that only compares colours, 2/3 for
 from __future__ import annotations
 
 from math import ceil, sqrt
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from alexnet_pl.report.curves import cut_short
+
+if TYPE_CHECKING:
+    from alexnet_pl.runs.trained import TrainedModel
 
 COLUMNS = 16
 """Most kernels in a row, as in the paper"""
 GAP = 1
 """Pixels of a kernel between two of them"""
+ENOUGH = 10
+"""Kernels of a tower that are not all zero, at least, for their mean to say something: the paper's have 48"""
+LEARNED = 0.9
+"""Of the error of guessing: a net above that has learned too little for its kernels to say something"""
 SPECIALISED = 3.0
 """Standard errors between the towers' means from which on they count as specialised: a rule of thumb, as the kernels
 of one net are no independent draws"""
@@ -34,9 +43,9 @@ def specialisation(towers: list[np.ndarray]) -> dict[str, float]:
     """Measure how colourful each tower's kernels (n, 3, size, size) are, and how far apart two towers are.
 
     Returns:
-        For tower i, counted from 1: `tower{i}`, the mean of `colourfulness` over its kernels, and `tower{i}_spread`,
-        their standard deviation. For two: `difference`, the second's mean minus the first's, and `standard_errors`,
-        the same over its standard error (Welch's t). Kernels of zeros do not count.
+        For tower i, counted from 1: `tower{i}`, the mean of `colourfulness` over its kernels, `tower{i}_spread`, their
+        standard deviation, and `tower{i}_kernels`, how many they are. For two: `difference`, the second's mean minus
+        the first's, and `standard_errors`, the same over its standard error (Welch's t). Kernels of zeros do not count.
     """
     found: dict[str, float] = {}
     variances = []
@@ -45,6 +54,7 @@ def specialisation(towers: list[np.ndarray]) -> dict[str, float]:
         each = each[~np.isnan(each)]
         found[f"tower{number}"] = float(each.mean()) if len(each) else np.nan
         found[f"tower{number}_spread"] = float(each.std(ddof=1)) if len(each) > 1 else np.nan
+        found[f"tower{number}_kernels"] = len(each)
         variances.append(found[f"tower{number}_spread"] ** 2 / max(1, len(each)))
     if len(towers) == 2:
         found["difference"] = found["tower2"] - found["tower1"]
@@ -53,13 +63,49 @@ def specialisation(towers: list[np.ndarray]) -> dict[str, float]:
     return found
 
 
-def verdict(found: dict[str, float]) -> str:
-    """Return in one sentence whether the towers specialise; empty for one tower."""
-    apart = found.get("standard_errors", np.nan)
-    if np.isnan(apart):
-        return ""
+def describe_tower(found: dict[str, float], number: int) -> str:
+    """Return how colourful a tower is: `colourfulness 0.61 ± 0.12 (mean ± sd over 48 kernels)`."""
+    kernels = found[f"tower{number}_kernels"]
+    if not kernels:
+        return "all kernels are zero"
+    if kernels == 1:
+        return f"colourfulness {found[f'tower{number}']:.2f} (of one kernel)"
+    numbers = f"{found[f'tower{number}']:.2f} ± {found[f'tower{number}_spread']:.2f}"
+    return f"colourfulness {numbers} (mean ± sd over {kernels:.0f} kernels)"
+
+
+def doubt(net: TrainedModel) -> str:
+    """Return why the kernels of a net say nothing: its run was cut short, or has learned little; else nothing."""
+    if net.run is None or not net.run.identity:
+        return "nothing says how it was trained"
+    if cut := cut_short(net.run):
+        return f"it was trained with {cut}"
+    last = {key: value for row in net.run.metrics for key, value in row.items()}
+    error = last.get("val/error", last.get("train/epoch_error"))
+    guessing = 1 - 1 / net.cfg.model.num_classes
+    if error is None:
+        return "no metrics say how well it has learned"
+    learned = error <= LEARNED * guessing
+    return "" if learned else f"its error is {100 * error:.1f} %, that of guessing {100 * guessing:.1f} %"
+
+
+def verdict(found: dict[str, float], doubt: str = "") -> str:
+    """Return in one sentence whether the towers specialise, or why nothing says so.
+
+    Args:
+        found: by `specialisation`.
+        doubt: why the net's kernels say nothing, as the function of that name has it.
+    """
+    if "difference" not in found:
+        return "no verdict: it takes two towers"
+    fewest = min(found["tower1_kernels"], found["tower2_kernels"])
+    if fewest < ENOUGH:
+        return f"no verdict: a tower has {fewest:.0f} kernels that are not zero, and it takes {ENOUGH}"
+    if doubt:
+        return f"no verdict on this net: {doubt}"
+    apart = found["standard_errors"]
     means = f"the means are {abs(found['difference']):.2f} apart, {abs(apart):.1f} standard errors"
-    if abs(apart) < SPECIALISED:
+    if not abs(apart) >= SPECIALISED:
         return f"{means}: chance may do that"
     return f"{means}: the towers specialise, and tower {2 if apart > 0 else 1} took the colours"
 

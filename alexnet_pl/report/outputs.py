@@ -1,22 +1,35 @@
-"""Write the report of a folder of runs: figures and page, report.md with its tables, report.json with its numbers."""
+"""Write the report of a folder of runs: figures and page, its tables as Markdown, CSV and LaTeX, its numbers as JSON.
+
+Whatever a run, a class or a file is called stands for itself in each of them: nothing of it is markup or a formula.
+"""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from alexnet_pl import files
-from alexnet_pl.errors import ConfigError
+from alexnet_pl.errors import ConfigError, visible
 from alexnet_pl.report.ablation import ERRORS, ClaimResult, baseline, judge, seed_errors
 from alexnet_pl.report.compare import Panel, Report, collect, commit
 from alexnet_pl.report.curves import EVALUATED, METRICS, Line, RunCurves
-from alexnet_pl.report.kernels import verdict
+from alexnet_pl.report.kernels import describe_tower, doubt, verdict
 from alexnet_pl.report.page import report_page
 from alexnet_pl.report.plots import draw, draw_kernels
-from alexnet_pl.report.tables import VERDICT_HEADS, claim_results, errors, finding, small_print, timings, verdict_rows
+from alexnet_pl.report.tables import Table, finding, report_tables, small_print
+from alexnet_pl.runs.mirror import attach_results
+from alexnet_pl.runs.naming import names_weights, safe_file_name
 from alexnet_pl.runs.run import find_runs
+
+if TYPE_CHECKING:
+    from alexnet_pl.runs.trained import TrainedModel
 
 
 def write_report(folder: Path, allow: Sequence[str] = ()) -> tuple[Report, list[Path]]:
@@ -31,8 +44,11 @@ def write_report(folder: Path, allow: Sequence[str] = ()) -> tuple[Report, list[
     report = collect(folder, allow)
     figure, page = folder / f"{folder.name}.png", folder / "report.html"
     draw(report, figure, figure.with_name(f"{folder.name}.svg"))
-    files.write(page, report_page(report))
-    files.write(folder / "report.md", markdown(report))
+    write_text(page, report_page(report))
+    write_text(folder / "report.md", markdown(report))
+    for table in report_tables(report):
+        write_text(folder / f"report-{table.name}.csv", csv_table(table))
+        write_text(folder / f"report-{table.name}.tex", latex_table(table))
     files.write(folder / "report.json", json.dumps(as_json(report), indent=1, allow_nan=False))
     return report, [figure, page]
 
@@ -40,58 +56,155 @@ def write_report(folder: Path, allow: Sequence[str] = ()) -> tuple[Report, list[
 def write_kernels(folder: Path) -> list[Path]:
     """Draw the first kernels of each finished run, also into its W&B run, and print how colourful they are.
 
+    Those of published weights are drawn into runs/published/.
+
     Raises:
         ConfigError: no run of the folder is done, or one has no checkpoint.
     """
-    from alexnet_pl.runs import trained  # torch and Lightning, which nothing else here needs
-    from alexnet_pl.training import loggers
+    from alexnet_pl.runs import trained  # and torch, which nothing else here needs
 
+    if names_weights(str(folder)):
+        net = trained.load(folder)
+        path = Path("runs/published") / safe_file_name(net.name) / "kernels.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        print(describe_kernels(net.name, net, draw_kernels(net, path)))
+        return [path]
     done = [run for run in find_runs(folder) if run.done]
     if not done:
         raise ConfigError(f"no run in {folder} is done: its kernels are drawn when it is")
     for run in done:
-        found = draw_kernels(trained.load(run.folder))
-        towers = [f"{found[f'tower{i}']:.2f} ± {found[f'tower{i}_spread']:.2f}" for i in (1, 2) if f"tower{i}" in found]
-        print(f"{run.folder.name}: colourfulness {' and '.join(towers)}. {verdict(found)}")
-        loggers.attach_results(
+        net = trained.load(run.folder)
+        found = draw_kernels(net)
+        print(describe_kernels(run.folder.name, net, found))
+        attach_results(
             run, {f"kernels/{key}": value for key, value in found.items()}, {"kernels": run.folder / "kernels.png"}
         )
     return [run.folder / "kernels.png" for run in done]
 
 
-# ------------------------------------------------------------------------------------------------ report.md
+def describe_kernels(name: str, net: TrainedModel, found: dict[str, float]) -> str:
+    """Return in a line how colourful the kernels of a net are."""
+    towers = "; ".join(f"tower {i}: {describe_tower(found, i)}" for i in (1, 2) if f"tower{i}" in found)
+    return f"{visible(name)}: {towers}. {verdict(found, doubt(net))}"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole text file. Bytes of a folder's name that are no UTF-8 are escaped."""
+    files.write(path, text.encode("utf-8", "backslashreplace").decode())
+
+
+# ------------------------------------------------------------------------------------------------ Markdown
 
 
 def markdown(report: Report) -> str:
     """Return the figure, the tables and the findings as Markdown."""
-    name = report.folder.name
-    parts = [f"# {literal(name)}", f"![Learning curves](<{name}.png>)"]
-    for heads, sections in (timings(report), errors(report)):
-        for title, rows in sections:
-            parts += [f"## {literal(title)}", markdown_table(heads, rows)]
-    if results := claim_results(report):
-        parts += ["## Beside the paper", *(f"{literal(claim.says)}" for claim in report.claims)]
-        parts += [markdown_table(VERDICT_HEADS, verdict_rows(results))]
-    parts += [f"{literal(panel.title)}: {literal(text)}." for panel in report.panels if (text := finding(panel))]
+    parts = [f"# {literal(report.folder.name)}", f"![Learning curves](<{quote(os.fsencode(report.folder.name))}.png>)"]
+    for table in report_tables(report):
+        parts += [f"## {table.title}"]
+        for title, rows in table.sections:
+            parts += [f"### {literal(title)}", markdown_table(table.heads, rows)]
+        parts += [literal(table.note)]
+    parts += [literal(f"{panel.title}: {text}.") for panel in report.panels if (text := finding(panel))]
     incomplete = [f"- {run.status}: {literal(run.folder.name)}" for run in report.incomplete]
     parts += ["Not complete:", "\n".join(incomplete)] if incomplete else []
-    return "\n\n".join([*parts, *report.notes, literal(small_print(report))]) + "\n"
+    return "\n\n".join([*parts, *map(literal, report.notes), literal(small_print(report))]) + "\n"
 
 
-def markdown_table(heads: list[str], rows: list[list[str]]) -> str:
-    """Return a table; what follows a cell's line break is set behind it; a cell in backticks is code."""
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
+def markdown_table(heads: list[str], rows: list[list[str]], code: str = "") -> str:
+    """Return a table; what follows a cell's line break is set behind it.
+
+    Args:
+        code: the head of a column of commands, which readers copy.
+    """
+    lines = [[literal(inline(head)) for head in heads], ["---"] * len(heads)]
+    for row in rows:
+        cells = zip(heads, row, strict=True)
+        lines.append([f"`{cell}`" if head == code else literal(inline(cell)) for head, cell in cells])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _cell(text: str) -> str:
-    code = text.startswith("`") and text.endswith("`") and len(text) > 1
-    return text.replace("|", "\\|") if code else literal(text).replace("\n", ", ")
+def inline(cell: str) -> str:
+    """Return a cell of a table in one line, its small print behind a comma."""
+    return cell.replace("\n", ", ")
+
+
+def one_line(text: str) -> str:
+    """Return a text in one line, without what a terminal takes for a command."""
+    return visible(" ".join(text.split()))
+
+
+def main_text(cell: str) -> str:
+    """Return a cell without its small print."""
+    return cell.partition("\n")[0]
 
 
 def literal(text: str) -> str:
-    """Return text in which every character stands for itself."""
-    return "".join(f"\\{c}" if c in "\\`*_|<[" else c for c in text)
+    """Return one line in which every character stands for itself, in CommonMark and on GitHub (`$x$`, `:smile:`)."""
+    escaped = "".join(f"\\{c}" if c in "\\`*_|<>[&$~#" else c for c in one_line(text))
+    return re.sub(r":(?=[\w+-]+:)|^[-+](?= )|(?<=^\d)[.)](?= )", r"\\\g<0>", escaped)
+
+
+# ------------------------------------------------------------------------------------------------ CSV and LaTeX
+
+NUMBER = re.compile(r"[+-]([\d.]+( ± [\d.]+| \[[-+\d., ]+\])?)?")
+"""What begins like a formula and is none"""
+
+
+def csv_table(table: Table) -> str:
+    """Return a table without small print in its cells; its first column is the section."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["section", *map(inline, table.heads)])
+    for title, members in table.sections:
+        for row in members:
+            cells = [one_line(main_text(cell)) for cell in (title, *row)]
+            rows.writerow([cell if NUMBER.fullmatch(cell) else files.csv_cell(cell) for cell in cells])
+    return text.getvalue()
+
+
+LATEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$", "|": "$|$", "±": r"$\pm$",
+    "[": "{[}", "-": "{-}",
+}  # fmt: skip
+"""What is no letter to LaTeX, as a letter: `[` after the end of a row is its height, and `--` a dash"""
+
+
+def latex_table(table: Table) -> str:
+    """Return a float for booktabs, to be \\input: its caption, its rows without small print, and what they mean."""
+    width = len(table.heads)
+    lines = [_latex_row(table.heads), _latex_row([head.partition("\n")[2] for head in table.heads]), r"\midrule"]
+    for number, (title, rows) in enumerate(table.sections):
+        lines += [r"\addlinespace"] if number else []
+        lines += [rf"\multicolumn{{{width}}}{{l}}{{\textit{{{latex(title)}}}}} \\", *map(_latex_row, rows)]
+    body = "\n".join(lines)
+    return rf"""% needs \usepackage{{booktabs}}
+\begin{{table}}
+\centering
+\caption{{{latex(table.title)}}}
+\begin{{tabular}}{{l{"r" * (width - 1)}}}
+\toprule
+{body}
+\bottomrule
+\end{{tabular}}
+
+\footnotesize {latex(table.note)}
+\end{{table}}
+"""
+
+
+def latex(text: str) -> str:
+    """Return a text in which every character stands for itself."""
+    return "".join(LATEX.get(letter, letter) for letter in one_line(text))
+
+
+def _latex_row(cells: list[str]) -> str:
+    texts = map(main_text, cells)
+    return " & ".join(_latex_number(text) if NUMBER.fullmatch(text) else latex(text) for text in texts) + r" \\"
+
+
+def _latex_number(text: str) -> str:
+    return "$" + text.replace("±", r"\pm") + "$" if text[1:] else "--"
 
 
 # ------------------------------------------------------------------------------------------------ report.json
@@ -135,9 +248,11 @@ def as_json(report: Report) -> dict[str, Any]:
                 "baseline": baseline(p, report.claims).name}  # fmt: skip
 
     def claim_result(j: ClaimResult) -> dict[str, Any]:
+        interval = j.ours and j.ours.interval
         return {"claim": j.claim.id, "top": j.top, "paper_points": j.paper, "verdict": j.verdict, "lines": j.lines,
-                "points": j.ours and 100 * j.ours.mean, "data": j.used,
-                "standard_error": None if j.ours is None or j.ours.error is None else 100 * j.ours.error}  # fmt: skip
+                "points": j.ours and 100 * j.ours.mean, "data": j.used, "paired": j.ours and j.ours.paired,
+                "standard_error": None if j.ours is None or j.ours.error is None else 100 * j.ours.error,
+                "interval": interval and [100 * end for end in interval]}  # fmt: skip
 
     absent = [{"folder": r.folder.name, "status": r.status, "failure": r.failure} for r in report.absent]
     return {

@@ -5,30 +5,27 @@ The plot is plotly's; plotly.js is in the page, which loads nothing.
 
 from __future__ import annotations
 
+import textwrap
 from html import escape
-from math import ceil
 from typing import Any
 
 from alexnet_pl.report.compare import Panel, Report, commit
 from alexnet_pl.report.curves import EVALUATED, METRICS, MOST_POINTS, Line, thin
-from alexnet_pl.report.html_parts import VERDICTS, make_page, make_row, make_table
+from alexnet_pl.report.html_parts import make_page, make_report_table, make_row, make_table
 from alexnet_pl.report.style import GREY, line_style
 from alexnet_pl.report.tables import (
     PRIMARY,
-    PUBLISHED,
-    VERDICT_HEADS,
-    Section,
     axis_limits,
     axis_top,
-    claim_results,
-    errors,
     finding,
     format_percent,
     label,
+    report_tables,
     small_print,
-    timings,
-    verdict_rows,
 )
+
+LINE = 70
+"""Letters in a line of a title, or of a name below the plot"""
 
 
 def report_page(report: Report) -> str:
@@ -45,15 +42,17 @@ def report_page(report: Report) -> str:
     words = METRICS | {metric: EVALUATED[metric] for metric in measured}
     longest = max(len(curve.x) for run in report.runs for curve in run.curves.values())
     thinned = f" A curve of more than {MOST_POINTS} points is drawn as means over stretches of it."
+    drawn, menus = plot(report)
+    menu = " The menu chooses another error." if menus else ""
     return make_page(
         f"Learning curves: {report.folder.name}",
         f"""{_box(report)}
 {_intro(timed[0] if timed else None, both=len(timed) < len(report.panels))}
-<ul>{findings}</ul>
-{plot(report)}
-<p class="small">{escape(small_print(report))} The menu chooses another error. Drag to zoom, double-click to see all,
+{f"<ul>{findings}</ul>" if findings else ""}
+{drawn}
+<p class="small">{escape(small_print(report))}{menu} Drag to zoom, double-click to see all,
 click a name in the legend to hide its line.{thinned if longest > MOST_POINTS else ""}</p>
-{_timings(report) if timed else ""}{_errors(report) if len(timed) < len(report.panels) else ""}{_verdicts(report)}
+{"".join(map(make_report_table, report_tables(report)))}
 <dl>{"".join(f"<dt>{word}</dt><dd>{escape(text)}.</dd>" for word, text in words.items())}</dl>
 <h2>What differs between the runs</h2>
 {make_table(["line", "panel", *report.differing_keys], lines, "plain")}
@@ -86,51 +85,6 @@ def _intro(target: float | None, both: bool) -> str:
     return f"<p>{text}</p>"
 
 
-def _timings(report: Report) -> str:
-    return f"""<h2>Epochs to the target</h2>
-{_sections(*timings(report))}
-<p class="small">In epochs: the first time a curve is at or under the target, interpolated between its points. Over
-several seeds: mean ± standard deviation. <b>&gt; 54.9</b>: not reached by epoch 54.9, where the curve ends. A ratio is
-that of the means; its ± is over the seeds. <b>paper</b>: Krizhevsky, Sutskever and Hinton 2012, on
-CIFAR-10; epochs are read off its plot. <b>error over the last epoch</b>: the running error, mean over that epoch.</p>
-"""
-
-
-def _errors(report: Report) -> str:
-    heads, sections = errors(report)
-    legend = "<b>validation</b>: after the last epoch, on the centre crop of each image. "
-    if any("ten views" in head for head in heads):
-        legend += "<b>ten views</b>: the same net, averaged over four corners, the centre, and their mirror images. "
-    legend += """<b>training</b>: the running error over the last epoch. Over several seeds: mean ± standard deviation.
-Differences in percentage points ± their standard error, the seeds of both lines taken as independent. Of a line with
-runs that are done, only those count."""
-    if PUBLISHED in heads:
-        legend += " <b>published</b>: top-1 / top-5 error of the authors' own runs."
-    return f"""<h2>Errors at the end</h2>
-{_sections(heads, sections)}
-<p class="small">{legend}</p>
-"""
-
-
-def _verdicts(report: Report) -> str:
-    results = claim_results(report)
-    if not results:
-        return ""
-    claims = [f"<li>{escape(claim.says)} (section {escape(claim.section)})</li>" for claim in report.claims]
-    return f"""<h2>Beside the paper</h2>
-<ul>{"".join(claims)}</ul>
-{make_table(VERDICT_HEADS, [make_row(row) for row in verdict_rows(results)])}
-{VERDICTS}"""
-
-
-def _sections(heads: list[str], sections: list[Section]) -> str:
-    rows = []
-    for title, members in sections:
-        rows.append(f'<tr class="panel"><th colspan="{len(heads)}">{escape(title)}</th></tr>')
-        rows += map(make_row, members)
-    return make_table(heads, rows, "numbers")
-
-
 def _runs(report: Report) -> str:
     """Return a table with a row for each run; how soon it reached the target, where there is one."""
     metrics = METRICS if any(panel.target is not None for panel in report.panels) else ()
@@ -152,8 +106,11 @@ def _runs(report: Report) -> str:
 # ------------------------------------------------------------------------------------------------ the plot
 
 
-def plot(report: Report) -> str:
-    """Return the plot as a piece of HTML. A menu chooses the metric; where nothing is timed, one for each side."""
+def plot(report: Report) -> tuple[str, bool]:
+    """Return the plot as a piece of HTML, and whether it has a menu that chooses the error.
+
+    Where nothing is timed, training is on the left and validation on the right.
+    """
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
@@ -163,12 +120,12 @@ def plot(report: Report) -> str:
     timed = all(panel.target is not None for panel in report.panels)
     menus = [known] if timed or not evaluated else [training, evaluated]
     cells = [(panel, menu) for panel in report.panels for menu in menus]
-    columns = min(2, len(cells)) if timed else len(menus)
-    rows = ceil(len(cells) / columns)
-    names = 0 if timed else 40 + 20 * max(len(panel.lines) for panel in report.panels)  # pixels below a row's axes
-    area = 400 * rows - 60 if timed else 400 * rows + (100 + names) * (rows - 1)
-    gap = 0.3 / rows if timed else (100 + names) / area
-    titles = [escape(panel.title) if menu is menus[0] else "" for panel, menu in cells]
+    columns, rows = len(menus), len(report.panels)
+    texts = [[_wrapped(label(panel, line)) for line in panel.lines] for panel in report.panels]
+    names = 40 + 20 * max(sum(text.count("<br>") + 1 for text in of) for of in texts)  # pixels below a row's axes
+    area = 400 * rows + (100 + names) * (rows - 1)
+    titles = [_wrapped(panel.title) if menu is menus[0] else "" for panel, menu in cells]
+    gap = (100 + names) / area
     figure = make_subplots(rows, columns, subplot_titles=titles, vertical_spacing=gap, horizontal_spacing=0.09)
     drawn: list[tuple[str, str]] = []  # of each trace its menu and its metric
     for i, (panel, menu) in enumerate(cells):
@@ -181,25 +138,23 @@ def plot(report: Report) -> str:
         if panel.target is not None and menu is menus[0]:
             figure.add_hline(panel.target, line={"dash": "dash", "color": GREY, "width": 1}, **place)
         across, up = (next(select(**place)) for select in (figure.select_xaxes, figure.select_yaxes))
-        if timed:
-            corner = {"x": across.domain[1], "y": up.domain[1], "xanchor": "right", "bgcolor": "rgba(255,255,255,.7)"}
-        else:
-            corner = {"x": 0, "y": up.domain[0] - 50 / area}
-            side = "training" if menu[0] in METRICS else "validation"
-            up.update(range=axis_limits(panel, (PRIMARY, "validation")), title=f"{side} error rate")
-        figure.update_layout({legend: {**corner, "yanchor": "top"}})
+        if menu is menus[0]:  # below the axes, where it covers no curve
+            figure.update_layout({legend: {"x": across.domain[0], "y": up.domain[0] - 50 / area, "yanchor": "top"}})
+        side = "training" if menu[0] in METRICS else "validation"
+        limits = (0, axis_top(report)) if timed else axis_limits(panel, (PRIMARY, "validation"))
+        up.update(range=limits, title="error rate" if timed else f"{side} error rate")
     figure.update_xaxes(title="epochs", rangemode="tozero", matches="x", showticklabels=True)
     figure.update_yaxes(tickformat=".0%", showticklabels=True)
     if timed:
-        figure.update_yaxes(range=[0, axis_top(report)], matches="y")
-        figure.update_yaxes(title="error rate", col=1)
+        figure.update_yaxes(matches="y")
+    choices = [_menu(menu, drawn, 0.545 * k) for k, menu in enumerate(menus) if len(menu) > 1]
     figure.update_layout(
-        updatemenus=[_menu(menu, drawn, 0.545 * k) for k, menu in enumerate(menus) if len(menu) > 1],
+        updatemenus=choices,
         template="plotly_white",
         height=area + 160 + names,
         margin={"t": 110, "l": 60, "r": 10, "b": 50 + names},
     )
-    return str(figure.to_html(full_html=False, include_plotlyjs=True, config={"displaylogo": False}))
+    return str(figure.to_html(full_html=False, include_plotlyjs=True, config={"displaylogo": False})), bool(choices)
 
 
 def _cell_traces(panel: Panel, menu: list[str], legend: str, first: bool) -> list[tuple[str, dict[str, Any]]]:
@@ -219,6 +174,11 @@ def _cell_traces(panel: Panel, menu: list[str], legend: str, first: bool) -> lis
     return traces
 
 
+def _wrapped(text: str) -> str:
+    """Return a text for plotly, which breaks no lines and cuts what is too wide."""
+    return "<br>".join(map(escape, textwrap.wrap(text, LINE)))
+
+
 def _menu(menu: list[str], drawn: list[tuple[str, str]], x: float) -> dict[str, Any]:
     """Return a button for each metric; it changes what is visible of the menu's own traces."""
     own = [i for i, (of, _) in enumerate(drawn) if of == menu[0]]
@@ -236,7 +196,7 @@ def _menu(menu: list[str], drawn: list[tuple[str, str]], x: float) -> dict[str, 
 def _traces(panel: Panel, line: Line, metric: str) -> list[dict[str, Any]]:
     """Return mean, crossing, band and seeds of a line, as plotly's traces."""
     dash, colour = line_style(panel, line)
-    name, hover = escape(label(panel, line)), "epoch %{x:.2f}: %{y:.1%}"
+    name, hover = _wrapped(label(panel, line)), "epoch %{x:.2f}: %{y:.1%}"
     mean, low, high = map(thin, line.mean(metric))
     ink = {"dash": dash, "color": colour}
     main = {"x": mean.x, "y": mean.y, "name": name, "hovertemplate": hover, "line": ink, "mode": "lines"}
@@ -253,9 +213,8 @@ def _traces(panel: Panel, line: Line, metric: str) -> list[dict[str, Any]]:
             traces.append({"x": own.x, "y": own.y, "name": seed, "hovertemplate": hover, "line": fine, **quiet})
     timing = line.timing(metric) if metric in METRICS else None
     if timing and timing.mean is not None:
-        side = "bottom left" if line is panel.lines[0] else "top right"
-        point = {"x": [timing.mean], "y": [panel.target], "text": [f"{timing.mean:.1f}"], "textposition": side}
+        point = {"x": [timing.mean], "y": [panel.target]}
         reached = f"{format_percent(panel.target)} after {timing} epochs"
-        look = {"marker": {"color": colour, "size": 9}, "mode": "markers+text", "showlegend": False}
+        look = {"marker": {"color": colour, "size": 9}, "mode": "markers", "showlegend": False}
         traces.append(point | look | {"name": name, "hovertemplate": reached})
     return traces

@@ -62,11 +62,13 @@ class Claim:
     sweep: str = ""
     """the file in sweeps/ that tests it"""
     command: str = ""
-    """the command that does"""
+    """the command that does; without a sweep, that shows it"""
     runs: str = ""
     """the authors' own runs behind the numbers, as far as they are known"""
     differences: list[Difference] = field(default_factory=list)
     values: list[Value] = field(default_factory=list)
+    numbers: str = ""
+    """what it says in numbers that are no errors at the end"""
 
 
 @cache

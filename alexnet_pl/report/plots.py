@@ -1,7 +1,7 @@
 """Draw the report's figures, with matplotlib.
 
 What is timed is drawn as in the paper's Figure 1 (solid ReLU, dashed tanh), all else as learning curves; and the first
-kernels of a net as in Figure 3.
+kernels of a net as in Figure 3. Names and numbers stand around the axes, so that none covers a curve.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from alexnet_pl.errors import ConfigError
-from alexnet_pl.files import atomic_path
 from alexnet_pl.report.compare import Panel, Report
-from alexnet_pl.report.curves import thin
-from alexnet_pl.report.kernels import GAP, sheet, specialisation, verdict
+from alexnet_pl.report.curves import Line, thin
+from alexnet_pl.report.kernels import GAP, describe_tower, doubt, sheet, specialisation, verdict
 from alexnet_pl.report.style import DARK_GREY, GREY, line_style
 from alexnet_pl.report.tables import PRIMARY, axis_limits, axis_top, finding, format_percent, label, small_print
+from alexnet_pl.runs.figures import drawing, save, width, wrap
 
 if TYPE_CHECKING:
     from alexnet_pl.runs.trained import TrainedModel
@@ -26,9 +26,8 @@ if TYPE_CHECKING:
 DASHES = {"solid": "solid", "dash": "dashed", "dot": "dotted", "dashdot": "dashdot"}
 """matplotlib's words for plotly's."""
 EPOCHS = "epochs (passes over the training set)"
-
-Crossing = tuple[float, float, str, str]
-"""Where a curve crosses the target or ends, the text there, and its colour"""
+WIDTH = 6.2
+"""Of axes with all around them, in inches"""
 
 
 def draw(report: Report, *paths: Path) -> None:
@@ -36,39 +35,37 @@ def draw(report: Report, *paths: Path) -> None:
 
     Panels with a target: an axes each, all on the same scales. Panels without: training and validation side by side.
     """
-    import matplotlib
     from matplotlib.figure import Figure
 
-    # A $ in a title is a $; a figure drawn again is the same file.
-    with matplotlib.rc_context({"text.parse_math": False, "font.size": 11, "svg.hashsalt": "alexnet_pl"}):
+    small = small_print(report)
+    texts = [small, *(panel.title + label(panel, line) for panel, line in report.lines)]
+    with drawing(texts, font__size=11, svg__hashsalt="alexnet_pl"):
         n, timed = len(report.panels), all(panel.target is not None for panel in report.panels)
         columns = 1 if not timed else n if n < 4 else 2 if n == 4 else 3
         rows = ceil(n / columns)
-        height = 4.6 * rows + 0.3 + (0 if timed else sum(0.21 * len(panel.lines) for panel in report.panels))
-        figure = Figure(figsize=(max(8.0, 6.2 * (columns if timed else 2)), height), dpi=150, layout="constrained")
+        heights = [4.8 + 0.21 * len(panel.lines) for panel in report.panels]
+        inches = WIDTH * (max(columns, 1.3) if timed else 2)
+        height = rows * max(heights) if timed else sum(heights)
+        figure = Figure(figsize=(inches, height + 0.3), dpi=150, layout="constrained")
         if timed:
             grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat
             for axes, panel in zip(grid, report.panels, strict=False):
-                draw_panel(axes, panel)
+                draw_panel(axes, panel, inches / columns)
             for axes in grid[n:]:
                 axes.remove()
             grid[0].set(xlim=(0, None), ylim=(0, axis_top(report)), yticks=[0, 0.25, 0.5, 0.75])
         else:
-            strips = figure.subfigures(
-                n, 1, squeeze=False, height_ratios=[4.6 + 0.21 * len(p.lines) for p in report.panels]
-            )
+            strips = figure.subfigures(n, 1, squeeze=False, height_ratios=heights)
             for strip, panel in zip(strips.flat, report.panels, strict=True):
                 if panel.target is None:
                     draw_curves(strip, panel)
                 else:
                     axes = strip.subplots()
-                    draw_panel(axes, panel)
+                    draw_panel(axes, panel, inches)
                     axes.set(xlim=(0, None), ylim=(0, axis_top(report)))
-        figure.supxlabel(small_print(report), fontsize=8, color=DARK_GREY, wrap=True)
+        figure.supxlabel(wrap(small, inches, 8), fontsize=8, color=DARK_GREY)
         for path in paths:
-            with atomic_path(path) as part:
-                kind = path.suffix[1:]
-                figure.savefig(part, format=kind, metadata={"Date": None} if kind == "svg" else None)
+            save(figure, path)
 
 
 def draw_curves(strip: Any, panel: Panel) -> None:
@@ -94,69 +91,61 @@ def draw_curves(strip: Any, panel: Panel) -> None:
         axes.grid(axis="y", color="#e4e4e4", linewidth=0.8)
         axes.set_axisbelow(True)
     left.set(xlim=(0, None), ylim=axis_limits(panel, (PRIMARY, "validation")))
-    strip.suptitle(panel.title, fontsize=12)
+    strip.suptitle(wrap(panel.title, 2 * WIDTH, 12), fontsize=12)
     handles, names = left.get_legend_handles_labels()
-    columns = max(1, min(len(names), 150 // (max(map(len, names)) + 6)))
-    strip.legend(handles, names, loc="outside lower center", frameon=False, fontsize=9, ncols=columns, handlelength=3)
+    _name_below(strip, handles, names, 2 * WIDTH, loc="outside lower center")
 
 
-def draw_panel(axes: Any, panel: Panel) -> None:
-    """Draw training errors against epochs, where each falls to the target, and what the panel shows."""
+def draw_panel(axes: Any, panel: Panel, inches: float) -> None:
+    """Draw training errors against epochs and where each falls to the target, in so many inches; names below."""
     search, target = panel.compare == ["optim.lr"], panel.target
     assert target is not None
-    _annotate(axes, _draw_lines(axes, panel, target, search), target)
-    axes.axhline(target, color=GREY, linewidth=1, linestyle=(0, (6, 4)), zorder=0)
-    place = {"transform": axes.get_yaxis_transform(), "va": "top"}
-    text = f"{100 * target:g} % error"
-    axes.text(0.02 if search else 0.45, target - 0.01, text, color=GREY, fontsize=9, **place)
-    axes.text(
-        0.99, 0.03, finding(panel), transform=axes.transAxes, ha="right", weight="bold", fontsize=9 if search else 10
-    )
-    axes.set_title(panel.title, fontsize=12)
+    for line in panel.lines:
+        _draw_line(axes, panel, line, target, search)
+    axes.axhline(target, color=GREY, linewidth=1, linestyle=(0, (6, 4)), zorder=0, label=f"{100 * target:g} % error")
+    result = wrap(finding(panel), 0.85 * inches, 10)
+    axes.annotate(result, (0.5, 1), (0, 6), "axes fraction", "offset points", ha="center", weight="bold", fontsize=10)
+    below = 14 * len(result.splitlines())  # points
+    axes.set_title(wrap(panel.title, 0.85 * inches, 12), fontsize=12, pad=8 + below)
     axes.set(xlabel=EPOCHS, ylabel="training error rate")
     axes.tick_params(labelbottom=True, labelleft=True)
     axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
     axes.spines[["top", "right"]].set_visible(False)
-    if search:  # the curves of bad rates stay high: the room is below
-        title = "learning rate: error over the last epoch"
-        place = {"loc": "lower right", "bbox_to_anchor": (1, 0.07), "ncols": 4}
-        axes.legend(frameon=False, fontsize=8, title=title, title_fontsize=9, **place)
-    else:
-        axes.legend(frameon=False, loc="upper right", fontsize=9)
+    title = "learning rate: error over the last epoch" if search else None
+    handles, names = axes.get_legend_handles_labels()
+    place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "borderaxespad": 5}
+    _name_below(axes, handles, names, inches, title=title, title_fontsize=9, **place)
 
 
-def _draw_lines(axes: Any, panel: Panel, target: float, search: bool) -> list[Crossing]:
-    """Draw a panel's lines: mean, band and seeds; return where they cross the target, or end above it."""
-    crossings = []
-    for line in panel.lines:
-        dash, colour = line_style(panel, line)
-        look: dict[str, Any] = {"linestyle": DASHES[dash], "color": colour}
-        mean, low, high = map(thin, line.mean(PRIMARY))
-        rate = f"{line.runs[0].value('optim.lr')}: {format_percent(line.last_error)}"
-        axes.plot(mean.x, mean.y, **look, linewidth=2, label=rate if search else label(panel, line))
-        axes.fill_between(mean.x, low.y, high.y, color=colour, alpha=0.2, linewidth=0)
-        for run in line.runs:
-            curve = thin(run.curves[PRIMARY])
-            if len(line.runs) > 1:
-                axes.plot(curve.x, curve.y, **look, linewidth=0.6, alpha=0.7)
-            if not run.run.done:
-                axes.plot(curve.x[-1:], curve.y[-1:], marker="x", color=colour, markersize=9, markeredgewidth=2)
-        timing = line.timing(PRIMARY)
-        if timing and timing.mean is not None:
-            crossings.append((timing.mean, target, f"{timing.mean:.1f} epochs", colour))
-            axes.plot([timing.mean], [target], marker="o", color=colour, markersize=7, zorder=5)
-        elif timing and mean.x and not search:
-            crossings.append((mean.x[-1], mean.y[-1], f"> {timing.beyond:.1f} epochs", colour))
-    return crossings
+def _draw_line(axes: Any, panel: Panel, line: Line, target: float, search: bool) -> None:
+    """Draw a line's mean, band and seeds, and where it crosses the target."""
+    dash, colour = line_style(panel, line)
+    look: dict[str, Any] = {"linestyle": DASHES[dash], "color": colour}
+    mean, low, high = map(thin, line.mean(PRIMARY))
+    timing = line.timing(PRIMARY)
+    after = f": {timing} epochs" if timing else ""
+    text = (
+        f"{line.runs[0].value('optim.lr')}: {format_percent(line.last_error)}" if search else label(panel, line) + after
+    )
+    axes.plot(mean.x, mean.y, **look, linewidth=2, label=text)
+    axes.fill_between(mean.x, low.y, high.y, color=colour, alpha=0.2, linewidth=0)
+    for run in line.runs:
+        curve = thin(run.curves[PRIMARY])
+        if len(line.runs) > 1:
+            axes.plot(curve.x, curve.y, **look, linewidth=0.6, alpha=0.7)
+        if not run.run.done:
+            axes.plot(curve.x[-1:], curve.y[-1:], marker="x", color=colour, markersize=9, markeredgewidth=2)
+    if timing and timing.mean is not None:
+        axes.plot([timing.mean] * 2, [0, target], color=colour, linewidth=1, linestyle=(0, (1, 2)), zorder=0)
+        axes.plot([timing.mean], [target], marker="o", color=colour, markersize=7, zorder=5)
 
 
-def _annotate(axes: Any, crossings: list[Crossing], target: float) -> None:
-    """Write the epochs beside the crossings: the first below its curve, the others above, where there is room."""
-    for i, (x, y, text, colour) in enumerate(sorted(crossings)):
-        offset, side = ((-10, -26), "left") if i == 0 else ((4, 8), "left") if y == target else ((0, 18), "right")
-        box = {"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 1}
-        look = {"ha": side, "color": colour, "weight": "bold", "bbox": box, "zorder": 6}
-        axes.annotate(text, (x, y), offset, textcoords="offset points", **look)
+def _name_below(place: Any, handles: list[Any], names: list[str], inches: float, **how: Any) -> None:
+    """Put a legend below axes, in as many columns as fit into so many inches."""
+    names = [wrap(name, inches - 0.8, 9) for name in names]
+    longest = max(width(line, 9) for name in names for line in name.splitlines())
+    columns = max(1, min(len(names), int(inches / (longest + 0.8))))
+    place.legend(handles, names, frameon=False, fontsize=9, ncols=columns, handlelength=3, **how)
 
 
 def draw_kernels(net: TrainedModel, path: Path | None = None) -> dict[str, float]:
@@ -169,7 +158,6 @@ def draw_kernels(net: TrainedModel, path: Path | None = None) -> dict[str, float
     Raises:
         ConfigError: no file is given, and the net is of no run; or the net has no conv1.
     """
-    import matplotlib
     from matplotlib.figure import Figure
 
     if path is None:
@@ -182,20 +170,20 @@ def draw_kernels(net: TrainedModel, path: Path | None = None) -> dict[str, float
     towers = np.split(weights, net.cfg.model.towers)
     found = specialisation(towers)
     sheets = [sheet(tower) for tower in towers]
-    width = max(4.0, 0.5 * sheets[0].shape[1] / (weights.shape[3] + GAP))
-    height = sum(width * len(each) / each.shape[1] + 0.6 for each in sheets) + 0.6
-    with matplotlib.rc_context({"text.parse_math": False, "font.size": 10}):
-        figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    inches = max(5.0, 0.5 * sheets[0].shape[1] / (weights.shape[3] + GAP))
+    height = sum(inches * len(each) / each.shape[1] + 0.6 for each in sheets) + 0.8
+    with drawing([net.cfg.name], font__size=10):
+        figure = Figure(figsize=(inches, height), dpi=150, layout="constrained")
         grid = figure.subplots(len(towers), 1, squeeze=False, height_ratios=[len(each) for each in sheets])[:, 0]
         for number, (axes, pixels) in enumerate(zip(grid, sheets, strict=True), 1):
             axes.imshow(pixels, interpolation="nearest")
             axes.set_axis_off()
             axes.set_title(f"tower {number}" if len(towers) > 1 else "conv1", fontsize=11)
-            text = f"colourfulness {found[f'tower{number}']:.2f} ± {found[f'tower{number}_spread']:.2f}"
-            axes.text(0.5, -0.02, text, transform=axes.transAxes, ha="center", va="top", fontsize=9)
-        figure.suptitle(f"{net.cfg.name}: the first {len(weights)} kernels", fontsize=12)
-        if text := verdict(found):
-            figure.supxlabel(text, fontsize=9, color=DARK_GREY)
-        with atomic_path(path) as part:
-            figure.savefig(part, format=path.suffix.lstrip(".").lower() or "png")
+            look = {"transform": axes.transAxes, "ha": "center", "va": "top", "fontsize": 9}
+            axes.text(0.5, -0.02, describe_tower(found, number), **look)
+        title = f"{net.cfg.name}: the first {len(weights)} kernels"
+        figure.suptitle(wrap(title, inches, 12), fontsize=12)
+        if len(towers) > 1:
+            figure.supxlabel(wrap(verdict(found, doubt(net)), inches, 9), fontsize=9, color=DARK_GREY)
+        save(figure, path)
     return found

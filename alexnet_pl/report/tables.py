@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from math import ceil, floor
 
 from alexnet_pl.report import paper
 from alexnet_pl.report.ablation import (
+    CENTRE,
     ERRORS,
-    ClaimResult,
+    SEVERAL,
     ErrorDifference,
     baseline,
+    compare_errors,
     has_settings,
     judge,
     runs_that_count,
     seed_errors,
-    unpaired_difference,
 )
 from alexnet_pl.report.compare import Panel, Report, commit
 from alexnet_pl.report.curves import METRICS, Line, plus_minus
@@ -24,7 +27,7 @@ PRIMARY = next(iter(METRICS))
 NAMES = {"relu": "ReLU", "optim.lr": "learning rate", "cifar10": "CIFAR-10", "shapes": "generated shapes"}
 PUBLISHED = "published (%)"
 """Head of the column with the paper's own errors"""
-VIEWS = {10: "ten views", 1: "centre", None: ""}
+VIEWS = {10: "by ten views", 1: "by the centre", None: ""}
 """How the paper's errors are measured"""
 
 Section = tuple[str, list[list[str]]]
@@ -61,10 +64,11 @@ def format_percent(error: float | None) -> str:
 
 
 def format_points(difference: ErrorDifference | None) -> str:
-    """Return a difference in percentage points, `+1.37 ± 0.20`."""
+    """Return a difference in percentage points and its 95 % interval, `+1.37 [+0.90, +1.84]`."""
     if difference is None:
         return "-"
-    margin = "" if difference.error is None else f" ± {100 * difference.error:.2f}"
+    ends = difference.interval
+    margin = "" if ends is None else f" [{100 * ends[0]:+.2f}, {100 * ends[1]:+.2f}]"
     return f"{100 * difference.mean:+.2f}{margin}"
 
 
@@ -93,23 +97,57 @@ def small_print(report: Report) -> str:
     """Return data, metric, seeds and commit of everything drawn."""
     configs = [run.config for run in report.runs]
     data = ", ".join(dict.fromkeys(NAMES.get(c["data"]["name"], c["data"]["name"]) for c in configs))
-    window = ", ".join(dict.fromkeys(f"{c['train_error_window']:,}" for c in configs))
+    window = " to ".join(dict.fromkeys(f"{of(run.window for run in report.runs):,.0f}" for of in (min, max)))
     seeds = sorted({run.seed for run in report.runs})
     commits = ", ".join(dict.fromkeys(commit(run.run) for run in report.runs))
     band = "; thick: their mean, band: lowest to highest" if len(seeds) > 1 else ""
     if band and any(panel.target is not None for panel in report.panels):
-        band += ", thin: each seed"
+        band += ", thin: each seed, ±: standard deviation over them"
     return (
         f"Data: {data}. Error on the training batches as they are trained, in windows of about {window} images. "
         f"Seeds: {', '.join(map(str, seeds))}{band}. Commit: {commits}."
     )
 
 
-def timings(report: Report) -> tuple[list[str], list[Section]]:
-    """Return epochs to the target: column heads, and a section for each panel that has one."""
+# ------------------------------------------------------------------------------------------------ tables
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table, in whatever format."""
+
+    name: str
+    """in the names of its files"""
+    title: str
+    heads: list[str]
+    sections: list[Section]
+    note: str
+    """what its words and signs mean"""
+
+
+SPREAD = "mean ± sd over seeds"
+INTERVAL = "[95 % interval]"
+"""What stands under the heads of columns, as ± and brackets mean many things"""
+MEANING = (
+    f"{SPREAD}: sd is the standard deviation, n - 1. {INTERVAL}: where the difference lies in 19 of 20 cases "
+    "(Student's t). Seeds that both lines have are compared in pairs; without two such, all are taken as independent. "
+    "One seed has neither."
+)
+
+
+def report_tables(report: Report) -> list[Table]:
+    """Return the report's tables, those without a row left out."""
+    tables = (timings(report), errors(report), verdicts(report))
+    return [table for table in tables if any(rows for _, rows in table.sections)]
+
+
+def timings(report: Report) -> Table:
+    """Return epochs to the target, with a section for each panel that has one."""
     panels = [(panel, panel.target) for panel in report.panels if panel.target is not None]
     beside = any(line.name in panel.published for panel, _ in panels for line in panel.lines)
-    heads = ["", *METRICS, *(["paper"] if beside else []), "epochs trained", "error over the last epoch"]
+    several = _several(panel for panel, _ in panels)
+    heads = ["line", *(metric + several for metric in METRICS), *(["paper"] if beside else [])]
+    heads += ["epochs trained", "error over the last epoch"]
     sections = []
     for panel, target in panels:
         rows = []
@@ -125,16 +163,27 @@ def timings(report: Report) -> tuple[list[str], list[Section]]:
             published = [panel.paper_ratio or "-"] if beside else []
             rows.append([f"ratio {both}", *(str(ratio or "-") for ratio in ratios), *published, "", ""])
         sections.append((f"{panel.title}: epochs to {100 * target:g} % training error", rows))
-    return heads, sections
+    note = (
+        "In epochs: the first time a curve is at or under the target, interpolated between its points. > 54.9: not "
+        "reached by epoch 54.9, where the curve ends. A ratio is that of the means; its sd is over each seed's own "
+        "ratio. error over the last epoch: the running error, mean over that epoch."
+    )
+    note += f" {SPREAD}: sd is the standard deviation, n - 1." if several else ""
+    note += " paper: Krizhevsky, Sutskever and Hinton 2012, on CIFAR-10, read off its plot." if beside else ""
+    return Table("epochs", "Epochs to the target", heads, sections, note)
 
 
-def errors(report: Report) -> tuple[list[str], list[Section]]:
-    """Return errors at the end: column heads, and a section for each panel that times nothing."""
+def errors(report: Report) -> Table:
+    """Return errors at the end, with a section for each panel that times nothing."""
     panels = [panel for panel in report.panels if panel.target is None]
     lines = [line for panel in panels for line in panel.lines]
     columns = [error for error in ERRORS if any(seed_errors(line, error) for line in lines)]
     beside = any(published_errors(report.claims, line) for line in lines)
-    heads = ["", "seeds", *(f"{error} (%)" for error in columns), "top-1 against the baseline"]
+    several = _several(panels)
+    compared = [f"{kind} top-1" for kind in (CENTRE, SEVERAL) if f"{kind} top-1" in columns]
+    compared = compared if any(len(panel.lines) > 1 for panel in panels) else []
+    heads = ["line", "seeds", *(f"{error} (%){several}" for error in columns)]
+    heads += [f"{error} minus baseline (points)\n{INTERVAL}" for error in compared]
     heads += [PUBLISHED] if beside else []
     sections = []
     for panel in panels:
@@ -143,54 +192,70 @@ def errors(report: Report) -> tuple[list[str], list[Section]]:
         for line in panel.lines:
             known = [seed_errors(line, error) for error in columns]
             cells = ["-" if m is None else plus_minus(100 * m.mean, m.spread and 100 * m.spread) for m in known]
-            versus = "baseline" if line is base else "\n".join(_differences(line, base)) or "-"
+            cells += ["baseline" if line is base else _against(line, base, error) for error in compared]
             published = [published_errors(report.claims, line) or "-"] if beside else []
             seeds = str(len(runs_that_count(line)))
-            rows.append([name(panel, line) + state(line), seeds, *cells, versus, *published])
+            rows.append([name(panel, line) + state(line), seeds, *cells, *published])
         sections.append((f"{panel.title}: errors at the end", rows))
-    return heads, sections
+    note = "validation: after the last epoch, on the centre crop of each image. "
+    if any(column.startswith(SEVERAL) for column in columns):
+        note += "ten views: the same net, averaged over four corners, the centre, and their mirror images. "
+    note += "training: the running error over the last epoch. Of a line with runs that are done, only those count."
+    note += f" {MEANING}" if compared or several else ""
+    note += f" {PUBLISHED}: top-1 / top-5 error of the authors' own runs." if beside else ""
+    return Table("errors", "Errors at the end", heads, sections, note)
 
 
-def _differences(line: Line, base: Line) -> list[str]:
-    """Return how much higher a line's top-1 errors are than the baseline's, `+1.37 ± 0.20 (ten views)`."""
-    texts = []
-    for kind in ("validation", "ten views"):
-        own, other = (seed_errors(each, f"{kind} top-1") for each in (line, base))
-        if own and other:
-            views = "" if kind == "validation" else f" ({kind})"
-            texts.append(format_points(unpaired_difference(own, other)) + views)
-    return texts
+def _several(panels: Iterable[Panel]) -> str:
+    """Return what stands under a head where lines have several seeds."""
+    return f"\n{SPREAD}" if any(len(line.runs) > 1 for panel in panels for line in panel.lines) else ""
+
+
+def _against(line: Line, base: Line, error: str) -> str:
+    own, other = (seed_errors(each, error) for each in (line, base))
+    return format_points(compare_errors(own, other)) if own and other else "-"
 
 
 def published_errors(claims: list[paper.Claim], line: Line) -> str:
-    """Return the paper's errors for a line, `40.66 / 18.21`, and by which views; nothing where it has none."""
+    """Return the paper's errors for a line, `40.66 / 18.21 by ten views`; nothing where it has none."""
     values = [value for claim in claims for value in claim.values if has_settings(line, value.arm)]
-    return "\n".join("\n".join(filter(None, [format_errors(v.top1, v.top5), VIEWS[v.views]])) for v in values)
+    return "; ".join(" ".join(filter(None, [format_errors(v.top1, v.top5), VIEWS[v.views]])) for v in values)
 
 
-def claim_results(report: Report) -> list[ClaimResult]:
-    """Return the paper's differences that the report's sweep is about."""
-    return [result for claim in report.claims for result in judge(claim, report.panels)]
-
-
-VERDICT_HEADS = ["claim", "error of ... minus that of ...", "published", "ours", "verdict", "our runs"]
-
-
-def verdict_rows(results: list[ClaimResult]) -> list[list[str]]:
-    """Return a row for each of the paper's differences."""
-    return [
-        [f"{r.claim.topic} (section {r.claim.section})", f"{r.top}: {r.lines}" if r.lines else r.top, f"{r.paper:+g}",
-         format_points(r.ours), r.verdict, r.used or "-"]
-        for r in results
+def verdicts(report: Report) -> Table:
+    """Return the paper's differences beside ours, with a section for each claim."""
+    heads = ["error of ... minus that of ...", "published", f"ours\n{INTERVAL}", "verdict", "our runs"]
+    sections = [
+        (
+            f"{claim.topic} (section {claim.section})",
+            [
+                [f"{r.top}: {r.lines}" if r.lines else r.top, f"{r.paper:+g}", format_points(r.ours), r.verdict,
+                 r.used or "-"]
+                for r in judge(claim, report.panels)
+            ],
+        )
+        for claim in report.claims
     ]  # fmt: skip
+    said = [f"Section {claim.section}: {claim.says}" for claim in report.claims]
+    return Table("paper", "Beside the paper", heads, sections, " ".join([*said, VERDICTS]))
+
+
+VERDICTS = (
+    f"Differences of error in percentage points. {INTERVAL}: where ours lies in 19 of 20 cases (Student's t); seeds "
+    "that both arms have are compared in pairs. within spread: seeds alone may put ours there. one seed: nothing is "
+    "known of the spread. Our runs stand beside it: only ImageNet at full length is the paper's experiment."
+)
+
+
+# ------------------------------------------------------------------------------------------------ axes
 
 
 def axis_limits(panel: Panel, metrics: tuple[str, ...]) -> tuple[float, float]:
     """Return the ends of the error axis for some metrics of a panel: what they are after the first few updates."""
     start = 0.05 * max(run.epochs for line in panel.lines for run in line.runs)
-    means = [line.mean(metric)[0] for line in panel.lines for metric in metrics]
-    seen = [y for mean in means for x, y in zip(mean.x, mean.y, strict=True) if x > start] or [0.0, 1.0]
-    low, high = floor(20 * min(seen)) / 20, ceil(20 * max(seen) + 0.1) / 20
+    curves = [curve for line in panel.lines for metric in metrics for curve in line.mean(metric)]  # and their bands
+    seen = [y for curve in curves for x, y in zip(curve.x, curve.y, strict=True) if x > start] or [0.0, 1.0]
+    low, high = floor(20 * min(seen) - 0.1) / 20, ceil(20 * max(seen) + 0.1) / 20
     return (0.0 if low <= 0.1 else low), min(high, 1.0)
 
 

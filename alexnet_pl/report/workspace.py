@@ -11,12 +11,13 @@ from typing import Any
 
 from alexnet_pl import files
 from alexnet_pl.errors import ConfigError, UserError
-from alexnet_pl.jobs import checks
 from alexnet_pl.report.compare import Report
-from alexnet_pl.runs.naming import flatten_config, run_group
+from alexnet_pl.runs import wandb_server
+from alexnet_pl.runs.mirror import wandb_group
+from alexnet_pl.runs.naming import flatten_config
 
 MEDIA = {"kernels": "first-layer kernels", "predictions": "predictions"}
-"""Keys under which `loggers.attach_results` logs images, and their panels' titles"""
+"""Keys under which `mirror.attach_results` logs images, and their panels' titles"""
 
 
 def publish(report: Report, project: str, send: bool = True) -> str:
@@ -37,10 +38,10 @@ def publish(report: Report, project: str, send: bool = True) -> str:
         raise ConfigError(f"--wandb {project} is not ENTITY/PROJECT, such as ada/alexnet_pl")
     path = report.folder / "wandb_workspace.json"
     workspace = build(report, entity, name)
-    before = files.read_json(path)
+    before = files.read_json(path, {"entity": str, "project": str, "address": str}, "remove it")
     address = before.get("address", "") if (before.get("entity"), before.get("project")) == (entity, name) else ""
     if send:
-        checks.needs_wandb_key("--wandb")
+        wandb_server.require_key("--wandb")
         try:
             address = _save(workspace, address)
         except Exception as error:
@@ -105,7 +106,7 @@ def build(report: Report, entity: str, project: str) -> Any:
     axes += [column(metric=wr.Config("optim.lr"), log=True), column(metric=wr.SummaryMetric("val/error"))]
     across = wr.ParallelCoordinatesPlot(title="what was varied, and the validation error", columns=axes)
     media: list[Any] = [wr.MediaBrowser(title=title, media_keys=[key]) for key, title in MEDIA.items()]
-    groups = sorted({run_group(run.config["name"], run.config["scale"]) for run in report.runs})
+    groups = sorted({wandb_group(run.config) for run in report.runs})
     differences, wide = wr.RunComparer(diff_only="split"), ws.SectionLayoutSettings(columns=1, rows=2)
     return ws.Workspace(
         entity=entity,

@@ -3,30 +3,59 @@
 from __future__ import annotations
 
 import csv
+import math
 from pathlib import Path
 
-from alexnet_pl.files import write
+from alexnet_pl.files import damaged, naming, read_text, write
+
+PLACE = ("epoch", "images_seen")
+"""Columns by which every row is placed"""
+MOST_BYTES = 1 << 28
+LARGEST = 1e100
+"""A number beyond it is none that was measured, and its square is infinite"""
 
 
 def read_rows(path: Path) -> list[dict[str, float]]:
-    """Return the rows that are whole, as numbers; none where there is no file."""
-    if not path.is_file():
+    """Return the rows that are whole, as numbers; none where there is no file.
+
+    Raises:
+        ConfigError: the file is damaged.
+    """
+    advice = "remove the line, or the run's folder"
+    try:
+        whole, end, _ = read_text(path, advice, MOST_BYTES).rpartition("\n")
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    whole = path.read_text().rpartition("\n")[0]
-    return [{k: float(v) for k, v in row.items() if v not in ("", None)} for row in csv.DictReader(whole.splitlines())]
+    if not end:
+        raise damaged(path, "it has no whole line", advice)
+    rows = []
+    try:
+        reader = csv.DictReader(whole.splitlines(), strict=True)
+        if absent := [key for key in PLACE if key not in (reader.fieldnames or ())]:
+            raise ValueError(f"it has no column {absent[0]}")
+        for row in reader:
+            rows.append({key: float(cell) for key, cell in row.items() if cell not in ("", None)})
+            if strange := [key for key in PLACE if not 0 <= rows[-1].get(key, math.nan) < LARGEST]:
+                raise ValueError(f"{strange[0]} is missing, or no number that a run comes to")
+            if strange := [key for key, number in rows[-1].items() if LARGEST < abs(number) < math.inf]:
+                raise ValueError(f"{strange[0]} is {rows[-1][strange[0]]:g}")
+    except (ValueError, TypeError, csv.Error) as error:  # a TypeError: there are more cells than columns
+        reason = "more cells than columns" if isinstance(error, TypeError) else error
+        raise damaged(path, f"line {reader.line_num}: {reason}", advice) from error
+    return rows
 
 
 def append_row(path: Path, row: dict[str, float]) -> None:
     """Add a row; a column seen for the first time widens the file."""
     old: list[str] = []
     if path.is_file():
-        with path.open() as file:
+        with path.open(encoding="utf-8") as file:
             old = file.readline().strip().split(",")
     columns = old + [key for key in row if key not in old]
     if columns != old:
         write_rows(path, [*read_rows(path), row], columns)
         return
-    with path.open("a") as file:
+    with naming(path), path.open("a", encoding="utf-8") as file:
         file.write(_line(row, columns))
 
 

@@ -1,4 +1,4 @@
-"""What a run is called: its folder, its group in W&B, and in what two configurations differ."""
+"""What a run is called: its folder, its group in W&B, and in what two configurations differ; what is no run."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING
@@ -27,6 +28,13 @@ BOOKKEEPING = (
     "data.workers",
     "trainer.enable_progress_bar",
 )
+
+WEIGHTS_SUFFIXES = (".pth", ".pt", ".safetensors", ".onnx")
+WEIGHTS_WORDS = (
+    "wandb:ENTITY/PROJECT/NAME:ALIAS, or published weights (torchvision, caffe:FILE, FILE.pth, FILE.safetensors, "
+    "FILE.onnx, an exported folder)"
+)
+"""What commands take in place of a run, in words"""
 
 MOST_BYTES = 200
 """In the name of a job's folder; file systems end at 255"""
@@ -54,9 +62,12 @@ def safe_file_name(text: str) -> str:
     name = re.sub(r"[^\w.,=+-]+", "_", text)
     ambiguous = re.search(r"[^\w.,=+\-\[\]{}:'\" ]", text) is not None
     if len(name.encode()) > MOST_BYTES or ambiguous:
-        checksum = hashlib.sha1(text.encode()).hexdigest()[:8]
-        name = name.encode()[: MOST_BYTES - 9].decode(errors="ignore") + f"-{checksum}"
+        name = name.encode()[: MOST_BYTES - 9].decode(errors="ignore") + f"-{_checksum(text)}"
     return name
+
+
+def _checksum(text: str) -> str:
+    return hashlib.sha1(text.encode()).hexdigest()[:8]
 
 
 def run_group(name: str, scale: str) -> str:
@@ -66,6 +77,28 @@ def run_group(name: str, scale: str) -> str:
     ('lrn', 'lrn_small')
     """
     return name if scale == "paper" else f"{name}_{scale}"
+
+
+WANDB_NAME, WANDB_TAG = 128, 64
+"""Characters that W&B takes in the name of a project, group, run or artifact, and in a tag"""
+
+
+def cut(text: str, most: int = WANDB_NAME) -> str:
+    """Return a text of at most so many characters; a longer one ends in a checksum, so that no two become one.
+
+    >>> len(cut(200 * "a")), cut("short")
+    (128, 'short')
+    """
+    return text if len(text) <= most else f"{text[: most - 9]}-{_checksum(text)}"
+
+
+def artifact_name(group: str, folder: str) -> str:
+    """Return the name of the W&B artifact with a run's checkpoint, in the characters that W&B takes.
+
+    >>> artifact_name("lrn_small", "model.lrn=_conv1_,seed=2")
+    'lrn_small-model.lrn_conv1_seed_2'
+    """
+    return cut(re.sub(r"[^A-Za-z0-9.-]+", "_", f"{group}-{folder}"))
 
 
 def parse_overrides(overrides: Iterable[str]) -> dict[str, str]:
@@ -103,3 +136,11 @@ def flatten_config(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in node.items():
         out |= flatten_config(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + str(key): value}
     return out
+
+
+def names_weights(word: str) -> bool:
+    """Return whether a word names published weights, as model/weights.py lists them, and not a run."""
+    path = Path(word).expanduser()
+    if word == "torchvision" or word.startswith("caffe:") or path.suffix in WEIGHTS_SUFFIXES:
+        return True
+    return (path / "preprocessing.json").is_file()

@@ -16,6 +16,7 @@ renamed, so none is ever half there.
 from __future__ import annotations
 
 import json
+import math
 import os
 import secrets
 import sys
@@ -26,12 +27,13 @@ from typing import Any, TextIO
 
 from omegaconf import OmegaConf
 
-from alexnet_pl.config.keys import is_key
-from alexnet_pl.errors import ConfigError, InUse
+from alexnet_pl.errors import ConfigError, InUse, TrainingError, UserError
 from alexnet_pl.files import lock, read_json, write
-from alexnet_pl.runs import provenance
+from alexnet_pl.runs import artifacts, provenance
+from alexnet_pl.runs.config import REMOVE_RUN, read_config
 from alexnet_pl.runs.metrics import read_rows, write_rows
-from alexnet_pl.runs.naming import config_differences, flatten_config
+from alexnet_pl.runs.naming import config_differences
+from alexnet_pl.runs.sweep import read_sweep
 
 CHECKPOINT_NAMES = ["last", "best"]
 """A run's checkpoints by name: after its last epoch, and after the epoch with the lowest validation error"""
@@ -48,6 +50,8 @@ class Run:
 
     folder: Path
     lock: TextIO | None = None
+    id: str = ""
+    """of the run that this process has claimed the folder for"""
 
     @property
     def last(self) -> Path:
@@ -74,7 +78,17 @@ class Run:
             write(self.folder / "run.json", json.dumps(identity, indent=1))
             (self.folder / "failed.json").unlink(missing_ok=True)
         except OSError as error:
-            raise ConfigError(f"the run folder {self.folder} cannot be written: {error.strerror}") from error
+            raise ConfigError(
+                f"the run folder {self.folder} cannot be written: {error.strerror} ({error.filename})"
+            ) from error
+        self.id = identity["id"]
+
+    def require(self) -> None:
+        """Raise TrainingError if the folder is no longer this run's: it was removed, and maybe made anew by another."""
+        found = self.identity.get("id")
+        if not found or found != (self.id or found):
+            what = "holds another run by now" if found else "is gone"
+            raise TrainingError(f"the run folder {self.folder} {what}: it was removed while the run trained")
 
     def record(self, config: dict[str, Any]) -> None:
         """Write config.yaml; of a run that is there already only bookkeeping can have changed."""
@@ -106,15 +120,19 @@ class Run:
             )
 
     def finish(self, metrics: dict[str, float], seconds: float) -> None:
-        """Set the done mark."""
-        write(
-            self.folder / "done.json",
-            json.dumps({"metrics": metrics, "seconds": round(seconds, 1)}, indent=1, allow_nan=False),
-        )
+        """Set the done mark, with the metrics that are finite."""
+        self.require()
+        kept = {name: value for name, value in metrics.items() if math.isfinite(value)}
+        write(self.folder / "done.json", json.dumps({"metrics": kept, "seconds": round(seconds, 1)}, indent=1))
 
     def fail(self, reason: str) -> None:
-        """Leave the reason why the run ended early; the next start removes it."""
-        write(self.folder / "failed.json", json.dumps({"reason": reason}, indent=1))
+        """Leave the reason why the run ended early, or print it where it cannot be left; the next start removes it."""
+        try:
+            if self.id:
+                self.require()
+            write(self.folder / "failed.json", json.dumps({"reason": reason}, indent=1))
+        except (UserError, OSError) as error:  # the folder is gone, or its disk is full
+            print(f"no failed.json is left ({error}) of this failure: {reason}", file=sys.stderr, flush=True)
 
     def rewind(self, images_seen: int, origin: Run) -> None:
         """Drop the rows of metrics.csv from after a checkpoint (0: there was none): they are about to come again.
@@ -134,35 +152,32 @@ class Run:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """run.json: W&B id, overrides, versions, git, seed, start, machine; empty before the start."""
-        return read_json(self.folder / "run.json")
+        """run.json: W&B id, overrides, versions, git, seed, start, machine; empty before the start.
+
+        Raises:
+            ConfigError: it is damaged, as is said of each file of a run that is not what a run writes.
+        """
+        return read_json(self.folder / "run.json", IDENTITY, REMOVE_RUN, needs="id")
 
     @property
     def config(self) -> dict[str, Any]:
-        """config.yaml.
+        """config.yaml, whole: keys that are newer than it have their defaults.
 
         Raises:
-            ConfigError: another version of this package wrote it.
+            ConfigError: it is damaged, or another version of this package wrote it.
         """
-        plain = OmegaConf.to_container(OmegaConf.load(self.folder / "config.yaml"))
-        assert isinstance(plain, dict)
-        config = {str(key): value for key, value in plain.items()}
-        if strange := [key for key in flatten_config(config) if not is_key(key)]:
-            raise ConfigError(
-                f"{self.folder} is a run of another version of this package, which had a key {strange[0]}: train it "
-                "again in a folder of its own"
-            )
-        return config
+        return read_config(self.folder / "config.yaml")
 
     @property
     def done(self) -> dict[str, Any]:
         """The done mark's contents; empty while the run is not done."""
-        return read_json(self.folder / "done.json")
+        return read_json(self.folder / "done.json", {"metrics": {}}, REMOVE_MARK, needs="metrics")
 
     @property
     def failure(self) -> str:
         """Why the run ended early; empty where it did not, or left no word."""
-        return str(read_json(self.folder / "failed.json").get("reason", ""))
+        found = read_json(self.folder / "failed.json", {"reason": str}, REMOVE_MARK, needs="reason")
+        return str(found.get("reason", ""))
 
     @property
     def failed_at(self) -> int:
@@ -183,6 +198,13 @@ class Run:
     def metrics(self) -> list[dict[str, float]]:
         """The rows of metrics.csv, empty cells left out; a last line cut short by a kill is ignored."""
         return read_rows(self.folder / "metrics.csv")
+
+
+IDENTITY = {
+    "id": str, "overrides": [str], "git": {"commit": str}, "versions": {}, "machine": {}, "continued": [{}],
+}  # fmt: skip
+"""What the entries of run.json are"""
+REMOVE_MARK = "remove it, and the run goes on from its last checkpoint"
 
 
 def _identity(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
@@ -209,15 +231,32 @@ def _session() -> dict[str, Any]:
     }
 
 
-# ------------------------------------------------------------------------------------------------ sweeps
-def record_sweep(folder: Path, jobs: dict[str, list[str]]) -> None:
-    """Write sweep.json: {job folder's name: its overrides}; jobs of earlier calls of the same sweep stay listed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write(folder / "sweep.json", json.dumps(read_json(folder / "sweep.json") | jobs, indent=1))
+# ------------------------------------------------------------------------------------------------ finding runs
+
+
+def find_runs(folder: Path) -> list[Run]:
+    """Return the runs of a folder: the folder itself if it is a run, else those below it and those its sweep asked for.
+
+    An artifact of W&B's is downloaded, and is the folder of a run.
+
+    Raises:
+        ConfigError: there is no such folder, no run in it, or its sweep.json is damaged.
+    """
+    folder = artifacts.fetch(str(folder)) if artifacts.is_artifact(folder) else folder
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} is not a folder: give a run, or a folder of runs such as runs/figure1")
+    if os.path.lexists(folder / "run.json"):
+        return [Run(folder)]
+    asked = list(read_sweep(folder))
+    begun = sorted(path.name for path in folder.iterdir() if os.path.lexists(path / "run.json"))
+    names = asked + [name for name in begun if name not in asked]
+    if not names:
+        raise ConfigError(f"{folder} holds no run: start one with python -m alexnet_pl.train")
+    return [Run(folder / name) for name in names]
 
 
 def find_checkpoint(ckpt_path: str, key: str = "ckpt_path") -> Path:
-    """Return the checkpoint that a path names: a file, a run folder, or a folder of one run.
+    """Return the checkpoint that a path names: a file, a run folder, a folder of one run, or an artifact of W&B's.
 
     Args:
         key: what the path was given for, to be named in messages.
@@ -225,30 +264,16 @@ def find_checkpoint(ckpt_path: str, key: str = "ckpt_path") -> Path:
         ConfigError: there is none, or there are several runs.
     """
     path = Path(ckpt_path).expanduser()
+    if artifacts.is_artifact(path):
+        (path,) = artifacts.fetch(ckpt_path).rglob("*.ckpt")
     if path.is_dir():
         there = find_runs(path)
         if len(there) > 1:
             names = ", ".join(run.folder.name for run in there)
             raise ConfigError(f"{key}={ckpt_path} holds {len(there)} runs: name one of them ({names})")
         path = there[0].last
-    if not path.is_file():
+        if not os.path.lexists(path):
+            path = path.with_name("best.ckpt")  # as an artifact may have it alone
+    if not os.path.lexists(path):
         raise ConfigError(f"{key}={ckpt_path} is neither a checkpoint nor the folder of a run that has one")
     return path
-
-
-def find_runs(folder: Path) -> list[Run]:
-    """Return the runs of a folder: the folder itself if it is a run, else those below it and those its sweep asked for.
-
-    Raises:
-        ConfigError: there is no such folder, or no run in it.
-    """
-    if not folder.is_dir():
-        raise ConfigError(f"{folder} is not a folder: give a run, or a folder of runs such as runs/figure1")
-    if (folder / "run.json").is_file():
-        return [Run(folder)]
-    asked = list(read_json(folder / "sweep.json"))
-    begun = sorted(path.parent.name for path in folder.glob("*/run.json"))
-    names = asked + [name for name in begun if name not in asked]
-    if not names:
-        raise ConfigError(f"{folder} holds no run: start one with python -m alexnet_pl.train")
-    return [Run(folder / name) for name in names]

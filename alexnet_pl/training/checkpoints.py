@@ -7,9 +7,11 @@ import math
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,27 +21,16 @@ import torch
 import torch.distributed as dist
 from lightning_fabric.plugins.io import TorchCheckpointIO
 from pytorch_lightning.callbacks import ModelCheckpoint
+from torch import Tensor, nn
 
-from alexnet_pl.config.schema import Config, as_dict
+from alexnet_pl.config.schema import Config
 from alexnet_pl.console import handling
-from alexnet_pl.errors import ConfigError, Interrupted, first_line
-from alexnet_pl.files import atomic_path
+from alexnet_pl.errors import Interrupted, first_line
+from alexnet_pl.files import atomic_path, damaged, misfit
 from alexnet_pl.jobs import launch
-from alexnet_pl.runs.naming import config_differences
+from alexnet_pl.runs import checkpoint as checkpoint_file
 from alexnet_pl.runs.run import Run, find_checkpoint
 
-FIXED_KEYS = (
-    "seed",
-    "model.",
-    "data.",
-    "optim.",
-    "trainer.precision",
-    "trainer.accumulate_grad_batches",
-    "trainer.gradient_clip",
-    "trainer.more.gradient_clip_algorithm",
-    "trainer.limit_train_batches",
-)
-"""Keys that a run cannot change when it moves to other devices"""
 AGREE_EVERY = 16
 """Steps after which the processes on GPUs agree whether to stop"""
 
@@ -48,19 +39,21 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Write each checkpoint beside its place, then rename: a kill or a full disk leaves the old one intact.
 
     A second one of the same moment, as last.ckpt after best.ckpt, is another name of the same file where the file
-    system knows that.
+    system knows that. Where the run's folder was removed, no other is made in its place.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, run: Run) -> None:
         super().__init__()
+        self.run = run
         self._latest: tuple[Path, Any] | None = None  # the file that was written last, and Lightning's counts in it
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        self.run.require()
         path, moment = Path(path), copy.deepcopy(checkpoint.get("loops"))
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(exist_ok=True)
         with atomic_path(path) as part:
             if not (moment and self._latest and self._latest[1] == moment and _link(self._latest[0], part)):
-                torch.save(checkpoint, part)
+                checkpoint_file.write(checkpoint, part)
         self._latest = path, moment
 
 
@@ -77,63 +70,60 @@ def find_start(cfg: Config, run: Run) -> Path | None:
     """Return the checkpoint to go on from, and drop rows of metrics.csv from after it.
 
     Raises:
-        ConfigError: `ckpt_path` is of another net, other data or another rule.
+        ConfigError: it is damaged, or `ckpt_path` is of another net, other data or another rule.
     """
-    resume, origin = run.last if run.last.is_file() else None, run
+    resume, origin = run.last if os.path.lexists(run.last) else None, run
     if resume is None and cfg.ckpt_path:
         resume = find_checkpoint(cfg.ckpt_path)
-        check_origin(resume, cfg)
+        checkpoint_file.check_origin(resume, cfg)
         origin = Run(resume.parent.parent)
     if launch.rank() == 0:
-        run.rewind(images_seen(resume) if resume else 0, origin)
+        run.rewind(checkpoint_file.images_seen(resume) if resume else 0, origin)
     return resume
 
 
-def images_seen(path: Path) -> int:
-    """Return how many images a run had trained on when a checkpoint was written.
+LIGHTNINGS = {
+    "pytorch-lightning_version": str, "epoch": int, "global_step": int, "loops": {}, "callbacks": {},
+    "optimizer_states": [{"state": {}, "param_groups": [{}]}], "lr_schedulers": [{}],
+}  # fmt: skip
+"""What Lightning keeps in a checkpoint beside what is ours"""
+
+
+@contextmanager
+def restoring(path: Path | None, net: nn.Module, stop: StopOnSignal) -> Iterator[None]:
+    """Refuse a checkpoint that is of another net, or that Lightning fails to restore inside, before training starts.
 
     Raises:
-        ConfigError: the file is not a checkpoint of a run.
+        ConfigError: it is damaged.
     """
-    return int(_read(path, "remove it to start the run again")["progress"]["images_seen"])
-
-
-def check_origin(path: Path, cfg: Config) -> None:
-    """Refuse a checkpoint to start from that a run of this configuration could not have written; devices do not count.
-
-    Raises:
-        ConfigError: the file is not a checkpoint of a run, or one of another net, other data or another rule.
-    """
-    changed = config_differences(_read(path, "give another ckpt_path")["config"], as_dict(cfg))
-    precisions = {_weight_precision(value) for value in changed.get("trainer.precision", ())}
-    if len(precisions) == 1:
-        changed.pop("trainer.precision")
-    for key in ("model.compile_lrn", "model.channels_last"):  # how it is computed, not what
-        changed.pop(key, None)
-    changed = {key: was for key, was in changed.items() if key.startswith(FIXED_KEYS)}
-    if changed:
-        differences = ", ".join(f"{key} is {old} there and {new} here" for key, (old, new) in changed.items())
-        raise ConfigError(
-            f"ckpt_path={path} is of another run ({differences}): a run can only change its devices and length"
-        )
-
-
-def _weight_precision(precision: str | None) -> str:
-    """Return the precision in which a trainer.precision keeps the weights; the mixed ones compute in another."""
-    return precision if precision in ("64-true", "64", "bf16-true", "16-true") else "32-true"
-
-
-def _read(path: Path, advice: str) -> dict[str, Any]:
-    """Return the progress and the configuration in a checkpoint.
-
-    Raises:
-        ConfigError: the file cannot be read; says `advice`.
-    """
+    advice = "remove it to start the run again, or give another ckpt_path"
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        return {key: checkpoint[key] for key in ("progress", "config")}
-    except Exception as error:  # whatever a damaged file makes torch say
-        raise ConfigError(f"{path} cannot be read ({first_line(error)}): {advice}") from error
+        if path:
+            found = checkpoint_file.read(path, (*checkpoint_file.PROGRESS, *LIGHTNINGS), advice)
+            if wrong := misfit(found, LIGHTNINGS) or _of_another_net(found, net):
+                raise damaged(path, wrong, advice)
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        if path is None or stop.has_started:
+            raise
+        raise damaged(path, f"it cannot be restored ({type(error).__name__}: {first_line(error)})", advice) from error
+
+
+def _of_another_net(found: dict[str, Any], net: nn.Module) -> str:
+    """Return in what the weights or velocities of a checkpoint are not a net's; empty where they are."""
+    here, there = (
+        {name: tuple(p.shape) for name, p in state.items()} for state in (net.state_dict(), found["state_dict"])
+    )
+    if differing := [name for name in here | there if here.get(name) != there.get(name)]:
+        name = differing[0]
+        return f"{name} is of {there.get(name, 'no size')}, and the net's of {here.get(name, 'no size')}"
+    states = [each["state"].values() for each in found["optimizer_states"]]
+    if len(states) != 1:
+        return f"it holds the states of {len(states)} optimisers"
+    velocities = Counter(
+        tuple(v.shape) for state in chain(*states) for v in dict(state).values() if isinstance(v, Tensor)
+    )
+    return "" if velocities <= Counter(here.values()) else "its velocities are of other sizes than the net's weights"
 
 
 def epoch_checkpoints(run: Run, with_validation: bool) -> list[pl.Callback]:
@@ -183,6 +173,7 @@ class StopOnSignal(pl.Callback):
 
     def __init__(self, run: Run, seconds: float = math.inf) -> None:
         self.run, self.seconds, self.deadline = run, seconds, math.inf
+        self.has_started = False  # whether training has; all is restored by then
         self.heard: Container[int] = ()  # signals that were not ignored at the start
         self.signum = 0  # the first signal that asked for the end; 0: none yet
         self.agreed = False  # whether all processes know
@@ -202,6 +193,7 @@ class StopOnSignal(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Catch the signals again, and start the clock."""
+        self.has_started = True
         self._listen_again()
         self.deadline = time.monotonic() + self.seconds
 

@@ -25,7 +25,7 @@ from alexnet_pl.errors import ConfigError, Disconnected, Interrupted, UserError,
 from alexnet_pl.jobs import launch
 from alexnet_pl.model.build import set_arithmetic
 from alexnet_pl.parallel import layouts, strategies
-from alexnet_pl.runs import trained
+from alexnet_pl.runs import pretrained
 from alexnet_pl.runs.run import Run
 from alexnet_pl.training import checkpoints, loggers, watchdog
 from alexnet_pl.training.module import ImageClassifier
@@ -51,11 +51,13 @@ def fit(cfg: Config, run: Run) -> None:
         datamodule = ImageDataModule(cfg)
         classifier = ImageClassifier(cfg, datamodule.input_size)
         if cfg.pretrained and resume is None:
-            trained.load_pretrained(classifier.net, cfg.pretrained)
+            for line in pretrained.load_pretrained(classifier.net, cfg):
+                lines.say(line)
         stop = checkpoints.StopOnSignal(run, seconds_at_a_time(cfg.trainer))
-        trainer = build_trainer(cfg, run_loggers, [stop, *build_callbacks(cfg, run, lines)])
+        trainer = build_trainer(cfg, run, run_loggers, [stop, *build_callbacks(cfg, run, lines)])
         with translated_refusals(MisconfigurationException), stop.listening():
-            trainer.fit(classifier, datamodule, ckpt_path=resume)
+            with checkpoints.restoring(resume, classifier, stop):
+                trainer.fit(classifier, datamodule, ckpt_path=resume)
             if cfg.test_views:
                 trainer.test(classifier, datamodule, verbose=False)
     except BaseException as error:
@@ -63,9 +65,10 @@ def fit(cfg: Config, run: Run) -> None:
         if layouts.layout(cfg.trainer).processes > 1 and (reason := strategies.lost_connection(error)):
             raise Disconnected(reason) from error
         raise
+    metrics = classifier.results | {"images_seen": classifier.images_seen}
+    loggers.keep_checkpoint(run, cfg.logger.log_model, {"metrics": metrics})
     loggers.finish_wandb(exit_code=0)
     if first:
-        metrics = classifier.results | {"images_seen": classifier.images_seen}
         run.finish(metrics, time.perf_counter() - started)
 
 
@@ -90,7 +93,9 @@ def build_callbacks(cfg: Config, run: Run, lines: EpochLines) -> list[pl.Callbac
     return callbacks
 
 
-def build_trainer(cfg: Config, run_loggers: list[pl.loggers.Logger], callbacks: list[pl.Callback]) -> pl.Trainer:
+def build_trainer(
+    cfg: Config, run: Run, run_loggers: list[pl.loggers.Logger], callbacks: list[pl.Callback]
+) -> pl.Trainer:
     """Return Lightning's Trainer for a run.
 
     Raises:
@@ -101,7 +106,7 @@ def build_trainer(cfg: Config, run_loggers: list[pl.loggers.Logger], callbacks: 
         options.setdefault("max_epochs", -1)
     if seconds_at_a_time(cfg.trainer) < math.inf:  # `StopOnSignal` does it
         del options["max_time"]
-    options["plugins"].append(checkpoints.AtomicCheckpointIO())
+    options["plugins"].append(checkpoints.AtomicCheckpointIO(run))
     for name in [name for name in os.environ if name.startswith("PL_")]:  # Lightning would add them to the options
         del os.environ[name]
     with translated_refusals(ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException):
@@ -159,6 +164,7 @@ def work(cfg: Config, run: Run) -> None:
         reason = find_user_error(error)
         if isinstance(reason, Interrupted) and isinstance(error, Exception):  # all of them stop
             strategies.shutdown_process_group()
+        run.require()  # else there is no place to leave a word in
         if not run.failure or (run.failure.startswith(Disconnected.words) and not isinstance(reason, Disconnected)):
             run.fail(str(reason or f"{type(error).__name__}: {error}"))
         strategies.exit_without_farewell(reason.exit_code if reason else 1)
@@ -173,6 +179,7 @@ def main() -> None:
     """Run as a process that the command started. It prints no reason: the one that started it does, once."""
     run = Run(Path(sys.argv[1]))
     try:
+        run.id = run.identity.get("id", "")
         work(from_dict(run.config), run)
     except UserError as reason:
         sys.exit(reason.exit_code)

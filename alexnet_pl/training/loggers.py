@@ -7,21 +7,19 @@ run has loggers.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from pytorch_lightning.loggers import Logger, WandbLogger
 
-from alexnet_pl.config.choices import LoggerName
+from alexnet_pl.config.choices import LoggerName, LogModel, WandbMode
 from alexnet_pl.config.schema import Config
+from alexnet_pl.errors import UserError
 from alexnet_pl.jobs import launch
+from alexnet_pl.runs import mirror, wandb_server
 from alexnet_pl.runs.metrics import append_row
-from alexnet_pl.runs.naming import run_group
 from alexnet_pl.runs.run import Run
-
-BY_EPOCH = ("train/*", "train_eval/*", "val/*", "test/*", "target/*")
-"""Metrics that W&B draws against the epoch"""
 
 
 class MetricsCSV(Logger):
@@ -29,7 +27,7 @@ class MetricsCSV(Logger):
 
     def __init__(self, run: Run) -> None:
         super().__init__()
-        self.path = run.folder / "metrics.csv"
+        self.run = run
 
     @property
     def name(self) -> str:
@@ -40,8 +38,9 @@ class MetricsCSV(Logger):
         return ""
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Append a row."""
-        append_row(self.path, {"step": step or 0, **metrics})
+        """Append a row; where the run's folder was removed, no other is made in its place."""
+        self.run.require()
+        append_row(self.run.folder / "metrics.csv", {"step": step or 0, **metrics})
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """Do nothing: config.yaml has them."""
@@ -64,11 +63,10 @@ class SafeWandbLogger(WandbLogger):
         if not self.broken:
             if "train/error" in metrics and self.target is not None:
                 metrics = {**metrics, "target/error": self.target}
-            try:
+            self.broken = True
+            with told("stopped"):
                 super().log_metrics(metrics, step)
-            except Exception as error:
-                self.broken = True
-                _say("stopped", error, "the run goes on, and metrics.csv has everything")
+                self.broken = False
 
 
 def build_loggers(cfg: Config, run: Run) -> list[Logger]:
@@ -76,80 +74,52 @@ def build_loggers(cfg: Config, run: Run) -> list[Logger]:
     if cfg.logger.name is LoggerName.none or launch.rank() > 0:
         return []
     loggers: list[Logger] = [MetricsCSV(run)]
-    try:
-        if experiment := _start_wandb(run):
-            loggers.append(SafeWandbLogger(experiment=experiment, target=cfg.report.target))
-    except Exception as error:  # a mirror must not stop the run
-        _say("did not start", error, "the run goes on, and metrics.csv has everything")
+    if cfg.logger.name is LoggerName.wandb and (experiment := start_wandb(run, cfg.logger.mode)):
+        loggers.append(SafeWandbLogger(experiment=experiment, target=cfg.report.target))
     return loggers
 
 
-def _start_wandb(run: Run) -> Any:
-    """Start or resume the W&B run of a run; return None where its configuration has none."""
-    cfg = run.config
-    logger = cfg["logger"]
-    if logger["name"] != "wandb" or logger["mode"] == "disabled":
-        return None
-    import wandb
+def start_wandb(run: Run, mode: WandbMode) -> Any:
+    """Return the W&B run of a run that has started; None where there is to be none, or W&B fails, which is printed.
 
-    experiment = wandb.init(
-        mode=logger["mode"],
-        dir=run.folder,
-        id=run.identity["id"],
-        resume="allow",
-        name=run.folder.name,
-        project=logger["project"],
-        entity=logger["entity"],
-        group=run_group(cfg["name"], cfg["scale"]),
-        job_type="train",
-        tags=[cfg["name"], cfg["data"]["name"], cfg["model"]["name"], *logger["tags"]],
-        config=cfg,
-        # Without limits, a server that does not answer delays the start by 90 s, and the end for ever.
-        settings=wandb.Settings(silent=True, console="off", init_timeout=20, finish_timeout=30),
-    )
-    for metric in (*BY_EPOCH, "images_seen", "images_per_second", "data_wait"):
-        experiment.define_metric(metric, step_metric="epoch")
-    return experiment
-
-
-def attach_results(run: Run, summary: dict[str, float], images: dict[str, Path]) -> bool:
-    """Add values and images to the W&B run of a run that has ended, offline or online as it was.
-
-    An offline run gets another folder of W&B's, which `sync` sends to the same run there.
-
-    Args:
-        summary: values to put beside the run's last metrics, {"evaluate/10-probabilities/error": 0.4}.
-        images: image files by their keys; `kernels` and `predictions` have panels in the report's workspace.
-
-    Returns:
-        Whether W&B has them. It does not if the run is not done or has no W&B run, or if W&B fails, which is printed.
+    Where an online run cannot start, it is kept for `sync`.
     """
-    try:
-        if not run.done or not any(run.folder.glob("wandb/*run-*")) or not (experiment := _start_wandb(run)):
-            return False
-        import wandb
-
-        experiment.summary.update(summary)
-        if images:
-            experiment.log({key: wandb.Image(str(path)) for key, path in images.items()})
-        experiment.finish(exit_code=0)
-    except Exception as error:
-        _say("did not take the results", error, "the run's folder has them")
-        return False
-    return True
+    if mode is WandbMode.disabled:
+        return None
+    if mode is WandbMode.online:
+        with told("did not start", f"the run goes on offline: {mirror.SYNC} {run.folder} sends it later"):
+            wandb_server.require("logger.mode=online")  # at once, where the client would wait
+            return mirror.start(run, "online")
+    with told("did not start"):
+        return mirror.start(run, "offline")
+    return None
 
 
 def finish_wandb(exit_code: int) -> None:
     """End the W&B run, if one is open, so that W&B shows how the job ended."""
     wandb = sys.modules.get("wandb")  # do not import it where no run was started with it
     if wandb and wandb.run is not None:
-        try:
+        with told("did not finish", "metrics.csv has everything"):
             wandb.finish(exit_code=exit_code)
-        except Exception as error:
-            _say("did not finish", error, "metrics.csv has everything")
 
 
-def _say(failure: str, error: Exception, consolation: str) -> None:
-    """Print what W&B failed to do, why, and what is not lost."""
-    reason = " ".join(str(error).split())
-    print(f"W&B {failure} ({reason}); {consolation}", file=sys.stderr)
+def keep_checkpoint(run: Run, which: LogModel, done: dict[str, Any]) -> None:
+    """Keep a run's last or best checkpoint with its W&B run, if one is open.
+
+    Args:
+        done: what the run's done mark is going to say.
+    """
+    wandb = sys.modules.get("wandb")
+    if which is not LogModel.none and wandb and wandb.run is not None:
+        with told("did not keep the checkpoint", "the run's folder has it"):
+            mirror.keep_checkpoint(run, which.name, done)
+
+
+@contextmanager
+def told(failure: str, consolation: str = "the run goes on, and metrics.csv has everything") -> Iterator[None]:
+    """Print what W&B fails to do inside, why, and what is not lost; a mirror must not stop a run."""
+    try:
+        with wandb_server.translated(f"W&B {failure}"):
+            yield
+    except UserError as error:
+        print(f"{error}; {consolation}", file=sys.stderr)

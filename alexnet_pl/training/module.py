@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from alexnet_pl.config.choices import Dropout, Schedule
@@ -50,11 +51,11 @@ class ImageClassifier(pl.LightningModule):
         super().__init__()
         self.cfg, self.input_size = cfg, input_size
         self.net = build_net(cfg.model, input_size, cfg.seed)
+        optim.freeze(self.net, cfg.optim)
         self.memory_format = memory_format(cfg.model.channels_last)
-        self.parallelized = False  # whether `net` is this process's part of the net
+        self.parts: Parts | None = None  # once `net` is this process's part of the net
         self.replica = Replica()
         self.current = CurrentSlice()
-        self.parts = Parts()
         self.images_seen = 0
         self.running_error = RunningError()
         self.throughput = Throughput()
@@ -62,14 +63,14 @@ class ImageClassifier(pl.LightningModule):
         self.window_loss = math.nan  # mean training loss over the last window
         self.eval_results: dict[str, float] = {}  # of the latest validation, until an epoch's row has them
         self.results: dict[str, float] = {}  # the latest of each value in the rows of epochs and of the test
+        self.first_gradient_is_finite: Tensor | None = None  # since this process began; None before its first update
         self.plateau: ReduceLROnPlateau | None = None
         self.plateau_state: dict[str, Any] = {}  # from a checkpoint
 
     def configure_model(self) -> None:
         """Take this process's slice of each batch and its part of the net."""
-        if self.parallelized:  # Lightning asks again before a test
+        if self.parts:  # Lightning asks again before a test
             return
-        self.parallelized = True
         self.layout = layouts.layout(self.cfg.trainer)
         self.replica = self.trainer.datamodule.replica  # type: ignore[attr-defined]
         plan = layer_specs(self.cfg.model, self.input_size)
@@ -96,7 +97,7 @@ class ImageClassifier(pl.LightningModule):
             self.plateau = optim.plateau_schedule(optimizer, cfg)
             if self.plateau_state:
                 self.plateau.load_state_dict(self.plateau_state)
-        elif cfg.lr_milestones or cfg.bias_lr_milestones or cfg.conv1_lr_milestones:
+        elif cfg.lr_milestones or cfg.bias_lr_milestones or optim.own_schedules(cfg):
             schedule = optim.lr_schedule(optimizer, cfg, self._schedule_time)
             return [optimizer], [{"scheduler": schedule, "interval": "step"}]
         return optimizer
@@ -110,15 +111,6 @@ class ImageClassifier(pl.LightningModule):
             return updates / epoch_updates
         ends = (epoch_updates * (self.trainer.max_epochs or -1), self.cfg.trainer.max_steps or -1)
         return updates / min(end for end in ends if end > 0)
-
-    def configure_gradient_clipping(
-        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
-    ) -> None:
-        """Clip gradients as Lightning does; their norm is that of the whole net."""
-        if self.parts.split and gradient_clip_val and gradient_clip_algorithm != "value":
-            self.parts.clip_norm(list(self.net.parameters()), gradient_clip_val)
-        else:
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     # -------------------------------------------------------------------------------------------- training
 
@@ -171,15 +163,34 @@ class ImageClassifier(pl.LightningModule):
         """
         error, self.window_loss = self.running_error.close_window(self.sum_over_replicas)
         speed = self.throughput.close_window()
-        if not math.isfinite(self.window_loss):
-            raise NotFinite(
-                f"the loss became {self.window_loss} in epoch {self.trainer.current_epoch + 1}: the usual cause is a "
-                f"learning rate that is too high for this input scale (optim.lr={self.cfg.optim.lr}, "
-                f"data.pixel_scale={self.cfg.data.pixel_scale})"
-            )
+        self._refuse_infinite("the loss", self.window_loss)
         # conv1 may have a schedule of its own, and comes first then
         lr = [group["lr"] for group in self.trainer.optimizers[0].param_groups if group["name"].endswith("weight")][-1]
         self.report({"train/error": error, "train/loss": self.window_loss, "images_per_second": speed, "lr": lr})
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        """Note whether the first gradient is finite, without waiting for the device."""
+        if self.first_gradient_is_finite is None:
+            gradients = [p.grad for p in self.parameters() if p.grad is not None]
+            own = [g.to_local() if isinstance(g, DTensor) else g for g in gradients]
+            self.first_gradient_is_finite = torch.stack([part.isfinite().all() for part in own]).all()
+
+    def _refuse_infinite(self, name: str, value: float) -> None:
+        """Raise NotFinite where a loss or an error is not finite, with what is to blame for it."""
+        if math.isfinite(value):
+            return
+        m, lr, scale = self.cfg.model, self.cfg.optim.lr, self.cfg.data.pixel_scale
+        finite = self.first_gradient_is_finite  # in 16-mixed the first is not, until the losses' scale has come down
+        if finite is not None and (finite or self.cfg.trainer.precision == "16-mixed"):
+            reason = f"a learning rate that is too high for this input scale (optim.lr={lr}, data.pixel_scale={scale})"
+            raise NotFinite(
+                f"{name} became {value} in epoch {self.trainer.current_epoch + 1}: the usual cause is {reason}"
+            )
+        raise NotFinite(
+            f"{name} is {value}, and was not to be had before the first update: the net makes numbers of its images "
+            f"that are too large, whatever the learning rate (model.lrn_alpha={m.lrn_alpha}, model.lrn_beta="
+            f"{m.lrn_beta}, model.lrn_k={m.lrn_k}, model.std={m.std}, data.pixel_scale={scale})"
+        )
 
     def on_validation_start(self) -> None:
         """Leave the time of a validation out of the speed."""
@@ -241,8 +252,14 @@ class ImageClassifier(pl.LightningModule):
         self.report(results)
 
     def _close_evaluation(self) -> dict[str, float]:
-        """Return errors and losses of the sets that were evaluated, and give them to Lightning's callbacks."""
+        """Return errors and losses of the sets that were evaluated, and give them to Lightning's callbacks.
+
+        Raises:
+            NotFinite: the last updates have left a net without finite outputs.
+        """
         results = self.evaluation.close(self.sum_over_replicas, with_top5=self.cfg.data.num_classes > 10)
+        for name, value in results.items():
+            self._refuse_infinite(name, value)
         self.log_dict(results, logger=False, sync_dist=True)
         return results
 

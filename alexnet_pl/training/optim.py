@@ -71,12 +71,18 @@ def _with_strides(t: Tensor, like: Tensor) -> Tensor:
     return t if t.stride() == like.stride() else torch.empty_like(like).copy_(t)
 
 
+def freeze(net: nn.Module, cfg: Optim) -> None:
+    """Leave the frozen layers without gradients, and so out of the optimiser."""
+    for layer in cfg.frozen:
+        net.get_submodule(layer).requires_grad_(False)
+
+
 def build_optimizer(net: nn.Module, cfg: Optim) -> torch.optim.Optimizer:
-    """Return the optimiser of a net.
+    """Return the optimiser of a net; parameters that need no gradient are not in it.
 
     Weights and biases are groups; layers with milestones or a decay of their own have groups of their own.
     """
-    prefixes = [*(["conv1."] if cfg.conv1_lr_milestones else []), *(f"{layer}." for layer in cfg.layer_decay), ""]
+    prefixes = [*(f"{layer}." for layer in (*own_schedules(cfg), *cfg.layer_decay)), ""]
     groups: list[dict[str, Any]] = []
     grouped: set[str] = set()
     for prefix in dict.fromkeys(prefixes):
@@ -85,7 +91,7 @@ def build_optimizer(net: nn.Module, cfg: Optim) -> torch.optim.Optimizer:
             named = {
                 name: p
                 for name, p in net.named_parameters()
-                if name.startswith(prefix) and name.endswith(kind) and name not in grouped
+                if name.startswith(prefix) and name.endswith(kind) and name not in grouped and p.requires_grad
             }
             grouped |= set(named)
             decays = kind == "weight" or cfg.decay_biases
@@ -104,6 +110,11 @@ def build_optimizer(net: nn.Module, cfg: Optim) -> torch.optim.Optimizer:
 # ------------------------------------------------------------------------------------------------ schedules
 
 
+def own_schedules(cfg: Optim) -> dict[str, tuple[list[float], list[float]]]:
+    """Return milestones and factors of each layer whose weights leave the schedule of the others."""
+    return {layer: (each.milestones, each.factors) for each in cfg.layer_lr for layer in each.layers}
+
+
 def lr_factor(cfg: Optim, group: str, time: float) -> float:
     """Return what a group's starting rate is multiplied by, at a time in the schedule's unit.
 
@@ -115,7 +126,7 @@ def lr_factor(cfg: Optim, group: str, time: float) -> float:
         passed = bisect_right(milestones, time + 1e-9)  # a share of the run need not be exact in binary
         return factors[passed - 1] if passed else None
 
-    own = latest(cfg.conv1_lr_milestones, cfg.conv1_lr_factors) if group.startswith("conv1.") else None
+    own = latest(*own_schedules(cfg).get(group.partition(".")[0], ([], [])))
     if group.endswith("bias"):
         if own == 0:
             return 0.0

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from alexnet_pl.console import make_console
 from alexnet_pl.data.length import length_summary
+from alexnet_pl.files import naming
 from alexnet_pl.parallel.memory import sharing_summary
 from alexnet_pl.runs.run import JOB_VARIABLE
 from alexnet_pl.training.module import ImageClassifier
@@ -38,7 +39,7 @@ class EpochLines(ProgressBar):
         """Print a line, and add it to train.log."""
         if self.log_file is None:
             return
-        with self.log_file.open("a", encoding="utf-8") as file:
+        with naming(self.log_file), self.log_file.open("a", encoding="utf-8") as file:
             print(text, file=file)
         if self.show:
             (self.bar.console if self.bar else self.console).print(text)

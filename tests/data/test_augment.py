@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -83,6 +85,16 @@ def test_ten_views_are_corners_centre_and_their_mirrors():
     for view, (top, left) in enumerate(places):
         np.testing.assert_array_equal(views[1, view], images[1, top : top + 224, left : left + 224])
         np.testing.assert_array_equal(views[1, 5 + view], views[1, view].flip(1))
+
+
+def test_nine_views_are_a_grid():
+    views = augment.nine_views(numbered(2), 24)
+    assert views.shape == (2, 9, 24, 24, 3)
+    for view, (top, left) in enumerate(itertools.product((0, 4, 8), repeat=2)):
+        np.testing.assert_array_equal(views[1, view], numbered(2)[1, top : top + 24, left : left + 24])
+    mean = torch.zeros(24, 24, 3)
+    seen = augment.evaluation_input(numbered(2).to(torch.uint8), mean, 32, 1.0, 9)
+    assert torch.equal(seen[9:].permute(0, 2, 3, 1), views[1].float())
 
 
 def test_input_is_centred_then_coloured_then_scaled():

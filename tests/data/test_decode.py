@@ -18,6 +18,7 @@ from torch import Tensor
 
 from alexnet_pl import ROOT
 from alexnet_pl.data import decode
+from alexnet_pl.data.sources.base import Unreadable
 from tests.helpers.images import encode, smooth_image
 
 Array = np.ndarray
@@ -37,7 +38,7 @@ def by_pillow(data: bytes) -> Array:
 
 
 def refusal(data: bytes) -> str:
-    with pytest.raises(decode.Unreadable) as error:
+    with pytest.raises(Unreadable) as error:
         decode.decode_image(data)
     assert "\n" not in str(error.value)
     return str(error.value)
@@ -218,9 +219,9 @@ def flipped(data: bytes, at: int) -> bytes:
 
 REFUSED = {
     "no byte": (b"", "an empty file"),
-    "one byte": (b"\xff", "not an image (it begins with b'\\xff')"),
-    "text": (b"n01440764 tench\n", "not an image (it begins with b'n01440764 te')"),
-    "an HTML page": (HTML, "not an image (it begins with b'<!DOCTYPE ht')"),
+    "one byte": (b"\xff", "not an image of a format that is read (it begins with b'\\xff')"),
+    "text": (b"n01440764 tench\n", "not an image of a format that is read (it begins with b'n01440764 te')"),
+    "an HTML page": (HTML, "not an image of a format that is read (it begins with b'<!DOCTYPE ht')"),
     "zeros": (bytes(4096), "not an image"),
     "noise": (np.random.default_rng(1).bytes(4096), "not an image"),
     "a tar": (b"n01440764_1.JPEG".ljust(257, b"\0") + b"ustar", "not an image"),
@@ -278,7 +279,7 @@ def test_cut_anywhere_a_file_is_refused_or_still_whole(whole: bytes):
     for length in [*range(0, len(whole), 97), *range(len(whole) - 40, len(whole))]:
         try:
             image = decoded(whole[:length])
-        except decode.Unreadable:
+        except Unreadable:
             continue
         np.testing.assert_array_equal(image, expected)
         passed.append(len(whole) - length)
@@ -358,7 +359,7 @@ def test_without_scaling_only_the_crop_is_left(width: int, height: int):
 
 @pytest.mark.parametrize(("width", "height"), [(401, 10), (10, 401), (3000, 1)])
 def test_far_longer_than_wide_is_refused(width: int, height: int):
-    with pytest.raises(decode.Unreadable, match=f"{width}x{height} pixels, more than 40 times as long as wide"):
+    with pytest.raises(Unreadable, match=f"{width}x{height} pixels, more than 40 times as long as wide"):
         decode.centre_square(torch.zeros(3, height, width, dtype=torch.uint8), 256)
 
 

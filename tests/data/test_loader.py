@@ -33,7 +33,7 @@ SIZE, CLASSES = 40, 13
 COUNTS = {"train": 8, "val": 3}  # of each class
 
 
-@pytest.fixture(scope="module", params=["raw", "jpeg"])
+@pytest.fixture(scope="module", params=["raw", pytest.param("jpeg", marks=pytest.mark.slow)])
 def packed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of 13 classes: each has a colour of its own, and each of its images a shade of that."""
     folder = tmp_path_factory.mktemp(request.param)
@@ -328,6 +328,7 @@ def test_a_damaged_index_or_mean_is_named(packed: Path, tmp_path: Path, name: st
         open_split(copy)
 
 
+@pytest.mark.slow
 def test_a_signal_in_the_test_at_the_end_is_heard(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     over = ["model=alexnet", "data=imagenet", f"data.root={packed}", "trainer.max_epochs=1", "test_views=10"]

@@ -23,6 +23,7 @@ from matplotlib import image
 from rich.console import Console
 from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
 
+from alexnet_pl import export
 from alexnet_pl.config.schema import as_dict
 from alexnet_pl.data import datamodule, datasets, shapes
 from alexnet_pl.data.datasets import SHAPES_CLASSES as CLASSES
@@ -36,7 +37,14 @@ from tests.helpers.runs import TINY
 from tests.helpers.sources import draw_source, write_folders
 
 VAL = 250
-QUICK = (*TINY, "trainer.limit_val_batches=1.0", "model.init=fan_in", "data.pixel_scale=64", "optim.lr=0.02")
+QUICK = (
+    *TINY,
+    "trainer.max_epochs=1",
+    "trainer.limit_val_batches=1.0",
+    "model.init=fan_in",
+    "data.pixel_scale=64",
+    "optim.lr=0.02",
+)
 VIEWED = ("data.resize=36", "data.crop_size=32")
 
 
@@ -117,7 +125,10 @@ def results(folder: Path) -> dict:
     return json.loads((folder / "evaluation.json").read_text())
 
 
-@pytest.mark.parametrize(("views", "by"), [(1, "probabilities"), (10, "probabilities"), (10, "logits")])
+@pytest.mark.parametrize(
+    ("views", "by"),
+    [(1, "probabilities"), pytest.param(10, "probabilities", marks=pytest.mark.slow), (10, "logits")],
+)
 def test_an_ensemble_equals_numpy_over_the_members_logits(
     command: Command, place: Path, monkeypatch: pytest.MonkeyPatch, views: int, by: str
 ):
@@ -234,6 +245,24 @@ def test_many_classes_are_drawn_as_pairs(tmp_path: Path):
             predictions.make_predictions(scores, labels), names, "a title " * 20, tmp_path / f"{name}.png"
         )
     assert image.imread(tmp_path / "some.png").shape[0] > image.imread(tmp_path / "none.png").shape[0] + 500
+
+
+def test_published_weights_are_evaluated_on_a_store(command: Command, place: Path, tmp_path: Path):
+    """A run's export, as if somebody else had published it, gives the run's figures; an ensemble of both too."""
+    run, folder = alone(place, "store"), tmp_path / "net"
+    export.export(trained.load(run), folder, "safetensors")
+    command(run, "--out", str(tmp_path / "run"))
+    said = command(str(folder), "--data", "packed")
+    assert "net on 11 images (packed" in said
+    there = place / "runs/published/net/evaluation/1-probabilities-packed"
+    own, expected = (results(each) for each in (there, tmp_path / "run"))
+    assert [own[key] for key in ("error", "top5_error")] == [expected[key] for key in ("error", "top5_error")]
+    assert own["nll"] == pytest.approx(expected["nll"], rel=1e-5)
+    assert own["members"][0]["folder"] == str(folder)
+    command(str(folder), run, "--data", "packed", "--out", str(tmp_path / "both"))
+    assert results(tmp_path / "both")["nll"] == pytest.approx(expected["nll"], rel=1e-5)
+    assert "say with --data" in command(str(folder))
+    assert "--weights chooses a run's checkpoints" in command(str(folder), "--data", "packed", "--weights", "best")
 
 
 def test_what_cannot_be_evaluated_is_named_in_one_sentence(command: Command, place: Path, tmp_path: Path):

@@ -15,6 +15,14 @@ NET = [
     "data.batch_size=50", "trainer.limit_val_batches=1",
 ]  # fmt: skip
 
+SLURM = {
+    "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_NODEID": "1",
+    "SLURM_JOB_ID": "31234", "SLURM_STEP_NODELIST": "gpu[03-05,9],big1",
+}  # fmt: skip
+"""What srun tells the last of four tasks on two machines"""
+TORCHRUN = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "15000"}
+"""What torchrun tells the second of two processes"""
+
 
 def processes_in(folder: Path) -> list[int]:
     """Return the processes that were started in a folder and still run."""

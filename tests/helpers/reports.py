@@ -15,6 +15,13 @@ from alexnet_pl.runs.run import Run
 IMAGES = 1000
 WINDOWS = (300, 200, 200, 300)  # of unequal size, as where the batches do not divide the epoch
 NASTY = "<script>alert(1)</script> & $x^$ [b]"
+NAMES = (
+    "<img src=x onerror=alert(1)>", "`a`<script>alert(2)</script>`b`", "=cmd|' /C calc'!A0", "-2+3+cmd|'x'!A1",
+    "@SUM(1+1)*cmd", "\x1b[31mred\x1b[0m", "dog :smile:", "猫と犬", "# head & tail", "$x^2$ ~a~ 100% {b} c_d",
+    "[x](javascript:alert(3))", "two\nlines", "\\input{/etc/passwd}", "1. **b** | c",
+    "\N{POSITION INDICATOR} &lt;b&gt;",
+)  # fmt: skip
+"""What a stranger may call a class, a file, a run or a panel"""
 LRN = {"off": [], "on": ["conv1"]}
 
 

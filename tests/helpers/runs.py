@@ -15,6 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 
 from alexnet_pl import ROOT
+from alexnet_pl.config.choices import LoggerName
 from alexnet_pl.config.schema import Config, as_dict
 from alexnet_pl.data import datasets
 from alexnet_pl.jobs import checks
@@ -106,3 +107,17 @@ def assert_same_training(a: Run, b: Run) -> None:
     speed = {"images_per_second", "data_wait"}
     rows = [[{k: v for k, v in row.items() if k not in speed} for row in run.metrics] for run in (a, b)]
     assert rows[0] == rows[1]
+
+
+def offline_run(folder: Path, *overrides: str) -> Run:
+    """Return a run that is done, as far as W&B sees one; its W&B file is none that could be sent."""
+    cfg = run_config(*overrides)
+    run = Run(folder)
+    run.start(as_dict(cfg), [])
+    run.finish({"val/error": 0.5}, 1.0)
+    run.release()
+    if cfg.logger.name is LoggerName.wandb:
+        part = folder / "wandb" / "offline-run-20260101_000000-abc" / "run-abc.wandb"
+        part.parent.mkdir(parents=True)
+        part.write_bytes(b"x")
+    return run

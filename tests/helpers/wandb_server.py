@@ -96,6 +96,10 @@ class Handler(BaseHTTPRequestHandler):
         if operation == "Viewer":
             user = {"id": "VXNlcjox", "entity": "local", "username": "local", "email": "", "flags": "{}"}
             return {"viewer": user | {"teams": {"edges": []}}}
+        if operation == "GetDefaultEntity":
+            return {"viewer": {"id": "VXNlcjox", "entity": "local"}}
+        if operation == "ArtifactMembershipByName":  # it keeps no artifacts
+            return {"project": None}
         if operation == "ServerInfo":
             versions = {"max_cli_version": "9.9.9", "min_cli_version": "0.0.0"}
             return {"serverInfo": {"cliVersionInfo": versions, "latestLocalVersionInfo": None}}
@@ -217,7 +221,7 @@ class Server(ThreadingHTTPServer):
         """A client that was killed in the middle of a request is no error."""
 
     def __enter__(self) -> Server:
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=[0.01], daemon=True).start()
         return self
 
     def __exit__(self, *args: Any) -> None:

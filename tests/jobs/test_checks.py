@@ -122,7 +122,7 @@ def assert_one_names(sentences: Sequence[str], key: str, nearest: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("overrides", "key", "nearest"), MISTAKES, ids=lambda value: str(value))
+@pytest.mark.parametrize(("overrides", "key", "nearest"), MISTAKES[::4], ids=lambda value: str(value))
 def test_the_command_prints_it_and_leaves_nothing(
     train: Command, tmp_path: Path, overrides: list[str], key: str, nearest: str
 ):
@@ -138,6 +138,7 @@ def test_the_command_prints_it_and_leaves_nothing(
 EACH_WAY = [m for m in MISTAKES if m[0][0] in ("model.activaton=tanh", "sweep=figur1", "optim.lr=abc", "-m")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("overrides", "key", "nearest"), EACH_WAY, ids=lambda value: str(value))
 def test_so_it_is_in_a_process(process: Command, tmp_path: Path, overrides: list[str], key: str, nearest: str):
     """The same of a process, once for each way in which a mistake comes to light."""
@@ -156,6 +157,7 @@ def test_trainer_keys_are_lightnings():
     assert ours <= set(inspect.signature(Trainer.__init__).parameters)
 
 
+@pytest.mark.slow
 def test_other_arguments_of_lightnings_trainer_are_passed_on(train: Command, tmp_path: Path):
     result = train(*TINY, "trainer.max_epochs=1", "trainer.limit_train_batches=1", "trainer.detect_anomaly=true")
     assert result.returncode == 0, result.stderr

@@ -48,6 +48,7 @@ def hydra_loader() -> Iterator[tuple[DictConfig, ConfigLoader]]:
         yield loader.load_configuration("config", [], RunMode.MULTIRUN), loader
 
 
+@pytest.mark.slow
 def test_jobs_that_share_a_composition_are_what_hydra_composes(hydra_loader: tuple[DictConfig, ConfigLoader]):
     composed, loader = hydra_loader
     composer, parser = sweep.Composer(composed, loader), OverridesParser.create()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ NET = [
     "data.random_flip=true", "data.color_noise=paper", "data.batch_size=8", "trainer.accelerator=cpu",
     "test_views=10",
 ]  # fmt: skip
+slow = partial(pytest.param, marks=pytest.mark.slow)
 SETS = {"train": (27, 1), "val": (13, 2)}  # batches of 8, 8, 8 and 3: of the last, one of four processes has none
 
 
@@ -230,8 +232,8 @@ def test_a_signal_to_one_process_stops_all_and_the_run_goes_on(trainer: str, the
     ("change", "sentence"),
     [
         ("optim.lr=0.5", "optim.lr is 0.01 there and 0.5 here"),
-        ("trainer.precision=32-true", "trainer.precision is 64-true there and 32-true here"),
-        ("trainer.accumulate_grad_batches=2", "trainer.accumulate_grad_batches is None there and 2 here"),
+        slow("trainer.precision=32-true", "trainer.precision is 64-true there and 32-true here"),
+        slow("trainer.accumulate_grad_batches=2", "trainer.accumulate_grad_batches is None there and 2 here"),
     ],
 )
 def test_a_move_changes_nothing_else(change: str, sentence: str, alone: Any, tmp_path: Path):

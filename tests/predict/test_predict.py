@@ -21,7 +21,6 @@ from torchvision.transforms import v2
 
 from alexnet_pl.data import decode, store
 from alexnet_pl.predict import plots
-from alexnet_pl.predict.cli import main
 from alexnet_pl.predict.predictions import Prediction
 from alexnet_pl.prepare import cli
 from alexnet_pl.runs.trained import TrainedModel
@@ -29,16 +28,6 @@ from tests.helpers.images import encode, smooth_image
 from tests.helpers.nets import CLASSES, save_checkpoint, untrained_model
 
 Array = np.ndarray
-
-
-@pytest.fixture(scope="module")
-def net() -> TrainedModel:
-    return untrained_model("convnet", "data.resize=36", "data.crop_size=32", "data.pixel_scale=64")
-
-
-@pytest.fixture
-def run(net: TrainedModel, tmp_path: Path) -> str:
-    return str(save_checkpoint(net, tmp_path / "net.ckpt"))
 
 
 @pytest.fixture
@@ -54,23 +43,6 @@ def photographs(tmp_path: Path) -> Path:
 
 
 Predict = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def predict(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Predict:
-    """`predict(RUN, IMAGE, ...)`: exit code, what it printed, and what it complained of."""
-
-    def call(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["alexnet-predict", *map(str, args)])
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
 
 
 def square(file: Path, size: int) -> Tensor:
@@ -256,6 +228,7 @@ def test_bars_of_the_right_class_have_a_colour_of_their_own():
     assert [axes.get_title() for axes in drawn.axes if axes.patches] == ["dogs", "2", "hens"]
 
 
+@pytest.mark.slow
 def test_many_images_take_several_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(plots, "IMAGES", 3)
     written = plots.draw_predictions([prediction(i, None) for i in range(4)], tmp_path / "a.png")
@@ -272,7 +245,7 @@ def test_torchvisions_weights(photographs: Path, predict: Predict):
     theirs = torchvision.models.alexnet(weights=None).eval()
     torch.save(theirs.state_dict(), photographs / "alexnet.pth")
     page, file = photographs / "out.json", photographs / "cats" / "1.jpg"
-    code, _, err = predict(file, "--torchvision", photographs / "alexnet.pth", "--json", page)
+    code, _, err = predict(photographs / "alexnet.pth", file, "--json", page)
     assert (code, err) == (0, "")
     published = torchvision.models.AlexNet_Weights.IMAGENET1K_V1
     with torch.no_grad():

@@ -12,10 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from torchvision.transforms import v2
 
 from alexnet_pl import ROOT
 from alexnet_pl.data import decode, sources, store
+from tests.helpers.images import encode, smooth_image
 from tests.helpers.prepare_command import Commands
+from tests.helpers.runs import run_config
 from tests.helpers.sources import PART, SIZE, File, Files, draw_source, write_folders, write_shards
 from tests.helpers.stores import (
     cells,
@@ -210,3 +213,30 @@ def test_verify_of_what_is_no_store(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert code == 1
         assert said in complained
         assert len(complained.splitlines()) == 1
+
+
+@pytest.mark.parametrize("resize", ["centre", "torchvision", "warp"])
+def test_images_become_squares_as_they_are_asked_to(resize: str, tmp_path: Path):
+    """Odd margins, by torchvision's own functions; a run on the store knows how its images were made."""
+    source = draw_source(4, 2)
+    for number, width in enumerate((72, 78, 74)):  # made 36, 39 and 37 wide: margins of 12, 15 and 13
+        data = encode(smooth_image(width, 48, noise=30), "PNG")
+        source["train"][number] = source["train"][number]._replace(data=data)
+    pack(write_folders(tmp_path / "source", source), tmp_path / "store", form="raw", resize=resize)
+    done = store.require(tmp_path / "store")
+    for square, file in zip(squares(done, "train"), source["train"], strict=True):
+        image = decode.decode_image(file.data)
+        if resize == "warp":
+            expected = v2.functional.resize(image, [SIZE, SIZE], antialias=True)
+        elif resize == "torchvision":
+            expected = v2.functional.center_crop(v2.functional.resize(image, [SIZE], antialias=True), [SIZE])
+        else:
+            expected = decode.centre_square(image, SIZE).permute(2, 0, 1)
+        np.testing.assert_array_equal(square, expected.permute(1, 2, 0))
+    assert done.plan.squares == resize
+    cfg = run_config("model=alexnet", "data=packed", f"data.root={tmp_path / 'store'}", "data.resize=256")
+    assert cfg.data.squares.name == resize
+    assert cfg.data.store is not None
+    assert cfg.data.store.endswith(f"-{resize}") == (resize != "centre")
+    if resize == "warp":
+        assert "squares was warp and is now centre" in refusal(tmp_path / "source", tmp_path / "store", form="raw")

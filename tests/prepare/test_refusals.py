@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -139,9 +140,9 @@ MISTAKES: dict[str, tuple[Callable[[Path], Any], list[str], str]] = {
     "other files": (other_files, [], "store holds other files: give the store a folder of its own"),
     "a file": (a_file, [], "store is a file: give the store a folder of its own"),
     "no source": (no_source, [], "source does not exist"),
-    "no image is one": (no_images, [], "none of the files that were tried is an image: is this the right folder?"),
+    "no image is one": (no_images, [], "no file that was tried is an image (n00/000.JPEG: not an image of a format"),
     "a name of old": (no_utf8, [], "'n00/caf\\udce9.jpg' is not UTF-8"),
-    "half a plan": (plan(), [], "plan.json is not JSON"),
+    "half a plan": (plan(), [], "plan.json is damaged: it is not JSON"),
     "a plan of other keys": (plan(edge=24), [], "plan.json is damaged, or of another version of this package: remove"),
     "too small": (str, ["--size", "7"], "--size 7 must lie between 8 and 4096 pixels (2012: 256)"),
     "too large": (str, ["--size", "4097"], "--size 4097 must lie between 8 and 4096 pixels (2012: 256)"),
@@ -214,7 +215,7 @@ def test_a_damaged_done_mark_is_named(tmp_path: Path, source: Path):
     mark = root / "store.json"
     whole = json.loads(mark.read_text())
     for text, said in (
-        ('{"plan', f"{mark} is not JSON"),
+        ('{"plan', f"{mark} is damaged: it is not JSON"),
         (json.dumps({"plan": 3}), f"{mark} is damaged, or of another version of this package: remove {root} and"),
         (json.dumps(whole | {"more": 1}), f"{mark} is damaged, or of another version of this package"),
         (json.dumps(whole | {"plan": whole["plan"] | {"version": 1}}), f"{root} is a store of version 1, not 2"),
@@ -241,7 +242,7 @@ def test_a_disk_that_fills_up(tmp_path: Path, commands: Commands, source: Path):
     root, options = tmp_path / "store", ["--size", 40, "--form", "raw"]
     code, _, complained = commands.run(source, root, *options, largest=30_000)  # a part has 38,400 bytes
     assert code == 1
-    assert complained == f"error: {root}: File too large\n"
+    assert re.fullmatch(f"error: {root}/train-0000[0-9].raw: File too large\n", complained)
     assert not list(root.rglob("*.tmp"))
     assert commands.run(source, root, *options)[0] == 0
     assert commands.run(source, tmp_path / "through", *options)[0] == 0

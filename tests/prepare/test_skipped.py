@@ -38,7 +38,7 @@ def test_what_is_skipped_is_listed_and_the_others_stay_aligned(tmp_path: Path):
     assert (tmp_path / "store/skipped.csv").read_text().splitlines() == [
         "split,name,label,reason",
         f"train,{names[0]},0,an empty file",
-        f"train,{names[3]},0,not an image (it begins with b'<html>')",
+        f"train,{names[3]},0,not an image of a format that is read (it begins with b'<html>')",
         f"train,{names[9]},0,image file is truncated",
         f'train,{names[20]},1,"410x10 pixels, more than 40 times as long as wide"',
     ]

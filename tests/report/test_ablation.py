@@ -21,7 +21,7 @@ from alexnet_pl.report.claims import survey, write_claims
 from alexnet_pl.report.compare import collect
 from alexnet_pl.report.outputs import write_report
 from alexnet_pl.runs.naming import job_folder_name
-from alexnet_pl.runs.run import record_sweep
+from alexnet_pl.runs.sweep import record_sweep
 from tests.helpers.reports import LRN, NASTY, lrn_run, make_run, rows, settings
 
 CLAIM = paper.Claim(
@@ -92,6 +92,7 @@ def test_a_search_over_rates_is_sorted_and_has_a_best(tmp_path: Path) -> None:
     assert tables.finding(panel) == "lowest: learning rate 0.02, 37.5 %"
 
 
+@pytest.mark.slow
 def test_eight_lines_look_apart(tmp_path: Path) -> None:
     for i in range(16):
         plain_run(tmp_path, f"data.batch_size={i}", data__batch_size=i)
@@ -121,11 +122,18 @@ def test_errors_and_their_difference_are_numpys(tmp_path: Path, monkeypatch: pyt
     by = ablation.unpaired_difference(on, off)
     assert by.mean == pytest.approx(np.mean(ON) - np.mean(OFF))
     assert by.error == pytest.approx(np.sqrt(np.var(OFF, ddof=1) / 3 + np.var(ON, ddof=1) / 2))
-    _, ((_, cells),) = tables.errors(collect(tmp_path))
+    ((_, cells),) = tables.errors(collect(tmp_path)).sections
     assert [row[0] for row in cells] == ["model.lrn=[]", "model.lrn=[conv1] (unfinished)"]
     # The running error over the fourth epoch of rows(9, 4): 0.25 + 0.05 * 5.5.
     assert cells[0][1:] == ["3", "12.40 ± 0.66", "52.50 ± 0.00", "baseline"]
-    assert cells[1][1:] == ["2", "11.05 ± 0.21", "52.50 ± 0.00", "-1.35 ± 0.41"]
+    low, high = stats.ttest_rel(ON, OFF[:2]).confidence_interval(0.95)  # the seeds that both have
+    mean = np.mean(np.subtract(ON, OFF[:2]))
+    assert cells[1][1:] == [
+        "2",
+        "11.05 ± 0.21",
+        "52.50 ± 0.00",
+        f"{100 * mean:.2f} [{100 * low:.2f}, +{100 * high:.2f}]",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -212,6 +220,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_both_figures_show_both_lines(written: Path) -> None:
     root = ElementTree.parse(written / "lrn.svg").getroot()
     text = ElementTree.tostring(root, encoding="unicode").lower()
@@ -223,11 +232,11 @@ def test_both_figures_show_both_lines(written: Path) -> None:
 
 def test_the_page_has_errors_and_verdicts(written: Path) -> None:
     page = (written / "report.html").read_text()
-    for text in ("14.15 ± 0.07", "+2.00 ± 0.07", "42.03 / 19.36", "ten views", "same sign", "+1.4",
+    for text in ("14.15 ± 0.07", "+2.00 [+2.00, +2.00]", "42.03 / 19.36 by ten views", "same sign", "+1.4",
                  "validation top-5", "Response normalization lowers", "shapes (10 classes), 4 epochs"):  # fmt: skip
         assert text in page, text
     assert "published (%)" in page
-    assert "<b>published</b>: top-1 / top-5 error of the authors' own runs" in page
+    assert "published (%): top-1 / top-5 error of the authors&#x27; own runs" in page
     assert "Epochs to the target" not in page
     assert "<i>no</i>" not in page
     assert "alert(1)</script>" not in page
@@ -250,7 +259,8 @@ def test_the_json_has_the_verdicts(written: Path) -> None:
     (top1, top5) = plain["claims"]
     assert (top1["claim"], top1["verdict"], top1["paper_points"]) == ("lrn", "same sign", 1.4)
     assert top1["points"] == pytest.approx(2.0)
-    assert top1["standard_error"] == pytest.approx(100 * np.sqrt(2 * np.var([0.141, 0.142], ddof=1) / 2))
+    assert top1["paired"]
+    assert (top1["standard_error"], *top1["interval"]) == pytest.approx((0, 2, 2))  # each seed's difference is the same
     assert top5["points"] == pytest.approx(1.0)
     panel = next(panel for panel in plain["panels"] if panel["title"] == "lrn")
     assert panel["baseline"] == "model.lrn=[conv1]"
@@ -265,7 +275,7 @@ def test_a_mixed_report_has_both_kinds_of_panels(tmp_path: Path) -> None:
     page = (tmp_path / "report.html").read_text()
     assert "Epochs to the target" in page
     assert "Errors at the end" in page
-    assert "<b>published</b>" not in page, "no claim is about these runs"
+    assert "published (%)" not in page, "no claim is about these runs"
 
 
 # ------------------------------------------------------------------------------------------------ claims
@@ -345,8 +355,9 @@ def test_claims_are_written(written: Path) -> None:
     assert claims[0].state == "4 of 5 jobs done: same sign on shapes (10 classes), 3 to 4 epochs"
     for path in paths:
         text = path.read_text().replace("\\", "")
-        for said in ("3.3", "sweep=lrn", "+1.4 / +1.2 points", "42.03 / 19.36 %, ten views", "4 of 5 jobs done",
-                     "top-1 +2.00 ± 0.07 points", "model.lrn=[]: 14.15 / 7.00 %, validation"):  # fmt: skip
+        for said in ("3.3", "sweep=lrn", "+1.4 / +1.2 points", "42.03 / 19.36 % by ten views", "4 of 5 jobs done",
+                     "top-1 +2.00 [+2.00, +2.00] points", "model.lrn=[]: 14.15 / 7.00 %, validation",
+                     "1 claims, of which 0 need no sweep"):  # fmt: skip
             assert said in text, said
     assert 'href="lrn/report.html"' in paths[0].read_text()
     assert "http" not in paths[0].read_text()
@@ -389,5 +400,5 @@ def test_differences_equal_welchs_test() -> None:
     assert (abs(ours.mean) > ours.margin) == (theirs.pvalue < 0.05)
     low, high = theirs.confidence_interval(0.95)
     assert ours.margin == pytest.approx((high - low) / 2)
-    pairs, theirs = ablation.paired_difference(SeedErrors(a), SeedErrors(b[:3])), stats.ttest_rel(a, b[:3])
+    pairs, theirs = ablation.paired_difference(list(zip(a, b[:3], strict=True))), stats.ttest_rel(a, b[:3])
     assert (pairs.mean / pairs.error, pairs.freedom) == pytest.approx((theirs.statistic, theirs.df))

@@ -17,7 +17,7 @@ from alexnet_pl.report import cli, curves
 from alexnet_pl.report.compare import collect
 from alexnet_pl.report.outputs import write_report
 from alexnet_pl.report.page import report_page
-from alexnet_pl.runs.run import record_sweep
+from alexnet_pl.runs.sweep import record_sweep
 from tests.helpers.reports import NASTY, make_run, rows, settings
 
 
@@ -235,7 +235,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_nothing_is_left_beside(written: Path) -> None:
     assert {path.name for path in written.iterdir() if path.is_file()} == {
-        "figure1.png", "figure1.svg", "report.html", "report.json", "report.md", "sweep.json"
+        ".lock", "figure1.png", "figure1.svg", "report-epochs.csv", "report-epochs.tex", "report.html", "report.json",
+        "report.md", "sweep.json"
     }  # fmt: skip
 
 

@@ -158,7 +158,7 @@ def test_panels_of_the_report_are_told_apart(tmp_path: Path):
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        (["alexnet_pl"], "error: --wandb alexnet_pl is not ENTITY/PROJECT"),
+        pytest.param(["alexnet_pl"], "error: --wandb alexnet_pl is not ENTITY/PROJECT", marks=pytest.mark.slow),
         (["a/b/c"], "error: --wandb a/b/c is not ENTITY/PROJECT"),
         (["ada/alexnet_pl"], "error: --wandb needs a W&B key and none was found: run `wandb login`"),
     ],

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from alexnet_pl import ROOT, files
 from alexnet_pl.errors import ConfigError
+from alexnet_pl.jobs import launch, local
 from alexnet_pl.runs import provenance, run
 from alexnet_pl.runs.metrics import append_row, read_rows, write_rows
 from alexnet_pl.runs.naming import config_differences, job_folder_name
-from alexnet_pl.runs.run import Run, find_runs, record_sweep, write
+from alexnet_pl.runs.run import Run, find_runs, write
+from alexnet_pl.runs.sweep import read_sweep, record_sweep
+from tests.helpers.reports import settings
 
-CONFIG = {"seed": 3, "name": "x", "optim": {"lr": 0.1}, "data": {"root": "/a"}, "logger": {"mode": "offline"}}
+CONFIG = settings(seed=3, lr=0.1)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +84,7 @@ def test_a_started_run_is_recognised(tmp_path: Path):
     assert run.config == CONFIG
     run.fail("no more electricity")
     assert (run.status, run.failure) == ("failed", "no more electricity")
-    moved = CONFIG | {"data": {"root": "/b"}, "logger": {"mode": "online"}}  # where, not what
+    moved = settings(seed=3, lr=0.1, data__root="/b", logger__mode="online")  # where, not what
     run.start(moved, [])
     assert run.status == "unfinished"
     (continued,) = run.identity["continued"]
@@ -94,7 +99,7 @@ def test_another_configuration_is_refused_by_its_keys(tmp_path: Path):
     run = Run(tmp_path / "r")
     run.start(CONFIG, [])
     with pytest.raises(ConfigError, match=r"optim\.lr was 0\.1 and is now 0\.2.*name="):
-        run.start(CONFIG | {"optim": {"lr": 0.2}}, [])
+        run.start(settings(seed=3, lr=0.2), [])
     assert run.config == CONFIG
 
 
@@ -108,21 +113,21 @@ def test_rows(tmp_path: Path):
     """Columns may appear late; a whole rewrite changes no byte; csv reads what was meant; a cut line is dropped."""
     path = tmp_path / "metrics.csv"
     rows: list[dict[str, float]] = [
-        {"step": 1, "epoch": 0.5, "train/error": 1 / 3},
-        {"step": 2.0, "epoch": 1.0, "val/error": 0.25},
-        {"step": 3, "epoch": 1.5, "train/error": 1e-9},
+        {"step": 1, "epoch": 0.5, "images_seen": 4, "train/error": 1 / 3},
+        {"step": 2.0, "epoch": 1.0, "images_seen": 8, "val/error": 0.25},
+        {"step": 3, "epoch": 1.5, "images_seen": 12, "train/error": 1e-9},
     ]
     for row in rows:
         append_row(path, row)
     assert read_rows(path) == rows
     with path.open() as file:
         assert [dict(r) for r in csv.DictReader(file)] == [
-            {"step": "1", "epoch": "0.5", "train/error": str(1 / 3), "val/error": ""},
-            {"step": "2", "epoch": "1", "train/error": "", "val/error": "0.25"},
-            {"step": "3", "epoch": "1.5", "train/error": "1e-09", "val/error": ""},
+            {"step": "1", "epoch": "0.5", "images_seen": "4", "train/error": str(1 / 3), "val/error": ""},
+            {"step": "2", "epoch": "1", "images_seen": "8", "train/error": "", "val/error": "0.25"},
+            {"step": "3", "epoch": "1.5", "images_seen": "12", "train/error": "1e-09", "val/error": ""},
         ]
     text = path.read_text()
-    write_rows(path, read_rows(path), ["step", "epoch", "train/error", "val/error"])
+    write_rows(path, read_rows(path), ["step", "epoch", "images_seen", "train/error", "val/error"])
     assert path.read_text() == text
     path.write_text(text + "4,2,0.1")
     assert read_rows(path) == rows
@@ -147,9 +152,27 @@ def test_find_lists_what_was_asked_for_and_what_is_there(tmp_path: Path):
     assert [r.folder for r in find_runs(tmp_path / "a")] == [tmp_path / "a"]
 
 
+def test_sweeps_that_begin_at_once_are_all_listed(tmp_path: Path):
+    """Each adds its jobs to those that it finds, and no other does meanwhile."""
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: record_sweep(tmp_path, {f"job {number}": [f"seed={number}"]}), range(40)))
+    assert read_sweep(tmp_path) == {f"job {number}": [f"seed={number}"] for number in range(40)}
+
+
+def test_the_reason_of_a_run_whose_folder_is_gone_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    run = Run(tmp_path / "run")
+    run.start(CONFIG, [])
+    shutil.rmtree(run.folder)
+    assert local.failure_reason(launch.Ending(1, ""), run, 0) == "exit code 1"
+    said = capsys.readouterr().err
+    assert f"the run folder {run.folder} is gone" in said
+    assert "exit code 1" in said
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_mangled_file_is_named(tmp_path: Path):
     (tmp_path / "run.json").write_text("{")
-    with pytest.raises(ConfigError, match=r"run\.json is not JSON"):
+    with pytest.raises(ConfigError, match=r"run\.json is damaged: it is not JSON"):
         _ = Run(tmp_path).identity
 
 

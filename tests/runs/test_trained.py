@@ -1,4 +1,4 @@
-"""A trained net read back: the same logits as in training, without the data set; averages; torchvision's weights."""
+"""A trained net read back: the same logits as in training, without the data set; averages; a start from another."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torchvision
 
 from alexnet_pl.data.datamodule import ImageDataModule
 from alexnet_pl.errors import ConfigError
@@ -16,7 +15,7 @@ from alexnet_pl.runs import trained
 from alexnet_pl.runs.run import Run, find_runs
 from alexnet_pl.training.module import ImageClassifier
 from tests.helpers.commands import Command, train_command
-from tests.helpers.runs import TINY, run_config
+from tests.helpers.runs import TINY
 
 
 @pytest.fixture(scope="module")
@@ -75,14 +74,21 @@ def test_weights_are_averaged(run: Run):
 @pytest.mark.slow
 def test_a_net_begins_with_the_convolutions_of_another(run: Run, train: Command, tmp_path: Path):
     """Pre-training, then fine-tuning: the weights after no update worth the name are those of the first run."""
-    again = train(*TINY, "name=b", "model.num_classes=12", "optim.lr=1e-12", f"pretrained={run.folder}")
+    again = train(
+        *TINY, "name=b", "model.num_classes=12", "optim.lr=1e-12", "data.pixel_scale=64", f"pretrained={run.folder}"
+    )
     assert again.returncode == 0, again.stderr
     first, second = (
         torch.load(r.last, weights_only=True)["state_dict"] for r in (run, *find_runs(tmp_path / "runs/b"))
     )
     for name in ("conv1", "conv2", "conv3"):
         torch.testing.assert_close(second[f"net.{name}.weight"], first[f"net.{name}.weight"], rtol=0, atol=1e-8)
-    narrow = train(*TINY, "name=c", "model.width=0.25", f"pretrained={run.folder}")
+    assert "pretrained: conv1, conv2, conv3 from " in again.stdout
+    assert "; anew: fc10" in again.stdout
+    other = train(*TINY, "name=e", f"pretrained={run.folder}")
+    assert "was trained on pixels divided by 64, and here data.pixel_scale=1: set data.pixel_scale=64" in other.stderr
+    assert not (tmp_path / "runs/e").exists()
+    narrow = train(*TINY, "name=c", "model.width=0.25", "data.pixel_scale=64", f"pretrained={run.folder}")
     assert narrow.returncode == 1
     assert "conv1.weight of (16, 3, 5, 5), and here it is of (8, 3, 5, 5)" in narrow.stderr
     assert "neither a checkpoint nor the folder of a run" in train(*TINY, "name=d", "pretrained=nowhere").stderr
@@ -96,7 +102,7 @@ def test_what_is_no_checkpoint_is_named(run: Run, tmp_path: Path):
 
     broken = tmp_path / "broken.ckpt"
     broken.write_bytes(b"nothing")
-    assert "is not a checkpoint of a run" in error_of(broken)
+    assert "is damaged: it is cut short, or no checkpoint" in error_of(broken)
     assert "there is no checkpoint" in error_of(tmp_path / "none.ckpt")
     other = torch.load(run.last, weights_only=True)
     other["state_dict"].pop("net.conv2.weight")
@@ -107,21 +113,3 @@ def test_what_is_no_checkpoint_is_named(run: Run, tmp_path: Path):
     assert "was written by another version" in error_of(broken)
     (run.last.parent / "best.ckpt").unlink()
     assert "has no best.ckpt" in error_of(run.folder, ["best"])
-
-
-@pytest.mark.slow
-def test_torchvision_gives_the_same_logits(tmp_path: Path):
-    torch.manual_seed(1)
-    theirs = torchvision.models.alexnet(weights=None).eval()
-    torch.save(theirs.state_dict(), tmp_path / "alexnet.pth")
-    net = trained.torchvision_net(tmp_path / "alexnet.pth")
-    images = torch.randint(0, 256, (2, 256, 256, 3), dtype=torch.uint8)
-    published = torchvision.models.AlexNet_Weights.IMAGENET1K_V1.transforms()
-    with torch.no_grad():
-        expected = theirs(published(images.permute(0, 3, 1, 2)))
-    torch.testing.assert_close(net.logits(images)[:, 0], expected, rtol=1e-4, atol=1e-5)
-    assert net.classes[207] == "golden retriever"
-    assert net.cfg.model == run_config("model=torchvision", "model.num_classes=1000").model
-    torch.save({"a": torch.zeros(1)}, tmp_path / "alexnet.pth")
-    with pytest.raises(ConfigError, match="does not hold torchvision's alexnet"):
-        trained.torchvision_net(tmp_path / "alexnet.pth")

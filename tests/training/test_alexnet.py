@@ -58,7 +58,13 @@ class SaveAt(pl.Callback):
             trainer.save_checkpoint(self.path)
 
 
-@pytest.mark.parametrize(("optim", "dropout"), [("released_170", "inverted"), ("paper", "mask"), ("torch_sgd", "mask")])
+@pytest.mark.parametrize(
+    ("optim", "dropout"),
+    [
+        ("released_170", "inverted"),
+        *(pytest.param(optim, "mask", marks=pytest.mark.slow) for optim in ("paper", "torch_sgd")),
+    ],
+)
 def test_resumed_in_mid_epoch_is_bit_equal(optim: str, dropout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Crops, flips, colours, dropout masks, velocities and the schedule all go on where they were."""
     monkeypatch.setattr(datasets, "SHAPES_SPLITS", {"train": (1000, 1), "val": (100, 2)})

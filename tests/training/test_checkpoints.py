@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from alexnet_pl.runs.run import Run
 from alexnet_pl.training import checkpoints
 from alexnet_pl.training.checkpoints import AtomicCheckpointIO
 from tests.helpers.runs import fit
@@ -32,7 +33,7 @@ def test_two_of_one_moment_are_one_file_where_that_is_possible(
 ):
     if not links:
         monkeypatch.setattr(os, "link", refuse)
-    io, best, last = AtomicCheckpointIO(), tmp_path / "best.ckpt", tmp_path / "last.ckpt"
+    io, best, last = AtomicCheckpointIO(Run(tmp_path)), tmp_path / "best.ckpt", tmp_path / "last.ckpt"
     for path in (best, last):
         io.save_checkpoint(checkpoint(1, 1.0), path)
     assert best.samefile(last) is links
@@ -45,7 +46,7 @@ def test_two_of_one_moment_are_one_file_where_that_is_possible(
 
 
 def test_what_says_nothing_of_its_moment_is_written_anew(tmp_path: Path):
-    io = AtomicCheckpointIO()
+    io = AtomicCheckpointIO(Run(tmp_path))
     for name in ("a", "b"):
         io.save_checkpoint({"weight": torch.ones(1)}, tmp_path / name)
     assert not (tmp_path / "a").samefile(tmp_path / "b")
@@ -56,8 +57,8 @@ def test_a_run_writes_its_best_and_last_checkpoint_once_and_the_last_knows_the_b
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     written = []
-    save = torch.save
-    monkeypatch.setattr(checkpoints.torch, "save", lambda *args: (written.append(args[1]), save(*args)))
+    write = checkpoints.checkpoint_file.write
+    monkeypatch.setattr(checkpoints.checkpoint_file, "write", lambda *args: (written.append(args[1]), write(*args)))
     run = fit(tmp_path, ["trainer.max_epochs=1"], monkeypatch)
     assert len(written) == 1
     assert run.last.samefile(run.last.with_name("best.ckpt"))

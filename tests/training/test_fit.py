@@ -25,6 +25,7 @@ from tests.helpers.runs import NET, assert_same_training, fit, last_checkpoint, 
 CUT = ["optim=released_170", "trainer.max_epochs=2", "trainer.max_time=00:00:00:00"]
 
 
+@pytest.mark.slow
 def test_max_time_cuts_a_run_off_and_the_same_command_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     run = Run(tmp_path / "cut")
     for steps in (1, 2):
@@ -38,6 +39,7 @@ def test_max_time_cuts_a_run_off_and_the_same_command_goes_on(tmp_path: Path, mo
     assert_same_training(run, fit(tmp_path / "whole", CUT, monkeypatch))
 
 
+@pytest.mark.slow
 def test_max_time_does_not_cut_off_what_is_at_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     run = fit(tmp_path, [*CUT, "trainer.max_epochs=1", "trainer.limit_train_batches=1", "test_views=1"], monkeypatch)
     assert "test/error" in run.done["metrics"]
@@ -57,6 +59,7 @@ def test_max_time_alone_is_how_long_a_run_is(trainer: Trainer, seconds: float):
     assert training.seconds_at_a_time(trainer) == seconds
 
 
+@pytest.mark.slow
 def test_a_signal_that_is_ignored_at_the_start_stays_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """As nohup has it with SIGHUP."""
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -86,11 +89,12 @@ def test_a_run_says_why_it_ended(
         raise error
 
     monkeypatch.setattr(training, "fit", fails)
-    run = Run(tmp_path)
+    run, cfg = Run(tmp_path), run_config()
+    run.start(as_dict(cfg), [])
     if earlier:
         run.fail(earlier)
     with pytest.raises(UserError):
-        training.work(run_config(), run)
+        training.work(cfg, run)
     assert run.failure == reason
 
 
@@ -161,6 +165,7 @@ def test_a_step_of_two_processes_exchanges_only_what_is_ours(trainer: str, layer
         assert inner == [sorted([*layers, "all_reduce"])] * 6
 
 
+@pytest.mark.slow
 def test_ctrl_c_for_the_second_time_is_told_as_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Lightning makes an exit of it."""
     cfg = run_config("logger=csv", "trainer.max_epochs=1", "model.width=0.25")

@@ -24,10 +24,10 @@ from alexnet_pl.config.choices import Arch, LoggerName
 from alexnet_pl.config.schema import Config, Data, Logger, Model, Optim, Trainer, as_dict
 from alexnet_pl.data import datasets
 from alexnet_pl.errors import Interrupted, NotFinite
-from alexnet_pl.jobs import checks
 from alexnet_pl.runs.metrics import read_rows
 from alexnet_pl.runs.run import Run, find_runs
-from tests.helpers.commands import environment
+from alexnet_pl.training import loggers
+from tests.helpers.commands import Command, environment
 from tests.helpers.processes import Process, wait_until
 from tests.helpers.runs import fit
 from tests.helpers.wandb_server import KEY, Server, history_rows, own_config, without_empty
@@ -139,6 +139,7 @@ def synced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Synced]:
 # ------------------------------------------------------------------------------------------------ offline, then sync
 
 
+@pytest.mark.slow
 def test_runs_that_were_stopped_continued_and_synced_reach_the_server(synced: Synced):
     assert {name: said.word for name, said in synced.told.items()} == {"relu": "sent", "tanh": "sent"}
     assert {run.status for run in synced.runs.values()} == {"done"}
@@ -147,6 +148,7 @@ def test_runs_that_were_stopped_continued_and_synced_reach_the_server(synced: Sy
     assert synced.server.unknown == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
 def test_the_server_has_every_run_as_its_folder_has_it(synced: Synced, activation: str):
     run = synced.runs[activation]
@@ -168,6 +170,7 @@ def test_the_server_has_every_run_as_its_folder_has_it(synced: Synced, activatio
     assert received.summary["val/error"] == run.done["metrics"]["val/error"]
 
 
+@pytest.mark.slow
 def test_a_stopped_run_keeps_its_id_and_its_history_goes_on(synced: Synced):
     run = synced.runs["tanh"]
     files = sorted(run.folder.glob("wandb/offline-run-*/*.wandb"))
@@ -185,6 +188,7 @@ def test_a_stopped_run_keeps_its_id_and_its_history_goes_on(synced: Synced):
     assert codes == [1, 0], "stopped, then done"
 
 
+@pytest.mark.slow
 def test_curves_are_drawn_over_epochs(synced: Synced):
     (file, *_) = synced.runs["relu"].folder.glob("wandb/offline-run-*/*.wandb")
     metrics = [r.metric for r in records(file) if r.WhichOneof("record_type") == "metric"]
@@ -199,6 +203,26 @@ def test_curves_are_drawn_over_epochs(synced: Synced):
     names = [entry.get("1") for entry in defined]  # 1: name, 2: glob, 5: index of the step metric, from 1
     axis = {entry["2"]: names[entry["5"] - 1] for entry in defined if "2" in entry}
     assert axis == dict.fromkeys(("train/*", "train_eval/*", "val/*", "test/*", "target/*"), "epoch")
+
+
+@pytest.mark.slow
+def test_an_offline_run_keeps_its_checkpoint_for_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The artifact is the folder of a run with that one checkpoint, which is not copied."""
+    import wandb
+
+    with mock.patch.dict(os.environ, environment(tmp_path), clear=True):
+        wandb.teardown()
+        kept = ["logger=wandb", "logger.log_model=best", "name=kept", "trainer.max_epochs=1"]
+        run = fit(tmp_path / "run", kept, monkeypatch)
+        wandb.teardown()
+    (file,) = sync.wandb_files(run)
+    (logged,) = (r.artifact for r in records(file) if r.WhichOneof("record_type") == "artifact")
+    assert (logged.name, logged.type, set(logged.aliases)) == ("kept-run", "model", {"latest", "best"})
+    entries = {entry.path: Path(entry.local_path) for entry in logged.manifest.contents}
+    assert set(entries) == {"config.yaml", "run.json", "metrics.csv", "done.json", "checkpoints/best.ckpt"}
+    assert entries["checkpoints/best.ckpt"] == run.last.with_name("best.ckpt")
+    assert json.loads(entries["done.json"].read_text())["metrics"] == run.done["metrics"]
+    assert Run(tmp_path / "run").config["logger"]["log_model"] == "best"
 
 
 # ------------------------------------------------------------------------------------------------ online
@@ -237,6 +261,7 @@ def test_an_online_run_arrives_while_it_trains(waiting: Waiting):
     assert server.unknown == set()
 
 
+@pytest.mark.slow
 def test_a_failed_run_is_failed_on_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     import wandb
 
@@ -251,46 +276,18 @@ def test_a_failed_run_is_failed_on_the_server(tmp_path: Path, monkeypatch: pytes
     assert history_rows(received.history) == run.metrics
 
 
-def test_online_without_a_key_is_refused_at_once(tmp_path: Path):
-    process = Process(tmp_path, "alexnet_pl.train", *TINY, ONLINE)
-    _, errors = process.communicate(timeout=10)
-    assert process.returncode == 1
-    (sentence,) = errors.splitlines()
+def test_online_without_a_key_is_refused_at_once(train: Command, tmp_path: Path):
+    result = train(*TINY, ONLINE)
+    assert result.returncode == 1
+    (sentence,) = result.stderr.splitlines()
     assert sentence.startswith("error: logger.mode=online needs a W&B key and none was found")
     assert not (tmp_path / "runs").exists()
-
-
-@pytest.mark.parametrize(
-    ("machine", "base_url", "found"),
-    [
-        ("api.wandb.ai", None, True),
-        ("example.org", None, False),
-        ("wandb.example.org", "https://wandb.example.org", True),
-        ("api.wandb.ai", "https://wandb.example.org", False),
-        ("localhost:8080", "http://localhost:8080", True),
-    ],
-)
-@pytest.mark.parametrize("variable", [True, False])
-def test_a_key_in_a_netrc_file_is_found(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, machine: str, base_url: str | None, found: bool, variable: bool
-):
-    for name in ("WANDB_API_KEY", "WANDB_BASE_URL", "NETRC"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert not checks.wandb_key()
-    file = tmp_path / ("elsewhere" if variable else ".netrc")
-    file.write_text(f"machine {machine}\n  login user\n  password {KEY}\n")
-    if variable:
-        monkeypatch.setenv("NETRC", str(file))
-    if base_url:
-        monkeypatch.setenv("WANDB_BASE_URL", base_url)
-    assert checks.wandb_key() is found
 
 
 # ------------------------------------------------------------------------------------------------ without W&B
 
 
-@pytest.mark.parametrize("name", ["csv", "none"])
+@pytest.mark.parametrize("name", ["csv", pytest.param("none", marks=pytest.mark.slow)])
 def test_without_wandb_nothing_of_it_is_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str):
     from alexnet_pl.training.fit import fit
 
@@ -331,8 +328,6 @@ def test_when_the_process_of_wandb_dies_the_run_goes_on(
 ):
     import wandb
 
-    from alexnet_pl.training import loggers
-
     dead = Dead()
     mirror = loggers.SafeWandbLogger(dead, target=None)  # type: ignore[arg-type]
     for step in range(3):
@@ -347,7 +342,9 @@ def test_when_the_process_of_wandb_dies_the_run_goes_on(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("case", "says"), [("never", "W&B did not start ("), ("gone", "Timed out finishing run")])
+@pytest.mark.parametrize(
+    ("case", "says"), [("never", "W&B did not start ("), ("gone", "W&B did not finish (Timed out finishing run.)")]
+)
 def test_a_server_that_does_not_answer_does_not_stop_a_run(waiting: Waiting, case: str, says: str):
     process: Process = getattr(waiting, case)
     _, errors = process.communicate(timeout=150)
@@ -356,6 +353,10 @@ def test_a_server_that_does_not_answer_does_not_stop_a_run(waiting: Waiting, cas
     assert "Traceback" not in errors
     run = only_run(waiting.folders[case])
     assert run.done
+    if case == "never":  # it went on offline, and waits for `sync`
+        (file,) = sync.wandb_files(run)
+        rows = [r for r in records(file) if r.WhichOneof("record_type") == "history"]
+        assert len(rows) == len(run.metrics)
     assert len(run.metrics) == 12 + 1
     assert json.loads((run.folder / "done.json").read_text())["metrics"]["images_seen"] == 12 * 128
     begun, ended = (run.folder / "run.json").stat().st_mtime, (run.folder / "done.json").stat().st_mtime

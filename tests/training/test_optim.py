@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from alexnet_pl.config.choices import Rule
-from alexnet_pl.config.schema import Optim
+from alexnet_pl.config.schema import LayerLr, Optim
 from alexnet_pl.training import optim
 from tests.helpers import reference
 from tests.helpers.runs import run_config
@@ -98,8 +98,7 @@ def test_a_layer_can_have_its_own_decay():
         lr=0.01,
         weight_decay=0.004,
         layer_decay={"conv1": 0, "fc10": 0.01},
-        conv1_lr_milestones=[1],
-        conv1_lr_factors=[0],
+        layer_lr=[LayerLr(["conv1"], [1], [0])],
     )
     decay = {
         id(p): group["weight_decay"] for group in optim.build_optimizer(net, cfg).param_groups for p in group["params"]
@@ -227,7 +226,7 @@ def test_the_papers_rule_cuts_exactly_three_times():
 
 def test_frozen_is_frozen():
     """A rate of 0: no momentum step, no decay (facts file, section 4); the other layers go on."""
-    cfg = Optim(lr=0.1, weight_decay=0.1, conv1_lr_milestones=[1.0], conv1_lr_factors=[0.0])
+    cfg = Optim(lr=0.1, weight_decay=0.1, layer_lr=[LayerLr(["conv1"], [1.0], [0.0])])
     net = nn.Sequential()
     net.add_module("conv1", nn.Conv2d(1, 1, 3))
     net.add_module("conv2", nn.Conv2d(1, 1, 3))

@@ -20,7 +20,7 @@ slow = partial(pytest.param, marks=pytest.mark.slow)
         (["optim=released_170", "trainer.max_epochs=2"], 3, 3),
         slow(["optim=sgd_2012", "trainer.max_epochs=null", "trainer.max_steps=14"], 8, 8),
         slow(["optim=released_145", "trainer.max_epochs=2", "trainer.accumulate_grad_batches=3"], 4, 2),
-        (["optim=paper", "optim.plateau_patience=1", "trainer.max_epochs=2", "trainer.val_check_interval=4"], 4, 5),
+        slow(["optim=paper", "optim.plateau_patience=1", "trainer.max_epochs=2", "trainer.val_check_interval=4"], 4, 5),
         slow(["optim=released_170", "trainer.max_epochs=2", "trainer.precision=64-true"], 3, 3),
     ],
     ids=["mid-epoch", "end of an epoch before max_steps", "mid-accumulation", "before a validation", "float64"],

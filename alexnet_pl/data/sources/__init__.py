@@ -1,9 +1,9 @@
 """Where images come from: recognise the layouts in which ImageNet and its like come.
 
     official tars     ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar, ILSVRC2012_devkit_t12.tar.gz
-    image folder      train/<class>/* and val/<class>/*, or <class>/*
+    image folder      train/<class>/* and val/<class>/*, or <class>/*; Training and Validation, seg_train and seg_test
     Kaggle            ILSVRC/Data/CLS-LOC/{train,val} and LOC_val_solution.csv
-    Parquet shards    train-*.parquet and validation-*.parquet, or val-*.parquet
+    Parquet shards    train-*.parquet and validation-*.parquet, or val-*.parquet or valid-*.parquet
     Tiny ImageNet     tiny-imagenet-200.zip, or unpacked
 
 Nothing is unpacked or copied: a source holds names, labels and places, and reads images by number.
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from alexnet_pl.data.sources.base import Source, Split, first_names
-from alexnet_pl.data.sources.folders import SPLITS, class_folders, subfolders
+from alexnet_pl.data.sources.folders import WORDS, class_folders, subfolders
 from alexnet_pl.data.sources.ilsvrc import ilsvrc
 from alexnet_pl.data.sources.shards import parquet_shards
 from alexnet_pl.data.sources.tiny import tiny_imagenet
@@ -67,7 +67,7 @@ def find(root: Path, hold_out: float = 0.0) -> Source:
     if not held.any():
         raise ConfigError(f"--hold-out {hold_out:g} is less than one image of every class: give a larger share")
     splits = {"train": train.part(np.flatnonzero(~held)), "val": train.part(np.flatnonzero(held))}
-    return Source(source.kind, source.classes, splits)
+    return Source(source.kind, source.classes, splits, source.notes)
 
 
 def _recognise(root: Path) -> Source:
@@ -83,7 +83,7 @@ def _recognise(root: Path) -> Source:
     inside = subfolders(root)
     places = [
         root / place
-        for place in dict.fromkeys([*PLACES, *(inside if len(inside) == 1 and inside[0] not in SPLITS else [])])
+        for place in dict.fromkeys([*PLACES, *(inside if len(inside) == 1 and inside[0].lower() not in WORDS else [])])
     ]
     for place in places:
         if sources := [source for layout in LAYOUTS if (source := layout(place))]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import tarfile
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,9 +18,22 @@ import numpy as np
 
 from alexnet_pl.errors import ConfigError, first_line
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm")
-DAMAGE: tuple[type[Exception], ...] = (OSError, ValueError, LookupError, EOFError)
-DAMAGE += (tarfile.TarError, zipfile.BadZipFile, zlib.error)
+SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm",
+    ".pbm", ".pnm", ".avif",
+)  # fmt: skip
+SYSTEM = {"@eadir", "#recycle", "@recycle", "$recycle.bin", "lost+found", "__macosx", "system volume information"}
+SYSTEM |= {"thumbs.db", "desktop.ini"}
+"""What systems put into folders by themselves; thumbnails of all images, for one, lie in @eaDir"""
+LARGEST = 2**28
+"""Bytes that an image file may have: photographs have a hundredth, and what claims more would fill the memory"""
+DAMAGE: tuple[type[Exception], ...] = (OSError, ValueError, LookupError, EOFError, RuntimeError)
+DAMAGE += (OverflowError, MemoryError, tarfile.TarError, zipfile.BadZipFile, zlib.error)
+"""What readers raise at a damaged file: also that one is encrypted, or a size that nothing can have"""
+
+
+class Unreadable(Exception):
+    """A file gives no image; the text says why in a few words."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,19 +44,22 @@ class Split:
         names: what each image is called, unique within the split.
         labels: int64 (N,), indices into the source's classes.
         places: (N, ...), where each image is, in terms that `fetch` knows.
-        fetch: yields the bytes at some of the places, in their order; safe to call from many threads at once.
+        fetch: yields the bytes at some of the places, in their order, or why there are none; safe to call from many
+            threads at once.
     """
 
     names: Sequence[str]
     labels: np.ndarray
     places: np.ndarray
-    fetch: Callable[[np.ndarray], Iterator[bytes]]
+    fetch: Callable[[np.ndarray], Iterator[bytes | Unreadable]]
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def read(self, start: int, stop: int) -> Iterator[bytes]:
+    def read(self, start: int, stop: int) -> Iterator[bytes | Unreadable]:
         """Yield the files' bytes of images start to stop - 1, one at a time, from any thread.
+
+        Where an image is no file, or too large for one, the reason stands in its place.
 
         Raises:
             ConfigError: the file that holds an image cannot be read; it is named.
@@ -60,11 +79,13 @@ class Source:
         kind: the layout's name.
         classes: the classes' names in label order.
         splits: "train" always, "val" where there is one.
+        notes: what was not taken, or taken for something else, in sentences.
     """
 
     kind: str
     classes: list[str]
     splits: dict[str, Split]
+    notes: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """Return what was found, in one line."""
@@ -74,9 +95,23 @@ class Source:
         return ", ".join([f"found: {self.kind}", f"{len(self.classes)} classes", *counts])
 
 
+def is_hidden(name: str) -> bool:
+    """Return whether a file or folder, by its name without folders, is hidden or the system's own."""
+    return name.startswith(".") or name.lower() in SYSTEM
+
+
 def is_image_name(name: str) -> bool:
     """Return whether a file's name, without folders, is that of an image: by its suffix, and not hidden."""
-    return not name.startswith(".") and name.lower().endswith(SUFFIXES)
+    return not is_hidden(name) and name.lower().endswith(SUFFIXES)
+
+
+def note_left_out(names: Sequence[str]) -> list[str]:
+    """Return a sentence about files that are not named as images; none where there are none."""
+    if not names:
+        return []
+    endings = sorted({os.path.splitext(name)[1] or "no ending" for name in names})
+    are = "1 file is" if len(names) == 1 else f"{len(names):,} files are"
+    return [f"{are} left out, not named as images: {_few(endings)}; {names[0]}, for one"]
 
 
 def object_array(items: Sequence[str]) -> np.ndarray:
@@ -84,11 +119,21 @@ def object_array(items: Sequence[str]) -> np.ndarray:
     return np.array(items, dtype=object)
 
 
+def class_name(folder: str) -> str:
+    """Return the class that a folder's name stands for: of the two ways in which Unicode writes an é, the usual."""
+    return folder if folder.isascii() else unicodedata.normalize("NFC", folder)
+
+
+def class_names(folders: Iterable[str]) -> list[str]:
+    """Return the classes of some folders, sorted."""
+    return sorted({class_name(folder) for folder in folders})
+
+
 def labels_of(words: Iterable[str], classes: list[str], where: Path) -> np.ndarray:
     """Return the label of each class name, int64 (N,); raise ConfigError for a name that is no class."""
     index = {name: label for label, name in enumerate(classes)}
     try:
-        return np.array([index[word] for word in words], dtype=np.int64)
+        return np.array([index[class_name(word)] for word in words], dtype=np.int64)
     except KeyError as error:
         raise ConfigError(
             f"{where} has class {error.args[0]}, which the training images lack: "
@@ -120,6 +165,56 @@ def _few(names: list[str]) -> str:
     return ", ".join(names[:5] + more) or "nothing"
 
 
+# ------------------------------------------------------------------------------------------------ reading
+
+
+def check_size(size: int) -> None:
+    """Raise Unreadable for a size, in bytes, that no image file has."""
+    if size > LARGEST:
+        raise Unreadable(f"{size:,} bytes, and an image file may have {LARGEST:,}")
+
+
+def read_file(path: str | Path) -> bytes:
+    """Return the bytes of a file; of a pipe or a device none is waited for.
+
+    Raises:
+        Unreadable: it is no file, a link to none, locked, or larger than an image may be.
+        OSError: the file system fails.
+    """
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise Unreadable("no file: a folder, pipe, socket or device")
+        check_size(status.st_size)
+        with open(path, "rb", buffering=0) as file:
+            return file.read()
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.ELOOP):
+            raise Unreadable(os.strerror(error.errno)) from error
+        if error.errno == errno.ENOENT and os.path.islink(path):
+            raise Unreadable("a link to nothing") from error
+        raise
+
+
+def read_text(path: Path) -> bytes:
+    """Return the bytes of a file that says what the images are; raise ConfigError where it cannot be read."""
+    with reading(path):
+        return read_file(path)
+
+
+def fetch(folder: Path, read: Callable[[str], bytes], name: str) -> bytes | Unreadable:
+    """Return an image's bytes by its name, or why there are none.
+
+    Raises:
+        ConfigError: it cannot be read for a reason that may pass, or what it lies in is damaged.
+    """
+    with reading(os.path.join(folder, name)):  # a Path takes as long as to read a small file
+        try:
+            return read(name)
+        except Unreadable as error:
+            return error
+
+
 @contextmanager
 def reading(path: Path | str, *more: type[Exception]) -> Iterator[None]:
     """Raise a ConfigError that names a file which cannot be opened, is damaged or cut short.
@@ -129,6 +224,8 @@ def reading(path: Path | str, *more: type[Exception]) -> Iterator[None]:
     """
     try:
         yield
+    except Unreadable as error:
+        raise ConfigError(f"{Path(path)} cannot be read: {error}") from error
     except (*DAMAGE, *more) as error:
         path = Path(path)
         if isinstance(error, OSError) and error.strerror:

@@ -13,41 +13,56 @@ from typing import BinaryIO
 
 import numpy as np
 
-from alexnet_pl.data.sources.base import Split, is_image_name, reading
+from alexnet_pl.data.sources.base import Split, Unreadable, check_size, is_hidden, is_image_name, reading
 
 Place = tuple[int, int]
 
 
-def tar_contents(path: Path) -> tuple[list[str], dict[str, Place]]:
+def tar_contents(path: Path) -> tuple[list[str], dict[str, Place], list[str]]:
     """List what a tar holds.
 
     Returns:
-        the names of the tars in it without `.tar`, sorted; and the place of each image by its name, sorted: the name
-        of its file, after `<tar>/` where it lies in an inner tar.
+        the names of the tars in it without `.tar`, sorted; the place of each image by its name, sorted: the name
+        of its file, after `<tar>/` where it lies in an inner tar; and the names of all other files.
     Raises:
         ConfigError: the file is cut short, or no tar.
     """
     inner: list[str] = []
     places: dict[str, Place] = {}
+    others: list[str] = []
     with reading(path), open(path, "rb", buffering=0) as file:
-        for name, place in _files(file, 0):
+        for name, place in tar_files(file):
             if name.endswith(".tar"):
                 inner.append(name.removesuffix(".tar"))
-                places |= {f"{inner[-1]}/{image}": at for image, at in _files(file, place[0]) if is_image_name(image)}
-            elif is_image_name(name):
-                places[name] = place
-    return sorted(inner), {name: places[name] for name in sorted(places)}
+                found = [(f"{inner[-1]}/{image}", at) for image, at in tar_files(file, *place)]
+            else:
+                found = [(name, place)]
+            places |= {image: at for image, at in found if is_image_name(os.path.basename(image))}
+            others += [other for other, _ in found if not is_image_name(os.path.basename(other))]
+    return sorted(inner), {name: places[name] for name in sorted(places)}, others
 
 
-def _files(file: BinaryIO, start: int) -> list[tuple[str, Place]]:
-    """List the visible files of the tar that starts here, without their folders; offsets are those in the file."""
+def tar_files(file: BinaryIO, start: int = 0, size: int | None = None) -> list[tuple[str, Place]]:
+    """List the visible files of the tar that starts here, without their folders; offsets are those in the file.
+
+    Args:
+        size: bytes of the tar; None: to the end of the file.
+    Raises:
+        tarfile.ReadError: it is no tar, is cut short, or a member claims more than there is.
+    """
+    stop = file.seek(0, os.SEEK_END) if size is None else start + size
     file.seek(start)
+    found = []
     with tarfile.open(fileobj=file, mode="r:") as tar:
-        names = [(os.path.basename(member.name), (member.offset_data, member.size)) for member in tar if member.isreg()]
+        for member in tar:
+            if member.issparse() or not 0 <= member.size <= stop - member.offset_data:
+                raise tarfile.ReadError(f"{member.name} is sparse, or its {member.size:,} bytes are not all there")
+            if member.isreg() and not any(map(is_hidden, Path(member.name).parts)):
+                found.append((os.path.basename(member.name), (member.offset_data, member.size)))
         file.seek(tar.offset)
     if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # tarfile takes a missing end for the end
         raise tarfile.ReadError(f"the tar that starts at byte {start} has no end")
-    return [(name, place) for name, place in names if not name.startswith(".")]
+    return found
 
 
 def in_tar(path: Path, places: dict[str, Place], labels: np.ndarray) -> Split:
@@ -58,9 +73,13 @@ def in_tar(path: Path, places: dict[str, Place], labels: np.ndarray) -> Split:
     return Split(list(places), labels, spans, partial(map, partial(_read, file)))
 
 
-def _read(file: BinaryIO, place: np.ndarray) -> bytes:
+def _read(file: BinaryIO, place: np.ndarray) -> bytes | Unreadable:
     offset, size = place.tolist()
     with reading(Path(file.name)):
+        try:
+            check_size(size)
+        except Unreadable as error:
+            return error
         data = os.pread(file.fileno(), size, offset)
         if len(data) < size:
             raise EOFError(f"{size} bytes at {offset} are not there")

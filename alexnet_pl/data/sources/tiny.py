@@ -13,8 +13,9 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from alexnet_pl.data.sources import base
 from alexnet_pl.data.sources.base import Source, Split, is_image_name, labels_of, match_classes, object_array, reading
-from alexnet_pl.data.sources.folders import image_names, read
+from alexnet_pl.data.sources.folders import list_images, reader
 from alexnet_pl.errors import ConfigError
 
 ZIP = "tiny-imagenet-200.zip"
@@ -23,7 +24,7 @@ ZIP = "tiny-imagenet-200.zip"
 def tiny_imagenet(root: Path) -> Source | None:
     """Return the source in the zip file, in a folder that holds it, or in what was unpacked; None where it is none."""
     if is_unpacked(root):
-        return _source(root, image_names(root), partial(read, root))
+        return _source(root, list_images(root)[0], reader(root))
     file = root if root.suffix == ".zip" else root / ZIP
     return _zipped(file) if file.is_file() else None
 
@@ -42,8 +43,14 @@ def _zipped(file: Path) -> Source:
         raise ConfigError(f"{file} is not Tiny ImageNet's zip file: it holds no wnids.txt")
 
     def read_member(name: str) -> bytes:
-        with reading(file):
-            return archive.read(folder + name)
+        member = archive.getinfo(folder + name)
+        base.check_size(member.file_size)
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others unpack without a limit
+            raise base.Unreadable("an unknown compression")
+        if member.flag_bits & 1:
+            raise base.Unreadable("encrypted")
+        with archive.open(member) as data:
+            return data.read(member.file_size)  # never more than it claims
 
     inside = [name.removeprefix(folder) for name in members if name.startswith(folder)]
     return _source(file, sorted({name for name in inside if is_image_name(os.path.basename(name))}), read_member)
@@ -61,7 +68,8 @@ def _source(where: Path, names: list[str], read: Callable[[str], bytes]) -> Sour
     def split(folder: str, words: Callable[[list[str]], list[str]]) -> Split:
         there = [name for name in names if name.startswith(folder)]
         short = [name.removeprefix(folder) for name in there]
-        return Split(short, labels_of(words(short), classes, where / folder), object_array(there), partial(map, read))
+        labels = labels_of(words(short), classes, where / folder)
+        return Split(short, labels, object_array(there), partial(map, partial(base.fetch, where, read)))
 
     train = split("train/", lambda short: [name.partition("/")[0] for name in short])
     val = split("val/", lambda short: match_classes(short, truth, table))

@@ -1,0 +1,133 @@
+"""Checkpoints of runs: how they are written, and checked as a whole before anything is done with one."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from alexnet_pl.config.schema import Config, as_dict
+from alexnet_pl.errors import ConfigError, first_line
+from alexnet_pl.files import damaged, misfit, require_file
+from alexnet_pl.runs.config import check_config
+from alexnet_pl.runs.naming import config_differences
+
+FIXED_KEYS = (
+    "seed",
+    "model.",
+    "data.",
+    "optim.",
+    "trainer.precision",
+    "trainer.accumulate_grad_batches",
+    "trainer.gradient_clip",
+    "trainer.more.gradient_clip_algorithm",
+    "trainer.limit_train_batches",
+)
+"""Keys that a run cannot change when it moves to other devices"""
+NET = ("state_dict", "config", "input")
+"""What is needed of a checkpoint to use its net"""
+PROGRESS = ("state_dict", "config", "progress")
+"""What is needed to go on from it, besides what is Lightning's"""
+SHAPE = {
+    "state_dict": {}, "config": {}, "input": {"mean": Tensor, "classes": [str]},
+    "progress": {"images_seen": int, "window": [float], "epoch": [float], "results": {}},
+}  # fmt: skip
+"""What the entries of a checkpoint are"""
+WEIGHTS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
+
+def write(contents: dict[str, Any], path: Path) -> None:
+    """Write tensors and plain values.
+
+    Raises:
+        OSError: it cannot be written, as where the disk is full.
+    """
+    try:
+        with path.open("wb") as file:
+            torch.save(contents, file)
+    except RuntimeError as error:  # in place of the file system's, when torch closes what it could not write
+        raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
+
+
+def read(path: Path, needed: Iterable[str], advice: str) -> dict[str, Any]:
+    """Return what a checkpoint holds, its weights left on the disk until they are used.
+
+    Args:
+        needed: entries that it must have.
+        advice: what to do about one that is damaged.
+    Raises:
+        ConfigError: there is none, or it is damaged.
+    """
+    try:
+        size = require_file(path, advice)
+    except FileNotFoundError as error:
+        raise ConfigError(f"there is no checkpoint {path}: give a run folder, or a file in its checkpoints/") from error
+    if not zipfile.is_zipfile(path):  # as torch writes them
+        raise damaged(path, "it is cut short, or no checkpoint" if size else "it is empty", advice)
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # whatever a damaged or foreign file makes torch say
+        reason = first_line(error).split(". ")[0]  # what follows is advice of torch's for those who trust the file
+        raise damaged(path, f"torch cannot read it ({reason})", advice) from error
+    if wrong := misfit(found, SHAPE) or _missing(found, needed) or _no_weights(found["state_dict"], size):
+        raise damaged(path, wrong, advice)
+    return found | {"config": check_config(found["config"], path, advice)}
+
+
+def _missing(found: dict[str, Any], needed: Iterable[str]) -> str:
+    keys = [*needed, *(f"input.{key}" for key in SHAPE["input"] if "input" in needed)]
+    keys += [f"progress.{key}" for key in SHAPE["progress"] if "progress" in needed]
+    absent = [key for key in keys if not _has(found, key)]
+    return f"it has no {absent[0]}" if absent else ""
+
+
+def _has(found: dict[str, Any], key: str) -> bool:
+    first, _, second = key.partition(".")
+    return first in found and (not second or second in found[first])
+
+
+def _no_weights(state: dict[str, Any], size: int) -> str:
+    for name, value in state.items():
+        if not isinstance(value, Tensor) or value.layout is not torch.strided or value.dtype not in WEIGHTS:
+            return f"state_dict.{name} is no tensor of weights"
+    if sum(value.nbytes for value in state.values()) > size:
+        return "its weights claim to be larger than the file"
+    return "" if state else "it has no weights"
+
+
+def images_seen(path: Path) -> int:
+    """Return how many images a run had trained on when a checkpoint was written.
+
+    Raises:
+        ConfigError: the file is not a checkpoint of a run.
+    """
+    return int(read(path, PROGRESS, "remove it to start the run again")["progress"]["images_seen"])
+
+
+def check_origin(path: Path, cfg: Config) -> None:
+    """Refuse a checkpoint to start from that a run of this configuration could not have written; devices do not count.
+
+    Raises:
+        ConfigError: the file is not a checkpoint of a run, or one of another net, other data or another rule.
+    """
+    changed = config_differences(read(path, PROGRESS, "give another ckpt_path")["config"], as_dict(cfg))
+    precisions = {_weight_precision(value) for value in changed.get("trainer.precision", ())}
+    if len(precisions) == 1:
+        changed.pop("trainer.precision")
+    for key in ("model.compile_lrn", "model.channels_last"):  # how it is computed, not what
+        changed.pop(key, None)
+    changed = {key: was for key, was in changed.items() if key.startswith(FIXED_KEYS)}
+    if changed:
+        differences = ", ".join(f"{key} is {old} there and {new} here" for key, (old, new) in changed.items())
+        raise ConfigError(
+            f"ckpt_path={path} is of another run ({differences}): a run can only change its devices and length"
+        )
+
+
+def _weight_precision(precision: str | None) -> str:
+    """Return the precision in which a trainer.precision keeps the weights; the mixed ones compute in another."""
+    return precision if precision in ("64-true", "64", "bf16-true", "16-true") else "32-true"
