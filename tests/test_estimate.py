@@ -33,7 +33,7 @@ def alexnet() -> tuple[Config, list[LayerSpec]]:
     ("where", "seconds"),
     [
         # 10 ms and 1 ms per image; MB that are sent: tests/parallel/test_layouts.py; 1 GB/s, and 0.1 ms each time: the
-        # gradients in 4 buckets; conv3 and three layers exchange twice, and the last once more; the copies' gradients once
+        # gradients in 4 buckets; conv3 and three layers exchange twice, and the last once more; the copies' once
         (Layout("single"), 0.010 + 0.128),
         (Layout("ddp", 2), 0.010 + 0.064 + 0.2439 + 0.0004),
         (Layout("ddp", 4), 0.010 + 0.032 + 0.3658 + 0.0004),

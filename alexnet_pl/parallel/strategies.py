@@ -16,7 +16,7 @@ import torch.distributed as dist
 from lightning_fabric.plugins.environments import LightningEnvironment
 from pytorch_lightning.plugins import DoublePrecision
 from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed import DistError
 from torch.optim import Optimizer
 
@@ -143,7 +143,7 @@ class WholeCheckpointStrategy(ModelParallelStrategy):
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         state = getattr(optimizer, "optimizer", optimizer).state_dict()
-        weights = [w for group in optimizer.param_groups for w in group["params"]]
+        weights = _weights(optimizer)
         whole = {
             number: self._whole({key: (value, weights[number]) for key, value in values.items()})
             for number, values in state["state"].items()
@@ -161,7 +161,7 @@ class WholeCheckpointStrategy(ModelParallelStrategy):
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         for optimizer, saved in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
-            weights = [w for group in optimizer.param_groups for w in group["params"]]
+            weights = _weights(optimizer)
             state = {
                 number: {key: self._here(value, weights[number]) for key, value in values.items()}
                 for number, values in saved["state"].items()
@@ -194,3 +194,8 @@ class WholeCheckpointStrategy(ModelParallelStrategy):
         if not isinstance(whole, Tensor) or parameter is None or whole.shape[1:] != parameter.shape[1:]:
             return whole
         return self.parts.rows_here(whole, parameter)
+
+
+def _weights(optimizer: Optimizer) -> list[nn.Parameter]:
+    """Return the parameters in the order in which an optimiser numbers them."""
+    return [w for group in optimizer.param_groups for w in group["params"]]

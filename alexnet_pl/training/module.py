@@ -9,7 +9,6 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from alexnet_pl.config.choices import Dropout, Schedule
@@ -172,8 +171,7 @@ class ImageClassifier(pl.LightningModule):
         """Note whether the first gradient is finite, without waiting for the device."""
         if self.first_gradient_is_finite is None:
             gradients = [p.grad for p in self.parameters() if p.grad is not None]
-            own = [g.to_local() if isinstance(g, DTensor) else g for g in gradients]
-            self.first_gradient_is_finite = torch.stack([part.isfinite().all() for part in own]).all()
+            self.first_gradient_is_finite = torch.stack([g.isfinite().all() for g in gradients]).all()
 
     def _refuse_infinite(self, name: str, value: float) -> None:
         """Raise NotFinite where a loss or an error is not finite, with what is to blame for it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,14 @@ from alexnet_pl.runs.run import Run
 from alexnet_pl.training import checkpoints
 from alexnet_pl.training.checkpoints import AtomicCheckpointIO
 from tests.helpers.runs import fit
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Run]:
+    run = Run(tmp_path)
+    run.start({"seed": 1}, [])
+    yield run
+    run.release()
 
 
 def checkpoint(step: int, weight: float) -> dict[str, Any]:
@@ -29,11 +38,11 @@ def refuse(*paths: object) -> None:
 
 @pytest.mark.parametrize("links", [True, False])
 def test_two_of_one_moment_are_one_file_where_that_is_possible(
-    links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    links: bool, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     if not links:
         monkeypatch.setattr(os, "link", refuse)
-    io, best, last = AtomicCheckpointIO(Run(tmp_path)), tmp_path / "best.ckpt", tmp_path / "last.ckpt"
+    io, best, last = AtomicCheckpointIO(run), tmp_path / "best.ckpt", tmp_path / "last.ckpt"
     for path in (best, last):
         io.save_checkpoint(checkpoint(1, 1.0), path)
     assert best.samefile(last) is links
@@ -42,11 +51,11 @@ def test_two_of_one_moment_are_one_file_where_that_is_possible(
     io.save_checkpoint(checkpoint(3, 3.0), best)
     io.save_checkpoint(checkpoint(3, 3.0), last)
     assert (held(best), held(last)) == (3, 3)
-    assert {path.name for path in tmp_path.iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert {path.name for path in tmp_path.glob("*.ckpt*")} == {"best.ckpt", "last.ckpt"}
 
 
-def test_what_says_nothing_of_its_moment_is_written_anew(tmp_path: Path):
-    io = AtomicCheckpointIO(Run(tmp_path))
+def test_what_says_nothing_of_its_moment_is_written_anew(run: Run, tmp_path: Path):
+    io = AtomicCheckpointIO(run)
     for name in ("a", "b"):
         io.save_checkpoint({"weight": torch.ones(1)}, tmp_path / name)
     assert not (tmp_path / "a").samefile(tmp_path / "b")
