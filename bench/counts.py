@@ -91,7 +91,7 @@ def backward(output: Tensor, gradient: Tensor) -> dict[int, Tensor]:
         node = ready.pop()
         mine = given.pop(node, {})
         if hasattr(node, "variable"):
-            leaves[id(node.variable)] = mine[0].to(node.variable.dtype)  # as the engine does
+            leaves[id(node.variable)] = mine[0]
             continue
         call = node.apply if isinstance(node, torch.autograd.function.BackwardCFunction) else node
         made = call(*(mine.get(number) for number in range(max(mine, default=0) + 1)))

@@ -296,4 +296,3 @@ def test_a_process_that_raises_and_never_exits_ends_the_run_with_its_reason(
     assert result.stderr.splitlines()[-1] == "error: ValueError: no such image"
     (run,) = find_runs(tmp_path / "runs" / "hangs")
     assert run.failure == "ValueError: no such image"
-    assert_none_left(tmp_path)
