@@ -82,7 +82,16 @@ def test_a_number_of_jobs_that_is_none_is_refused(train: Command, tmp_path: Path
         result = train("-m", *TINY, "seed=1,2", f"hydra.sweeper.n_jobs={number}")
         assert result.returncode == 1
         assert result.stderr == f"error: hydra.sweeper.n_jobs={number} must be at least 1 job at once, or auto\n"
+        result = train("-m", *TINY, "seed=1,2", f"hydra.sweeper.jobs_per_gpu={number}")
+        assert result.stderr == f"error: hydra.sweeper.jobs_per_gpu={number} must be at least 1 job\n"
     assert not (tmp_path / "runs").exists()
+
+
+def test_jobs_that_share_a_gpu_run_at_the_same_time(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(layouts, "gpu_count", lambda: 2)
+    monkeypatch.setattr(layouts, "resolve_accelerator", lambda trainer: "cuda")
+    jobs = [run_config("trainer=cpu", f"seed={n}") for n in range(9)]
+    assert [sweep.count_at_once("auto", jobs, share) for share in (1, 3)] == [2, 6]
 
 
 @pytest.mark.slow
