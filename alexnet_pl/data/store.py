@@ -280,9 +280,7 @@ def require(root: Path) -> Store:
     if (root / "plan.json").is_file():
         raise ConfigError(f"the store in data.root={root} is not finished: run its prepare command again to continue")
     found = "is no folder" if not root.is_dir() else "is no packed store"
-    raise ConfigError(
-        f"data.root={root} {found}: make one with python -m alexnet_pl.prepare SOURCE {root}, once, and give that"
-    )
+    raise ConfigError(f"data.root={root} {found}: make one, once, with python -m alexnet_pl.prepare SOURCE {root}")
 
 
 def measure_shard(path: Path) -> Shard:

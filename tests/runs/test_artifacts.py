@@ -22,6 +22,7 @@ from alexnet_pl.model.build import build_net
 from alexnet_pl.report.outputs import write_kernels
 from alexnet_pl.runs import artifacts, mirror, trained, wandb_server
 from alexnet_pl.runs.checkpoint import check_origin
+from alexnet_pl.runs.pretrained import load_pretrained
 from alexnet_pl.runs.run import Run, find_checkpoint
 from tests.helpers.commands import environment
 from tests.helpers.runs import NET, offline_run, run_config
@@ -95,7 +96,7 @@ def shelf(kept: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 def test_an_artifact_is_the_folder_of_a_run(shelf: Shelf):
     folder = Path("artifacts/ada/alexnet_pl/train-seed_1_v3")
     assert find_checkpoint(ADDRESS) == folder / "checkpoints" / "best.ckpt"
-    assert [run.folder for run in find_members([Path(ADDRESS)], Settings(weights=["best"]))] == [folder]
+    assert [member.word for member in find_members([Path(ADDRESS)], Settings(weights=["best"]))] == [str(folder)]
     net = trained.load(ADDRESS)
     assert net.run == Run(folder)
     assert len(net.classes) == 10
@@ -120,7 +121,8 @@ def test_a_run_starts_from_an_artifact(shelf: Shelf, tmp_path: Path):
             check_run(cfg, Run(tmp_path / "new"))
         setattr(cfg, key, None)
     check_origin(find_checkpoint(ADDRESS), cfg)
-    trained.load_pretrained(build_net(cfg.model, cfg.data.input_size, 2), ADDRESS)
+    cfg.pretrained = ADDRESS
+    load_pretrained(build_net(cfg.model, cfg.data.input_size, 2), cfg)
     assert not (tmp_path / "new").exists()
 
 
