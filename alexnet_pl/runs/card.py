@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import Any
 
 from alexnet_pl.config.schema import as_dict
@@ -43,7 +44,7 @@ def model_card(net: TrainedModel, weights: str) -> str:
         "mean image, and `config.yaml` the whole configuration.",
     ]
     if net.run is None:
-        return "\n\n".join([*parts, "Published weights, read by alexnet_pl; it did not train them."]) + "\n"
+        return "\n\n".join([*parts, "No run came with the weights: how they were trained is not known here."]) + "\n"
     recipe = flatten_config(as_dict(cfg))
     rows = [[f"`{key}`", _code(recipe[key])] for key in RECIPE]
     parts += [
@@ -52,7 +53,7 @@ def model_card(net: TrainedModel, weights: str) -> str:
         "## Recipe",
         _table(["key", "value"], rows),
         "```bash\n"
-        + _one_line(f"python -m alexnet_pl.train {' '.join(net.run.identity.get('overrides', []))}")
+        + _one_line(shlex.join(["python", "-m", "alexnet_pl.train", *net.run.identity.get("overrides", [])]))
         + "\n```",
         "## Errors",
         _errors(net.run),
