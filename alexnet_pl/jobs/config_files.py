@@ -11,6 +11,8 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
+from alexnet_pl.errors import one_line
+
 GLOBAL = "# @package _global_"
 """How a file begins whose keys are those of the whole configuration"""
 
@@ -59,7 +61,7 @@ def explain(error: yaml.YAMLError) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and (mark := error.problem_mark or error.context_mark):
         tab = " (indent with spaces)" if "'\\t'" in str(error.problem) else ""
         return f"{mark.name}, line {mark.line + 1}: {error.problem}{tab}"
-    return " ".join(str(error).split())
+    return one_line(error)
 
 
 def _line(text: str, key: str) -> int:

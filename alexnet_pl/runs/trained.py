@@ -20,7 +20,7 @@ from alexnet_pl.config.choices import Squares
 from alexnet_pl.config.schema import Config, Data, from_dict
 from alexnet_pl.data import augment
 from alexnet_pl.data.datasets import SMALL_DATASETS
-from alexnet_pl.errors import ConfigError, first_line
+from alexnet_pl.errors import ConfigError, first_line, one_line
 from alexnet_pl.files import damaged
 from alexnet_pl.model.build import build_net
 from alexnet_pl.model.layers import memory_format
@@ -120,7 +120,7 @@ def load(path: str | Path, weights: list[str] | None = None, mean: Path | None =
         net = build_net(cfg.model, cfg.data.input_size, seed=0).to(next(iter(state.values())).dtype)
         net.load_state_dict(state)
     except (ConfigError, ArithmeticError, LookupError, ValueError, TypeError, RuntimeError) as error:
-        raise damaged(files[0], " ".join(str(error).split()), advice) from error
+        raise damaged(files[0], one_line(error), advice) from error
     folder = files[0].parent.parent
     run = Run(folder) if (folder / "run.json").is_file() else None
     name = run.folder.name if run else files[0].stem
