@@ -67,12 +67,17 @@ def task_variables(where: Layout) -> dict[str, str] | None:
     """Return torchrun's variables for a task that srun started; None for one that the run does not need.
 
     Jobs of one sweep have as many tasks as the largest needs.
+
+    Raises:
+        ConfigError: srun's variables are missing, or are no numbers.
     """
     local, node = number("SLURM_LOCALID"), number("SLURM_NODEID")
     if local >= where.devices or node >= where.nodes:
         return None
     job = number("SLURM_JOB_ID")
-    address = os.environ["SLURM_LAUNCH_NODE_IPADDR"] if where.nodes > 1 else "127.0.0.1"
+    address = "127.0.0.1" if where.nodes == 1 else os.environ.get("SLURM_LAUNCH_NODE_IPADDR", "")
+    if not address:
+        raise ConfigError("SLURM_LAUNCH_NODE_IPADDR is not set, by which machines meet: start the tasks with srun")
     return rank_variables(where, node * where.devices + local, local, node, address, 15_000 + job % 10_000)
 
 
