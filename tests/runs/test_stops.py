@@ -134,7 +134,7 @@ def test_what_is_no_checkpoint_is_refused_before_a_folder_is_made(key: str, tmp_
         assert result.returncode == 1
         (sentence,) = result.stderr.splitlines()
         assert sentence.startswith(f"error: {file} is damaged: ")
-        assert f"give another {key}" in sentence
+        assert {"ckpt_path": "give another ckpt_path", "pretrained": "give a checkpoint"}[key] in sentence
         file.unlink()
 
 
