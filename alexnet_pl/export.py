@@ -96,7 +96,7 @@ def export(net: TrainedModel, folder: Path, form: str = "onnx", images: Sequence
     random = torch.randint(0, 256, (3, size, size, 3), dtype=torch.uint8, generator=augment.stream(1))
     squares = torch.stack([*random, *images])
     name = FORMATS[form]
-    description = json.dumps(preprocessing(net), indent=1)
+    description, card = json.dumps(preprocessing(net), indent=1), model_card(net, name)
     with ExitStack() as stack:
         folder.mkdir(parents=True, exist_ok=True)
         part, mean = (stack.enter_context(files.atomic_path(folder / file)) for file in (name, "mean.npy"))
@@ -123,7 +123,7 @@ def export(net: TrainedModel, folder: Path, form: str = "onnx", images: Sequence
     config = as_dict(net.cfg)
     config["data"]["root"] = None  # a place on this machine
     files.write(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
-    files.write(folder / "README.md", model_card(net, name))
+    files.write(folder / "README.md", card)
     return difference
 
 

@@ -173,6 +173,10 @@ class Run:
         """The done mark's contents; empty while the run is not done."""
         return read_json(self.folder / "done.json", {"metrics": {}}, REMOVE_MARK, needs="metrics")
 
+    def check(self) -> None:
+        """Raise ConfigError where a file is damaged that the end of long work needs: tell it before."""
+        _ = self.identity, self.config, self.done
+
     @property
     def failure(self) -> str:
         """Why the run ended early; empty where it did not, or left no word."""

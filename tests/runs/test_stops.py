@@ -186,10 +186,10 @@ def test_a_folder_that_another_run_took_is_left_alone(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("file", ["last.ckpt", "metrics.csv", "config.yaml"])
+@pytest.mark.parametrize("file", ["best.ckpt", "metrics.csv", "config.yaml"])
 def test_a_full_disk_names_its_file(file: str, trained: Run, tmp_path: Path):
     config_bytes = (trained.folder / "config.yaml").stat().st_size
-    left = {"last.ckpt": trained.last.stat().st_size // 2, "metrics.csv": config_bytes + 300, "config.yaml": 100}
+    left = {"best.ckpt": trained.last.stat().st_size // 2, "metrics.csv": config_bytes + 300, "config.yaml": 100}
     more = ["trainer.max_epochs=40", "trainer.enable_checkpointing=false"] if file == "metrics.csv" else []
     with full_disk(left[file]), pytest.raises(UserError) as error:
         fit(tmp_path / "run", config(*more))
