@@ -12,7 +12,7 @@ def first_line(error: BaseException) -> str:
 
 def one_line(error: BaseException) -> str:
     """Return an error's whole message in one line, or the name of its type where it has none."""
-    return " ".join(str(error).split()) or type(error).__name__
+    return visible_line(error) or type(error).__name__
 
 
 def visible(text: str) -> str:
@@ -21,6 +21,11 @@ def visible(text: str) -> str:
     A control character could change the terminal, a mark of direction turn a name around, a line break forge a line.
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def visible_line(value: object) -> str:
+    """Return a foreign text, or whatever has one, in a single line, as `visible` shows it."""
+    return visible(" ".join(str(value).split()))
 
 
 class UserError(Exception):

@@ -9,6 +9,7 @@ import errno
 import json
 import math
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -29,6 +30,8 @@ LARGEST = 1 << 24
 """Bytes of a file that is read as a whole, if no other limit is given"""
 NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK)
 """What file systems of clusters say that have no locks"""
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What a cell begins with that a spreadsheet computes"""
 
 
 # ------------------------------------------------------------------------------------------------ writing
@@ -45,10 +48,6 @@ def naming(path: Path, part: Path | None = None) -> Iterator[None]:
         if error.errno is not None and error.filename in (None, str(part)):
             error.filename = str(path)
         raise
-
-
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What a cell begins with that a spreadsheet computes"""
 
 
 @contextmanager
@@ -84,9 +83,14 @@ def from_csv_cell(cell: str) -> str:
     return cell[1:] if cell.startswith("'") and cell[1:].startswith(FORMULA) else cell
 
 
+def is_part(path: Path) -> bool:
+    """Return whether a file is called as those of `atomic_path`; another's may end with .tmp, too."""
+    return re.fullmatch(r".+\.\d+\.tmp", path.name) is not None
+
+
 def sweep_up(folder: Path) -> None:
     """Remove what writers that were killed have left beside the files of a folder; no other may be writing there."""
-    for part in folder.glob("*.tmp"):
+    for part in filter(is_part, folder.iterdir()):
         part.unlink()
 
 

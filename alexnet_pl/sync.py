@@ -126,6 +126,7 @@ def _run_client(file: Path, folder: Path, minutes: float) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        errors="replace",
         timeout=60 * minutes,
     ).stdout
 

@@ -16,6 +16,7 @@ import os
 import shutil
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import hydra
@@ -96,11 +97,11 @@ def discard(run: Run) -> None:
     made = HydraCallback.made
     trained = run.last.is_file() or (run.folder / "metrics.csv").is_file()
     if run.folder in made and not trained:
-        run.release()
-        shutil.rmtree(run.folder)
-        for folder in made[1:]:
-            if not any(folder.iterdir()):  # no other run has come meanwhile
+        with suppress(OSError):  # another run has come into one of them meanwhile
+            shutil.rmtree(run.folder)  # before its lock goes: until then no other run can have begun in it
+            for folder in made[1:]:
                 folder.rmdir()
+        run.release()
 
 
 def refuse_mistakes(words: list[str]) -> None:

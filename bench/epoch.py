@@ -35,6 +35,7 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 import alexnet_pl
+from alexnet_pl.config.schema import as_dict
 from alexnet_pl.data.datamodule import ImageDataModule
 from alexnet_pl.prepare.options import Options
 from alexnet_pl.prepare.prepare import prepare
@@ -67,13 +68,15 @@ def ours(folder: Path, device: str, batch_size: int) -> Callable[[], float]:
     def epoch() -> float:
         clock = Clock()
         with tempfile.TemporaryDirectory() as place:
+            run = Run(Path(place))
+            run.start(as_dict(cfg), [])
             trainer = pl.Trainer(
                 accelerator=device,
                 devices=1,
                 precision="bf16-mixed",
                 max_epochs=1,
                 limit_val_batches=0,
-                logger=loggers.MetricsCSV(Run(Path(place))),
+                logger=loggers.MetricsCSV(run),
                 callbacks=[clock],
                 enable_progress_bar=False,
                 enable_model_summary=False,

@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 import alexnet_pl
-from alexnet_pl.config.schema import Config
+from alexnet_pl.config.schema import Config, as_dict
 from alexnet_pl.data.datamodule import ImageDataModule
 from alexnet_pl.model.build import build_net
 from alexnet_pl.runs.run import Run
@@ -116,6 +116,7 @@ def lightning(images: ImageDataModule, steps: int, channels_last: bool, precisio
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
         run = Run(Path(folder))
+        run.start(as_dict(cfg), [])
         trainer = pl.Trainer(
             accelerator="cpu",
             precision=precision,  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from alexnet_pl import ROOT
-from alexnet_pl.config.schema import Logger
+from alexnet_pl.config.schema import Logger, as_dict
 from alexnet_pl.runs.run import Run, find_runs
 from tests.helpers.commands import environment
 from tests.helpers.runs import run_config
@@ -82,9 +82,11 @@ def test_an_agent_trains_the_runs_of_its_sweep(tmp_path: Path):
 def test_a_run_takes_the_id_of_an_agent_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """WANDB_RUN_ID alone is some other run's; a run that the agent continues becomes the agent's."""
 
+    config = as_dict(run_config())
+
     def start() -> str:
         run = Run(tmp_path)
-        run.start({"seed": 1}, [])
+        run.start(config, [])
         assert run.lock
         run.lock.close()
         return str(run.identity["id"])

@@ -171,7 +171,7 @@ def test_a_model_card_is_written_from_the_run(net: TrainedModel, tmp_path: Path,
     assert OmegaConf.create(head).pipeline_tag == "image-classification"
     for said in (
         "`convnet`: 89,578 parameters, 10 classes, images of 32 x 32 pixels", "`shapes`, 10 classes", "| `optim.lr` |",
-        "alexnet_pl.train optim.lr=0.125 name=a|b", "| validation set, centre crop | 25.00 % | 6.25 % |",
+        "alexnet_pl.train optim.lr=0.125 'name=a|b'", "| validation set, centre crop | 25.00 % | 6.25 % |",
         "| val split, 50000 images, 10 views (`10-probabilities`) | 40.70 % | 18.20 % |", "7200 seconds",
         run.identity["git"].get("commit", "not known"), f"torch {run.identity['versions']['torch']}",
     ):  # fmt: skip
@@ -179,7 +179,7 @@ def test_a_model_card_is_written_from_the_run(net: TrainedModel, tmp_path: Path,
     assert OmegaConf.load(out / "config.yaml").optim.lr == net.cfg.optim.lr
     (run.folder / "done.json").unlink()
     assert "Training was not finished" in model_card(replace(net, run=run), "net.pt")
-    assert "Published weights" in model_card(net, "net.pt")
+    assert "how they were trained is not known here" in model_card(net, "net.pt"), "though it may be a net of ours"
 
 
 def test_another_result_is_refused(net: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -19,7 +19,7 @@ from torchvision.transforms.v2 import functional
 
 from alexnet_pl.config.choices import Squares
 from alexnet_pl.data.sources.base import Unreadable
-from alexnet_pl.errors import visible
+from alexnet_pl.errors import one_line
 
 LONGEST = 40
 """So many times as long as wide an image may be: scaled by its shorter side, a longer one would fill the memory."""
@@ -76,10 +76,10 @@ def decode_image(data: bytes | Unreadable) -> Tensor:
     except Unreadable:
         raise
     except Exception as error:  # damage makes Pillow raise nearly anything
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         if "cannot identify image file" in reason:
             reason = f"not an image of a format that is read (it begins with {data[:12]!r})"
-        raise Unreadable(visible(reason) or type(error).__name__) from error
+        raise Unreadable(reason) from error
 
 
 def _decode_small_jpeg(data: bytes) -> np.ndarray | None:

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from alexnet_pl import files
 from alexnet_pl.config.choices import Squares
+from alexnet_pl.config.schema import LEAST_PIXELS, MOST_PIXELS
 from alexnet_pl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class Plan:
         texts = all(type(text) is str for text in (self.name, self.source, self.fingerprint))
         jpeg = self.form == "jpeg" and _is_whole(self.quality, 1, 100)
         form = (jpeg or (self.form, self.quality) == ("raw", None)) and self.squares in Squares.__members__
-        if not (texts and form and _is_whole(self.size, 8, 4096) and _is_whole(self.part, 1)):
+        if not (texts and form and _is_whole(self.size, LEAST_PIXELS, MOST_PIXELS) and _is_whole(self.part, 1)):
             raise ValueError
 
     @property

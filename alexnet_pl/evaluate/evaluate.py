@@ -95,8 +95,9 @@ def run(
             shape = (len(images), settings.views, len(images.classes))
             parts = [stack.enter_context(files.atomic_path(logits / name)) for name in names]
             arrays = [np.lib.format.open_memmap(part, "w+", np.float32, shape) for part in parts]
-            for part in parts:  # a disk that fills up later would end the process by a signal
-                with part.open("r+b") as file:
-                    os.posix_fallocate(file.fileno(), 0, part.stat().st_size)
+            if hasattr(os, "posix_fallocate"):  # not on macOS; a disk that fills up later ends the process by a signal
+                for part in parts:
+                    with part.open("r+b") as file:
+                        os.posix_fallocate(file.fileno(), 0, part.stat().st_size)
         meter = stack.enter_context(Meter("evaluating", len(images), console))
         return run_models(nets, images, settings, meter.advance, arrays)

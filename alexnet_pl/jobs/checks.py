@@ -13,7 +13,7 @@ from pathlib import Path
 
 from alexnet_pl.config.choices import ColorNoise, LoggerName, LogModel, WandbMode
 from alexnet_pl.config.keys import is_key, key_types
-from alexnet_pl.config.schema import Config, Data, Model, Report, as_dict
+from alexnet_pl.config.schema import LEAST_PIXELS, MOST_PIXELS, Config, Data, Model, Report, as_dict
 from alexnet_pl.config.suggestions import suggest
 from alexnet_pl.data import store
 from alexnet_pl.data.datasets import SMALL_DATASETS
@@ -162,11 +162,12 @@ def _data_rules(d: Data) -> Iterator[str]:
         yield f"data.pixel_scale={d.pixel_scale} must be above 0 (1 keeps the pixels at 0..255)"
     if d.mean_color is not None and (len(d.mean_color) != 3 or not all(0 <= value <= 255 for value in d.mean_color)):
         yield f"data.mean_color={d.mean_color} must be three numbers of 0 to 255: red, green and blue"
-    if d.resize is not None and d.resize < 8:
-        yield f"data.resize={d.resize} must be at least 8 pixels"
-    if d.crop_size is not None and not 8 <= d.crop_size <= d.resized_size:
+    if not LEAST_PIXELS <= d.resized_size <= MOST_PIXELS:
+        key = "resize" if d.resize is not None else "crop_size"
+        yield f"data.{key}={d.resize or d.crop_size} must lie between {LEAST_PIXELS} and {MOST_PIXELS} pixels"
+    if d.crop_size is not None and not LEAST_PIXELS <= d.crop_size <= d.resized_size:
         yield (
-            f"data.crop_size={d.crop_size} must lie between 8 and the image's {d.resized_size} pixels "
+            f"data.crop_size={d.crop_size} must lie between {LEAST_PIXELS} and the image's {d.resized_size} pixels "
             "(data.resize sets them)"
         )
     if d.crop_chunk < 1:

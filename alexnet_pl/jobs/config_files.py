@@ -10,6 +10,9 @@ from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from alexnet_pl.errors import first_line, one_line
 
 GLOBAL = "# @package _global_"
 """How a file begins whose keys are those of the whole configuration"""
@@ -33,7 +36,15 @@ def mistakes(file: Path, prefix: str, key_mistake: Callable[[str, Any], str | No
         yield explain(error)
         return
     except RecursionError:
-        yield f"{file}: an anchor (&) holds itself"
+        yield f"{file}: its brackets lie too deep, or an anchor (&) holds itself"
+        return
+    except OmegaConfBaseException as error:
+        yield f"{file}: {first_line(error)}"
+        return
+    except OSError as error:
+        if error.errno:
+            raise
+        yield f"{file}, line 1: holds no KEY: VALUE"  # but a number, of which OmegaConf says so
         return
     package = re.search(r"^#\s*@package\s+(\S+)", text, re.MULTILINE)
     if package and package[1] == "_global_":
@@ -59,7 +70,7 @@ def explain(error: yaml.YAMLError) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and (mark := error.problem_mark or error.context_mark):
         tab = " (indent with spaces)" if "'\\t'" in str(error.problem) else ""
         return f"{mark.name}, line {mark.line + 1}: {error.problem}{tab}"
-    return " ".join(str(error).split())
+    return one_line(error)
 
 
 def _line(text: str, key: str) -> int:

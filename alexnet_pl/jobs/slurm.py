@@ -68,6 +68,9 @@ def task_variables(where: Layout) -> dict[str, str] | None:
     """Return torchrun's variables for a task that srun started; None for one that the run does not need.
 
     Jobs of one sweep have as many tasks as the largest needs.
+
+    Raises:
+        ConfigError: srun's variables are missing, or are no numbers.
     """
     local, node = number("SLURM_LOCALID"), number("SLURM_NODEID")
     if local >= where.devices or node >= where.nodes:

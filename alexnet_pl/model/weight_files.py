@@ -6,7 +6,7 @@ import http.client
 import warnings
 from pathlib import Path
 from typing import Any
-from zipfile import ZipFile, is_zipfile
+from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import torch
 from safetensors import SafetensorError
@@ -36,10 +36,10 @@ def checked(path: Path) -> Path:
 
 
 def load_tensors(path: Path) -> Any:
-    """Return what torch.save has written, without running what a pickle asks for.
+    """Return the weights that torch.save has written.
 
     Raises:
-        ConfigError: it cannot be read so.
+        ConfigError: they cannot be read, or are too large.
     """
     checked(path)
     try:
@@ -47,13 +47,26 @@ def load_tensors(path: Path) -> Any:
             with ZipFile(path) as parts:
                 if sum(part.file_size for part in parts.infolist()) > LARGEST:
                     raise ConfigError(f"{path} claims to unpack to more than {LARGEST // 2**30} GiB: it is not read")
+        return load_torch(path)
+    except (ValueError, OSError, NotImplementedError, BadZipFile) as error:
+        raise ConfigError(f"{path} cannot be read as weights ({first_line(error)}): is it whole?") from error
+
+
+def load_torch(path: Path, mmap: bool = False) -> Any:
+    """Return what torch.save has written, without running what a pickle asks for.
+
+    Args:
+        mmap: leave tensors on the disk until they are used.
+    Raises:
+        ValueError: torch cannot read it; the text says why in a few words.
+    """
+    try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a foreign file's make
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except ConfigError:
-        raise
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:  # a damaged or foreign file makes torch say anything
-        raise ConfigError(f"{path} cannot be read as weights ({first_line(error)}): is it whole?") from error
+        reason = first_line(error).split(". ")[0]  # what follows is advice of torch's for those who trust the file
+        raise ValueError(f"torch cannot read it: {reason}") from error
 
 
 def load_state(path: Path) -> dict[str, Tensor]:

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from alexnet_pl import files
 from alexnet_pl.config.choices import ParameterNames, Squares
-from alexnet_pl.config.schema import Model
+from alexnet_pl.config.schema import LEAST_PIXELS, MOST_PIXELS, Model
 from alexnet_pl.errors import ConfigError, first_line
 from alexnet_pl.model import protobuf
 from alexnet_pl.model.build import TORCHVISION
@@ -82,8 +82,7 @@ def read_weights(word: str, mean: Path | None = None) -> Weights:
         ConfigError: there is no such file, or it holds something else.
     """
     path = Path(word.removeprefix("caffe:")).expanduser()
-    if mean is not None and not (word.startswith("caffe:") or path.suffix == ".onnx"):
-        raise ConfigError(f"--mean {mean} is for Caffe's weights (caffe:FILE, FILE.onnx): {word} has a mean of its own")
+    refuse_mean(word, mean)
     if word == "torchvision":
         return _torchvision(load_state(torchvision_file()), word)
     if word.startswith("caffe:"):
@@ -99,6 +98,12 @@ def read_weights(word: str, mean: Path | None = None) -> Weights:
     if told.is_file():
         return _exported(path, told)
     return _torchvision(load_state(path), path.stem)
+
+
+def refuse_mean(word: str, mean: Path | None) -> None:
+    """Raise ConfigError where a mean image is given for a net that has its own."""
+    if mean is not None and not (word.startswith("caffe:") or word.endswith(".onnx")):
+        raise ConfigError(f"--mean {mean} is for Caffe's weights (caffe:FILE, FILE.onnx): {word} has a mean of its own")
 
 
 # ------------------------------------------------------------------------------------------------ nets
@@ -270,7 +275,7 @@ def _exported(path: Path, told: Path) -> Weights:
         input_size, resized_size = plain["crop"]["size"], plain["resize"]["shorter_side"]
         scale, classes, squares = plain["scale"]["value"], plain["classes"], Squares[plain["resize"]["squares"]]
         mean_file = told.parent / Path(plain["mean"]["file"]).name
-        if not (8 <= input_size <= resized_size <= 4096 and scale > 0):
+        if not (LEAST_PIXELS <= input_size <= resized_size <= MOST_PIXELS and scale > 0):
             raise ValueError("its sizes or its scale cannot be")
         if not 0 < len(classes) <= model.num_classes:
             raise ValueError("its classes are not those of its net")

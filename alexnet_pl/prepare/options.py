@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from alexnet_pl import cpu
+from alexnet_pl.config.schema import LEAST_PIXELS, MOST_PIXELS
 from alexnet_pl.errors import ConfigError
 
 
@@ -31,8 +32,10 @@ class Options:
 
     def check(self) -> None:
         """Raise ConfigError where an option makes no sense."""
-        if not 8 <= self.size <= 4096:
-            raise ConfigError(f"--size {self.size} must lie between 8 and 4096 pixels (2012: 256)")
+        if not LEAST_PIXELS <= self.size <= MOST_PIXELS:
+            raise ConfigError(
+                f"--size {self.size} must lie between {LEAST_PIXELS} and {MOST_PIXELS} pixels (2012: 256)"
+            )
         if not 1 <= self.quality <= 100:
             raise ConfigError(f"--quality {self.quality} must lie between 1 and 100")
         for flag, share in (("--hold-out", self.hold_out), ("--max-skipped", self.max_skipped)):

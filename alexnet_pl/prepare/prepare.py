@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
 
 from rich.console import Console
 
-from alexnet_pl import files
+from alexnet_pl import cpu, files
 from alexnet_pl.console import Meter
 from alexnet_pl.data import sources, store
 from alexnet_pl.errors import ConfigError, visible
@@ -31,7 +30,7 @@ def prepare(source: Path, root: Path, options: Options, console: Console, dry_ru
     done, begun = store.read(root), store.read_plan(root)
     if root.exists() and not root.is_dir():
         raise ConfigError(f"{root} is a file: give the store a folder of its own")
-    if not begun and root.is_dir() and any(path.suffix != ".tmp" and path.name != ".lock" for path in root.iterdir()):
+    if not begun and root.is_dir() and not all(files.is_part(path) or path.name == ".lock" for path in root.iterdir()):
         raise ConfigError(f"{root} holds other files: give the store a folder of its own")
     found = sources.find(source, options.hold_out)
     if found.kind == "image folder" and not (source / "train").is_dir() and source.resolve() in root.resolve().parents:
@@ -83,8 +82,7 @@ def make_plan(
     if form == "auto" and begun:
         form = begun.form
     elif form == "auto":
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        form = "raw" if preview.store_bytes("raw") < memory / 2 else "jpeg"
+        form = "raw" if preview.store_bytes("raw") < cpu.memory() / 2 else "jpeg"
     return store.Plan(
         name=name,
         source=found.describe().removeprefix("found: "),

@@ -21,11 +21,11 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from alexnet_pl.console import exit_on_error, make_console, start_command
-from alexnet_pl.errors import visible
+from alexnet_pl.errors import visible, visible_line
 from alexnet_pl.report.claims import ClaimStatus, total, write_claims
 from alexnet_pl.report.compare import Report
 from alexnet_pl.report.curves import METRICS
-from alexnet_pl.report.outputs import main_text, one_line, write_kernels, write_report
+from alexnet_pl.report.outputs import main_text, write_kernels, write_report
 from alexnet_pl.report.tables import finding, report_tables
 from alexnet_pl.report.workspace import publish
 
@@ -94,9 +94,9 @@ def show_claims(claims: list[ClaimStatus], console: Console) -> None:
 def make_table(title: str, heads: list[str], rows: list[list[str]]) -> Table:
     """Return a table for the terminal, without small print."""
     columns = (Column(main_text(head), overflow="fold") for head in heads)
-    table = Table(*columns, title=one_line(title), title_justify="left", box=SIMPLE)
+    table = Table(*columns, title=visible_line(title), title_justify="left", box=SIMPLE)
     for row in rows:
-        table.add_row(*(one_line(main_text(cell)) for cell in row))
+        table.add_row(*(visible_line(main_text(cell)) for cell in row))
     return table
 
 

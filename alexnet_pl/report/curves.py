@@ -13,7 +13,6 @@ from itertools import pairwise
 from statistics import fmean, median, stdev
 from typing import Any
 
-from alexnet_pl.errors import ConfigError
 from alexnet_pl.runs.naming import flatten_config, parse_overrides
 from alexnet_pl.runs.run import Run
 
@@ -173,16 +172,12 @@ def read_curves(run: Run) -> RunCurves | None:
     Raises:
         ConfigError: metrics.csv is not what a run writes.
     """
-    try:
-        rows = run.metrics
-        curves = make_curves(rows)
-        if not curves["running"].x:
-            return None
-        window = _window(rows)
-    except (ValueError, TypeError, KeyError) as error:
-        raise ConfigError(f"{run.folder / 'metrics.csv'} is damaged ({error}): remove the run, or repair it") from error
+    rows = run.metrics
+    curves = make_curves(rows)
+    if not curves["running"].x:
+        return None
     last = {key: value for row in rows for key, value in row.items() if math.isfinite(value)}
-    return RunCurves(run, run.config, curves, max(row["epoch"] for row in rows), last, window)
+    return RunCurves(run, run.config, curves, max(row["epoch"] for row in rows), last, _window(rows))
 
 
 def _window(rows: list[dict[str, float]]) -> float:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from alexnet_pl import files
-from alexnet_pl.errors import ConfigError, visible
+from alexnet_pl.errors import ConfigError, visible, visible_line
 from alexnet_pl.report.ablation import ERRORS, ClaimResult, baseline, judge, seed_errors
 from alexnet_pl.report.compare import Panel, Report, collect, commit
 from alexnet_pl.report.curves import EVALUATED, METRICS, Line, RunCurves
@@ -128,11 +128,6 @@ def inline(cell: str) -> str:
     return cell.replace("\n", ", ")
 
 
-def one_line(text: str) -> str:
-    """Return a text in one line, without what a terminal takes for a command."""
-    return visible(" ".join(text.split()))
-
-
 def main_text(cell: str) -> str:
     """Return a cell without its small print."""
     return cell.partition("\n")[0]
@@ -140,7 +135,7 @@ def main_text(cell: str) -> str:
 
 def literal(text: str) -> str:
     """Return one line in which every character stands for itself, in CommonMark and on GitHub (`$x$`, `:smile:`)."""
-    escaped = "".join(f"\\{c}" if c in "\\`*_|<>[&$~#" else c for c in one_line(text))
+    escaped = "".join(f"\\{c}" if c in "\\`*_|<>[&$~#" else c for c in visible_line(text))
     return re.sub(r":(?=[\w+-]+:)|^[-+](?= )|(?<=^\d)[.)](?= )", r"\\\g<0>", escaped)
 
 
@@ -157,7 +152,7 @@ def csv_table(table: Table) -> str:
     rows.writerow(["section", *map(inline, table.heads)])
     for title, members in table.sections:
         for row in members:
-            cells = [one_line(main_text(cell)) for cell in (title, *row)]
+            cells = [visible_line(main_text(cell)) for cell in (title, *row)]
             rows.writerow([cell if NUMBER.fullmatch(cell) else files.csv_cell(cell) for cell in cells])
     return text.getvalue()
 
@@ -195,7 +190,7 @@ def latex_table(table: Table) -> str:
 
 def latex(text: str) -> str:
     """Return a text in which every character stands for itself."""
-    return "".join(LATEX.get(letter, letter) for letter in one_line(text))
+    return "".join(LATEX.get(letter, letter) for letter in visible_line(text))
 
 
 def _latex_row(cells: list[str]) -> str:

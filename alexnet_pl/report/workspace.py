@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 from alexnet_pl import files
-from alexnet_pl.errors import ConfigError, UserError
+from alexnet_pl.errors import ConfigError
 from alexnet_pl.report.compare import Report
 from alexnet_pl.runs import wandb_server
 from alexnet_pl.runs.mirror import wandb_group
@@ -42,13 +42,8 @@ def publish(report: Report, project: str, send: bool = True) -> str:
     address = before.get("address", "") if (before.get("entity"), before.get("project")) == (entity, name) else ""
     if send:
         wandb_server.require_key("--wandb")
-        try:
+        with wandb_server.translated(f"W&B did not take the workspace in {project}: were the runs sent there?"):
             address = _save(workspace, address)
-        except Exception as error:
-            reason = " ".join(str(error).split())
-            raise UserError(
-                f"W&B did not take the workspace ({reason}): is {project} the project that the runs were sent to?"
-            ) from error
     spec = workspace._to_model().spec.model_dump(by_alias=True, mode="json", exclude_none=True)  # what save() sends
     view = {"entity": entity, "project": name, "name": workspace.name, "address": address, "spec": spec}
     files.write(path, json.dumps(view, indent=1))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import Any
 
 from alexnet_pl.config.schema import as_dict
+from alexnet_pl.errors import visible_line
 from alexnet_pl.files import read_json
 from alexnet_pl.runs.naming import flatten_config
 from alexnet_pl.runs.run import Run
@@ -43,7 +45,7 @@ def model_card(net: TrainedModel, weights: str) -> str:
         "mean image, and `config.yaml` the whole configuration.",
     ]
     if net.run is None:
-        return "\n\n".join([*parts, "Published weights, read by alexnet_pl; it did not train them."]) + "\n"
+        return "\n\n".join([*parts, "No run came with the weights: how they were trained is not known here."]) + "\n"
     recipe = flatten_config(as_dict(cfg))
     rows = [[f"`{key}`", _code(recipe[key])] for key in RECIPE]
     parts += [
@@ -52,7 +54,7 @@ def model_card(net: TrainedModel, weights: str) -> str:
         "## Recipe",
         _table(["key", "value"], rows),
         "```bash\n"
-        + _one_line(f"python -m alexnet_pl.train {' '.join(net.run.identity.get('overrides', []))}")
+        + visible_line(shlex.join(["python", "-m", "alexnet_pl.train", *net.run.identity.get("overrides", [])]))
         + "\n```",
         "## Errors",
         _errors(net.run),
@@ -91,7 +93,7 @@ def _code_table(run: Run) -> str:
 
 def _table(heads: list[str], rows: list[list[Any]]) -> str:
     lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join(f"| {' | '.join(_one_line(cell).replace('|', '/') for cell in line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(visible_line(cell).replace('|', '/') for cell in line)} |" for line in lines)
 
 
 def _share(value: Any) -> str:
@@ -100,8 +102,4 @@ def _share(value: Any) -> str:
 
 def _code(value: Any) -> str:
     """Return a value between backticks, in which Markdown sees no signs."""
-    return f"`{_one_line(value).replace('`', ' ')}`"
-
-
-def _one_line(value: Any) -> str:
-    return " ".join(str(value).split())
+    return f"`{visible_line(value).replace('`', ' ')}`"

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from alexnet_pl.config.schema import Config, as_dict
-from alexnet_pl.errors import ConfigError, first_line
+from alexnet_pl.errors import ConfigError
 from alexnet_pl.files import damaged, misfit, require_file
+from alexnet_pl.model.weight_files import load_torch
 from alexnet_pl.runs.config import check_config
 from alexnet_pl.runs.naming import config_differences
 
@@ -69,10 +70,9 @@ def read(path: Path, needed: Iterable[str], advice: str) -> dict[str, Any]:
     if not zipfile.is_zipfile(path):  # as torch writes them
         raise damaged(path, "it is cut short, or no checkpoint" if size else "it is empty", advice)
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # whatever a damaged or foreign file makes torch say
-        reason = first_line(error).split(". ")[0]  # what follows is advice of torch's for those who trust the file
-        raise damaged(path, f"torch cannot read it ({reason})", advice) from error
+        found = load_torch(path, mmap=True)
+    except ValueError as error:
+        raise damaged(path, error, advice) from error
     if wrong := misfit(found, SHAPE) or _missing(found, needed) or _no_weights(found["state_dict"], size):
         raise damaged(path, wrong, advice)
     return found | {"config": check_config(found["config"], path, advice)}

@@ -265,7 +265,8 @@ def find_checkpoint(ckpt_path: str, key: str = "ckpt_path") -> Path:
     """
     path = Path(ckpt_path).expanduser()
     if artifacts.is_artifact(path):
-        (path,) = artifacts.fetch(ckpt_path).rglob("*.ckpt")
+        folder = artifacts.fetch(ckpt_path)
+        path = min(folder.rglob("*.ckpt"), default=folder)
     if path.is_dir():
         there = find_runs(path)
         if len(there) > 1:

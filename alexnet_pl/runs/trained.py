@@ -17,22 +17,19 @@ import torch
 from torch import Tensor, nn
 
 from alexnet_pl.config.choices import Squares
-from alexnet_pl.config.schema import Config, Data, from_dict
+from alexnet_pl.config.schema import LEAST_PIXELS, MOST_PIXELS, Config, Data, from_dict
 from alexnet_pl.data import augment
 from alexnet_pl.data.datasets import SMALL_DATASETS
-from alexnet_pl.errors import ConfigError, first_line
+from alexnet_pl.errors import ConfigError, first_line, one_line
 from alexnet_pl.files import damaged
 from alexnet_pl.model.build import build_net
 from alexnet_pl.model.layers import memory_format
 from alexnet_pl.model.specs import layer_specs
-from alexnet_pl.model.weights import Weights, read_weights
+from alexnet_pl.model.weights import Weights, read_weights, refuse_mean
 from alexnet_pl.runs import checkpoint
 from alexnet_pl.runs.artifacts import is_artifact
 from alexnet_pl.runs.naming import names_weights
 from alexnet_pl.runs.run import CHECKPOINT_NAMES, Run, find_checkpoint
-
-MOST_PIXELS = 8192
-"""Side of the squares that a net is shown"""
 
 
 @dataclass
@@ -96,8 +93,7 @@ def load(path: str | Path, weights: list[str] | None = None, mean: Path | None =
     """
     if names_weights(str(path)):
         return from_weights(read_weights(str(path), mean))
-    if mean is not None:
-        raise ConfigError(f"--mean {mean} is for Caffe's weights (caffe:FILE, FILE.onnx): {path} has a mean of its own")
+    refuse_mean(str(path), mean)
     path = find_checkpoint(str(path), "run") if is_artifact(path) else Path(path).expanduser()
     if path.is_dir():
         files = [_file(path, name) for name in weights] if weights else [find_checkpoint(str(path), "run")]
@@ -120,7 +116,7 @@ def load(path: str | Path, weights: list[str] | None = None, mean: Path | None =
         net = build_net(cfg.model, cfg.data.input_size, seed=0).to(next(iter(state.values())).dtype)
         net.load_state_dict(state)
     except (ConfigError, ArithmeticError, LookupError, ValueError, TypeError, RuntimeError) as error:
-        raise damaged(files[0], " ".join(str(error).split()), advice) from error
+        raise damaged(files[0], one_line(error), advice) from error
     folder = files[0].parent.parent
     run = Run(folder) if (folder / "run.json").is_file() else None
     name = run.folder.name if run else files[0].stem
@@ -144,7 +140,7 @@ def _mistake(cfg: Config, mean: Tensor, classes: list[str]) -> str:
     d = cfg.data
     if not d.packed and d.kind not in SMALL_DATASETS:
         return f"data.kind is {d.kind}"
-    if not (8 <= d.input_size <= d.resized_size <= MOST_PIXELS and d.pixel_scale > 0):
+    if not (LEAST_PIXELS <= d.input_size <= d.resized_size <= MOST_PIXELS and d.pixel_scale > 0):
         return (
             f"its images have {d.resized_size} pixels, its crops {d.input_size}, its pixel_scale is {d.pixel_scale:g}"
         )

@@ -34,6 +34,7 @@ FILES = [
     ("python", TOP + b"name: !!python/object/apply:os.system [ls]\n", 2, "could not determine a constructor"),
     ("unhashable", TOP + b"? [a, b]\n: 2\n", 2, "unhashable key"),
     ("number", TOP + b"1: 2\n", 2, "1 is not a key"),
+    ("alone", TOP + b"3\n", 1, "no KEY: VALUE"),
     ("layer", TOP + b"model:\n  widths:\n    conv1: wide\n", 4, "model.widths.conv1=wide"),
 ]
 
@@ -56,8 +57,15 @@ def test_a_file_is_told_with_line_and_reason(own: Path, name: str, contents: byt
 
 @pytest.mark.parametrize(
     ("contents", "reason"),
-    [(TOP + b"a: &a [*a]\n", "holds itself"), (TOP + b"name: \x01\n", "special characters"), (b"\x00", "special")],
-    ids=["anchor", "control", "zero"],
+    [
+        (TOP + b"a: &a [*a]\n", "holds itself"),
+        (TOP + b"name: \x01\n", "special characters"),
+        (b"\x00", "special"),
+        (TOP + b"name: !!set {a}\n", "'set' is not a supported"),
+        (TOP + b"name: ${seed\n", "no viable alternative"),
+        (TOP + b"null: 2\n", "Incompatible key type"),
+    ],
+    ids=["anchor", "control", "zero", "set", "reference", "key"],
 )
 def test_what_has_no_line_names_the_file(own: Path, contents: bytes, reason: str):
     file = own / "experiment" / "mine.yaml"

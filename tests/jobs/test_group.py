@@ -40,6 +40,7 @@ def test_a_task_of_slurm_is_a_process_of_the_run(fresh: pytest.MonkeyPatch):
         ({"WORLD_SIZE": "two"}, Layout("single"), "WORLD_SIZE=two in the environment must be a number"),
         ({**SLURM, "SLURM_STEP_NUM_TASKS": "x"}, Layout("single"), "SLURM_STEP_NUM_TASKS=x in the environment"),
         ({**SLURM, "SLURM_LOCALID": ""}, Layout("ddp", 2, 2), "SLURM_LOCALID= in the environment must be a number"),
+        ({**SLURM, "SLURM_LAUNCH_NODE_IPADDR": ""}, Layout("ddp", 2, 2), "SLURM_LAUNCH_NODE_IPADDR is not set"),
         (SLURM, TWO, "Slurm started 4 processes, but .* need 2"),
         ({}, Layout("ddp", 2, 2), "start the command with torchrun on every machine"),
     ],

@@ -236,6 +236,7 @@ def test_training_on_a_damaged_store_is_one_sentence(
     result = train_command(tmp_path, monkeypatch)(
         "experiment=figure1",
         "data=packed",
+        "optim.lr=0.01",
         f"data.root={copy}",
         "trainer.max_steps=1",
         "logger=csv",

@@ -183,3 +183,11 @@ def test_a_store_that_is_only_locked_yet_is_begun(tmp_path: Path, source: Path):
     (root / "plan.json.12345.tmp").write_text("{")
     pack(source, root)
     assert "plan.json.12345.tmp" not in contents(root)
+
+
+def test_files_of_others_in_a_store_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: Path):
+    root = tmp_path / "store"
+    stop_before_the_end(monkeypatch, source, root)
+    (root / "notes.tmp").write_text("years of work")
+    pack(source, root)
+    assert (root / "notes.tmp").read_text() == "years of work"

@@ -105,7 +105,7 @@ def test_other_labels_under_the_same_names_are_another_source(tmp_path: Path):
 
 def other_files(tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
-    (tmp_path / "store/thesis.tex").write_text("years of work")
+    (tmp_path / "store/thesis.tmp").write_text("years of work")
 
 
 def a_file(tmp_path: Path) -> None:

@@ -107,6 +107,9 @@ def test_an_artifact_is_the_folder_of_a_run(shelf: Shelf):
         find_members([Path(ADDRESS)], Settings())
     with pytest.raises(ConfigError, match=r"has no last.ckpt, but best.ckpt"):
         trained.load(folder, ["last"])
+    (folder / "checkpoints" / "best.ckpt").unlink()
+    with pytest.raises(ConfigError, match=r"best is neither a checkpoint nor the folder of a run that has one"):
+        find_checkpoint(ADDRESS)
 
 
 def test_a_run_starts_from_an_artifact(shelf: Shelf, tmp_path: Path):

@@ -13,8 +13,10 @@ import torch
 
 from alexnet_pl.config.schema import Config, as_dict
 from alexnet_pl.data import datasets
-from alexnet_pl.errors import ConfigError, NotFinite, TrainingError, UserError
+from alexnet_pl.errors import ConfigError, InUse, NotFinite, TrainingError, UserError
+from alexnet_pl.jobs.sweep import HydraCallback
 from alexnet_pl.runs.run import Run
+from alexnet_pl.train import discard
 from alexnet_pl.train import train as train_run
 from alexnet_pl.training.module import ImageClassifier
 from tests.helpers.commands import Command
@@ -132,7 +134,7 @@ def test_what_is_no_checkpoint_is_refused_before_a_folder_is_made(key: str, tmp_
         assert result.returncode == 1
         (sentence,) = result.stderr.splitlines()
         assert sentence.startswith(f"error: {file} is damaged: ")
-        assert f"give another {key}" in sentence
+        assert {"ckpt_path": "give another ckpt_path", "pretrained": "give a checkpoint"}[key] in sentence
         file.unlink()
 
 
@@ -196,6 +198,32 @@ def test_a_full_disk_names_its_file(file: str, trained: Run, tmp_path: Path):
     assert list(tmp_path.rglob("*.tmp")) == []
     if file == "last.ckpt":
         assert Run(tmp_path / "run").failure == str(error.value)
+
+
+# ------------------------------------------------------------------------------------------------ refused
+
+
+@pytest.mark.parametrize("trained", [False, True], ids=["refused", "trained"])
+def test_only_a_run_that_has_not_trained_goes_and_nobody_can_begin_in_it_meanwhile(
+    trained: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    run = Run(tmp_path / "runs" / "train" / "seed=1")
+    folders = [run.folder, *list(run.folder.parents)[:2]]
+    run.start(as_dict(config()), [])
+    if trained:
+        (run.folder / "metrics.csv").touch()
+    (tmp_path / "runs" / "another").mkdir()
+    monkeypatch.setattr(HydraCallback, "made", folders)
+
+    def remove(folder: Path, rmtree: Callable[[Path], None] = shutil.rmtree) -> None:
+        with pytest.raises(InUse):
+            Run(folder).start(as_dict(config()), [])
+        rmtree(folder)
+
+    monkeypatch.setattr(shutil, "rmtree", remove)
+    discard(run)
+    run.release()
+    assert [folder.exists() for folder in folders] == [trained, trained, True], "another run has come into the last"
 
 
 # ------------------------------------------------------------------------------------------------ numbers
