@@ -239,7 +239,7 @@ def make_store(root: Path, count: int, size: int) -> None:
         columns = {"name": row.astype(str), "label": row % 1000, "part": 0 * row, "offset": row * cell}
         pq.write_table(pa.table(columns | {"bytes": np.full(n, cell)}), root / f"{split}.parquet")
         parts[split] = [Shard(path.name, path.stat().st_size, "")]
-    others = [measure_shard(root / name) for name in ("train.parquet", "val.parquet", "mean.npy")]
+    others = [measure_shard(root / name) for name in ("mean.npy", "train.parquet", "val.parquet")]
     colors = {"vectors": np.eye(3).tolist(), "std": [100.0, 30.0, 15.0]}
     Store(root, plan, [f"c{i}" for i in range(1000)], images, {"train": 0, "val": 0}, parts, others, colors).write()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from alexnet_pl import ROOT, estimate
+from alexnet_pl.data import store
 from alexnet_pl.model import lrn
 from tests.helpers.commands import train_command
 from tests.helpers.processes import Process
@@ -118,3 +120,43 @@ def test_a_figure_below_its_bar_ends_the_whole_with_an_error(
         with pytest.raises(SystemExit, match=r"below the bar:\n.*FAILS"):
             every.main()
     assert f"| ours / theirs | {median:.2f}" in capsys.readouterr().out
+
+
+def test_the_day_on_a_gpu_is_one_table_whatever_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    day = import_module("gpu_day")
+
+    def late(self: Any) -> Any:
+        return [("slept", self.run("-c", "import time; time.sleep(60)"))]
+
+    parts = [
+        day.Part("First", 60, lambda self: [("says", self.run("-c", "print('so')").strip())]),
+        day.Part("Fails", 60, lambda self: [("says", self.run("-c", "print('no'); raise SystemExit(3)"))]),
+        day.Part("Late", 0, late),
+        day.Part("Last", 60, lambda self: [("a store", store.require(make(day, self.out / "store")).summary())]),
+    ]
+    monkeypatch.setattr(day, "PARTS", parts)
+    monkeypatch.setattr(sys, "argv", ["gpu_day", "--dry", "--out", str(tmp_path / "out")])
+    with pytest.raises(SystemExit, match="1"):
+        day.main()
+    table = (tmp_path / "out" / "table.md").read_text()
+    assert table in capsys.readouterr().out + "\n"
+    rows = [line for line in table.splitlines() if line.startswith("|") and "| seconds |" not in line]
+    assert rows[2:] == [
+        "| First | says | so |",
+        "| Fails | FAILED | exit code 3: no |",
+        "| Late | FAILED | out of time |",
+        "| Last | a store | 72x72 raw, 1000 classes, 128 train, 64 val |",
+    ]
+    assert "pytorch-lightning" in table.splitlines()[0]
+    assert "commit" in table.splitlines()[0]
+
+
+def make(day: Any, root: Path) -> Path:
+    day.make_store(root, 128, 72)
+    return root
+
+
+def test_the_script_of_that_day_is_sound():
+    assert subprocess.run(["bash", "-n", ROOT / "bench" / "gpu_day.sh"]).returncode == 0
