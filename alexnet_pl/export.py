@@ -22,6 +22,7 @@ import argparse
 import copy
 import json
 import logging
+import os
 import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -54,6 +55,8 @@ OPSET = 20
 TOLERANCE = 1e-4
 """Difference of logits that is accepted, as a share of the largest"""
 FORMATS = {"onnx": "net.onnx", "safetensors": "net.safetensors", "torch": "net.pt"}
+BESIDE = ("mean.npy", "config.yaml", "README.md")
+"""What is written beside them and preprocessing.json"""
 SHORTER = "the shorter side is scaled, bilinear and antialiased, the longer one is rounded down, the middle is kept; "
 HOW = {
     Squares.centre: SHORTER + "of an odd margin one pixel more is left below and right",
@@ -87,10 +90,14 @@ def export(net: TrainedModel, folder: Path, form: str = "onnx", images: Sequence
     Returns:
         The largest difference of two logits, as a share of the largest logit.
     Raises:
-        UserError: the difference is not negligible, or onnx is not installed; nothing is written then.
+        UserError: the difference is not negligible, onnx is not installed, or the folder holds files of the same names
+            that are no export's; nothing is written then.
     """
     if form == "onnx":
         _need_onnx()
+    others = [name for name in (FORMATS[form], *BESIDE) if os.path.lexists(folder / name)]
+    if others and not (folder / "preprocessing.json").is_file():
+        raise ConfigError(f"{folder} holds another {others[0]}: give the export a folder of its own with --out")
     plain = _plain(net)
     size = net.resized_size
     random = torch.randint(0, 256, (3, size, size, 3), dtype=torch.uint8, generator=augment.stream(1))
