@@ -28,7 +28,7 @@ from typing import Any, TextIO
 from omegaconf import OmegaConf
 
 from alexnet_pl.errors import ConfigError, InUse, TrainingError, UserError
-from alexnet_pl.files import lock, read_json, write
+from alexnet_pl.files import expand, lock, read_json, write
 from alexnet_pl.runs import artifacts, provenance
 from alexnet_pl.runs.config import REMOVE_RUN, read_config
 from alexnet_pl.runs.metrics import read_rows, write_rows
@@ -263,7 +263,7 @@ def find_checkpoint(ckpt_path: str, key: str = "ckpt_path") -> Path:
     Raises:
         ConfigError: there is none, or there are several runs.
     """
-    path = Path(ckpt_path).expanduser()
+    path = expand(ckpt_path)
     if artifacts.is_artifact(path):
         folder = artifacts.fetch(ckpt_path)
         path = min(folder.rglob("*.ckpt"), default=folder)
