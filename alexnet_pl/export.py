@@ -42,7 +42,7 @@ from alexnet_pl.config.schema import as_dict
 from alexnet_pl.console import exit_on_error, start_command
 from alexnet_pl.data import augment
 from alexnet_pl.data.image_files import ImageFiles, find_images
-from alexnet_pl.errors import ConfigError, UserError
+from alexnet_pl.errors import ConfigError, UserError, visible
 from alexnet_pl.model.build import build_net
 from alexnet_pl.model.weight_files import load_state
 from alexnet_pl.runs import checkpoint
@@ -226,7 +226,7 @@ def main() -> None:
             raise ConfigError(f"{net.name} is not the net of a run: say with --out where to write it")
         squares = read_squares(arguments.images, net)
         difference = export(net, folder, arguments.format, squares)
-        print(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+        print(visible(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}"))
         print(f"logits as the net's, to {difference:.1e} of the largest, on {3 + len(squares)} images")
 
 

@@ -14,8 +14,6 @@ from alexnet_pl.parallel.layouts import gpu_count
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 """CUDA's environment variable for the devices that a process sees"""
-
-
 _ours: set[str] = set()
 """GPUs that jobs of this process have: all that tells them apart where the file system has no locks"""
 

@@ -37,8 +37,6 @@ from alexnet_pl.runs.sweep import read_sweep
 
 CHECKPOINT_NAMES = ["last", "best"]
 """A run's checkpoints by name: after its last epoch, and after the epoch with the lowest validation error"""
-
-
 JOB_VARIABLE, JOBS_VARIABLE = "ALEXNET_PL_JOB", "ALEXNET_PL_JOBS"
 """Environment variables by which a sweep tells a job its place, `3 of 8`, and itself the number of its jobs."""
 
