@@ -13,12 +13,9 @@ KEEP_FREED_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**6
 """glibc's malloc keeps what tensors give back. By default each large block comes fresh from the system, and its page
 faults cost more than the arithmetic of a float batch: AlexNet's step on a CPU gains a tenth. Read at a process's start
 only, so set where a process is started."""
-
 COMPILE_HERE = {"TORCHINDUCTOR_COMPILE_THREADS": "1"}
 """The process that trains compiles. By default torch.compile starts a process per core, in each process of a run, for
 the few kernels of a net. Read when torch is loaded."""
-
-
 READ_AT_START = (*KEEP_FREED_MEMORY, "OMP_WAIT_POLICY")
 """Environment variables that count only if they are there when an interpreter starts, or loads torch"""
 

@@ -24,7 +24,6 @@ import time
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -43,6 +42,7 @@ from alexnet_pl.data.datamodule import ImageDataModule
 from alexnet_pl.data.length import images_in_run
 from alexnet_pl.data.loader import BatchLoader, PackedDataset
 from alexnet_pl.data.pixel_stats import ColorPCA
+from alexnet_pl.files import expand
 from alexnet_pl.jobs import checks
 from alexnet_pl.model.build import build_net, set_arithmetic
 from alexnet_pl.model.layers import memory_format
@@ -164,7 +164,7 @@ def open_images(cfg: Config) -> tuple[ImageDataModule, int]:
     """Return the run's images and how many there are to train on; without a store yet, as many as ImageNet has."""
     trained_only = replace(cfg, test_views=0, trainer=replace(cfg.trainer, limit_val_batches=0))
     images = ImageDataModule(trained_only)
-    if cfg.data.packed and not store.read(Path(cfg.data.root or ".").expanduser()):
+    if cfg.data.packed and not store.read(expand(cfg.data.root or ".")):
         images.mean = torch.zeros(cfg.data.input_size, cfg.data.input_size, 3)
         images.colors = ColorPCA(torch.eye(3, dtype=torch.float64), torch.ones(3, dtype=torch.float64))
         return images, IMAGENET

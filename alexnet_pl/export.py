@@ -22,6 +22,7 @@ import argparse
 import copy
 import json
 import logging
+import os
 import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -41,7 +42,7 @@ from alexnet_pl.config.schema import as_dict
 from alexnet_pl.console import exit_on_error, start_command
 from alexnet_pl.data import augment
 from alexnet_pl.data.image_files import ImageFiles, find_images
-from alexnet_pl.errors import ConfigError, UserError
+from alexnet_pl.errors import ConfigError, UserError, visible
 from alexnet_pl.model.build import build_net
 from alexnet_pl.model.weight_files import load_state
 from alexnet_pl.runs import checkpoint
@@ -54,6 +55,8 @@ OPSET = 20
 TOLERANCE = 1e-4
 """Difference of logits that is accepted, as a share of the largest"""
 FORMATS = {"onnx": "net.onnx", "safetensors": "net.safetensors", "torch": "net.pt"}
+BESIDE = ("mean.npy", "config.yaml", "README.md")
+"""What is written beside them and preprocessing.json"""
 SHORTER = "the shorter side is scaled, bilinear and antialiased, the longer one is rounded down, the middle is kept; "
 HOW = {
     Squares.centre: SHORTER + "of an odd margin one pixel more is left below and right",
@@ -87,10 +90,14 @@ def export(net: TrainedModel, folder: Path, form: str = "onnx", images: Sequence
     Returns:
         The largest difference of two logits, as a share of the largest logit.
     Raises:
-        UserError: the difference is not negligible, or onnx is not installed; nothing is written then.
+        UserError: the difference is not negligible, onnx is not installed, or the folder holds files of the same names
+            that are no export's; nothing is written then.
     """
     if form == "onnx":
         _need_onnx()
+    others = [name for name in (FORMATS[form], *BESIDE) if os.path.lexists(folder / name)]
+    if others and not (folder / "preprocessing.json").is_file():
+        raise ConfigError(f"{folder} holds another {others[0]}: give the export a folder of its own with --out")
     plain = _plain(net)
     size = net.resized_size
     random = torch.randint(0, 256, (3, size, size, 3), dtype=torch.uint8, generator=augment.stream(1))
@@ -219,7 +226,7 @@ def main() -> None:
             raise ConfigError(f"{net.name} is not the net of a run: say with --out where to write it")
         squares = read_squares(arguments.images, net)
         difference = export(net, folder, arguments.format, squares)
-        print(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+        print(visible(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}"))
         print(f"logits as the net's, to {difference:.1e} of the largest, on {3 + len(squares)} images")
 
 

@@ -102,6 +102,11 @@ def damaged(path: Path, reason: object, advice: str = "") -> ConfigError:
     return ConfigError(f"{path} is damaged: {reason}; {advice or 'remove it, or the folder that it is in'}")
 
 
+def expand(path: str | Path) -> Path:
+    """Return a path with ~ as its user's home; without such a user it stays, where pathlib's own would raise."""
+    return Path(os.path.expanduser(path))
+
+
 def require_file(path: Path, advice: str = "") -> int:
     """Return the size of a file in bytes.
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from alexnet_pl import ROOT, estimate
 from alexnet_pl.data import store
@@ -81,6 +82,7 @@ def test_a_script_of_several_processes_prints_figures_with_their_range(
     monkeypatch.setattr(ratios, "interleaved", once)
     monkeypatch.setattr(estimate, "ENOUGH", 0.0)
     monkeypatch.setattr(lrn, "compiles", lambda *_: False)
+    monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)  # other tests of this process have one
     if name == "start":
         monkeypatch.setattr(script, "LIGHTNING", "pass")
     if name == "scale":

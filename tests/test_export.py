@@ -25,7 +25,7 @@ from alexnet_pl.config.schema import Model, as_dict
 from alexnet_pl.data import decode
 from alexnet_pl.data.datasets import SHAPES_CLASSES
 from alexnet_pl.data.shapes import draw_shapes
-from alexnet_pl.errors import UserError
+from alexnet_pl.errors import ConfigError, UserError
 from alexnet_pl.model.build import build_net
 from alexnet_pl.runs.card import model_card
 from alexnet_pl.runs.run import Run
@@ -180,6 +180,14 @@ def test_a_model_card_is_written_from_the_run(net: TrainedModel, tmp_path: Path,
     (run.folder / "done.json").unlink()
     assert "Training was not finished" in model_card(replace(net, run=run), "net.pt")
     assert "how they were trained is not known here" in model_card(net, "net.pt"), "though it may be a net of ours"
+
+
+@pytest.mark.parametrize("name", ["README.md", "config.yaml"])
+def test_files_of_something_else_are_not_overwritten(name: str, net: TrainedModel, tmp_path: Path):
+    (tmp_path / name).write_text("years of work")
+    with pytest.raises(ConfigError, match=rf"holds another {name}: give the export a folder of its own"):
+        export.export(net, tmp_path, "torch")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "years of work")]
 
 
 def test_another_result_is_refused(net: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -5,15 +5,18 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from alexnet_pl import files
+from alexnet_pl import compose, files
 from alexnet_pl.errors import ConfigError
-from alexnet_pl.jobs import gpu_locks
-from alexnet_pl.runs.run import Run
+from alexnet_pl.evaluate.settings import Settings, find_members
+from alexnet_pl.jobs import checks, gpu_locks
+from alexnet_pl.model.weights import read_weights
+from alexnet_pl.runs.run import Run, find_checkpoint
 from alexnet_pl.runs.sweep import record_sweep
 from tests.helpers.fuzz import STRANGE
 from tests.helpers.reports import settings
@@ -152,3 +155,15 @@ def test_a_full_disk_names_the_file(tmp_path: Path):
     with pytest.raises(OSError, match="Not a directory") as error:
         files.write(tmp_path / "file" / "b", "text")
     assert error.value.filename == str(tmp_path / "file" / "b")
+
+
+@pytest.mark.parametrize(
+    "use",
+    [find_checkpoint, read_weights, lambda word: checks.check(compose(f"data.root={word}", "data=cifar10")),
+     lambda word: find_members([Path(word)], Settings())],
+    ids=["run", "weights", "data", "evaluate"],
+)  # fmt: skip
+def test_a_path_of_a_user_that_is_not_there_is_a_mistake_as_any(use: Callable[[str], object]):
+    assert files.expand("~") == Path.home()
+    with pytest.raises(ConfigError, match="~no-such-user/here"):
+        use("~no-such-user/here")

@@ -9,7 +9,6 @@ once. There is no DataLoader.
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
@@ -22,6 +21,7 @@ from alexnet_pl.data.datasets import SMALL_DATASETS
 from alexnet_pl.data.loader import BatchLoader, BatchSlice, InMemoryDataset, PackedDataset, Replica
 from alexnet_pl.data.pixel_stats import ColorPCA, PixelStats
 from alexnet_pl.errors import ConfigError
+from alexnet_pl.files import expand
 
 EVAL_PIXELS = 2**23
 """Pixels in a batch of an evaluation, so that batches take about the same memory whatever the image size"""
@@ -43,7 +43,7 @@ class ImageDataModule(pl.LightningDataModule):
     def prepare_data(self) -> None:
         """Download, in one process of each machine."""
         if self.cfg.data.download:
-            SMALL_DATASETS[self.cfg.data.kind].load(Path(self.cfg.data.root or ".").expanduser(), "val", True)
+            SMALL_DATASETS[self.cfg.data.kind].load(expand(self.cfg.data.root or "."), "val", True)
 
     def setup(self, stage: str) -> None:
         """Load both splits, or open them, and compute the mean image and the colours' principal components.
@@ -79,7 +79,7 @@ class ImageDataModule(pl.LightningDataModule):
             ConfigError: as `setup`.
         """
         d = self.cfg.data
-        root = Path(d.root or ".").expanduser()
+        root = expand(d.root or ".")
         dataset: InMemoryDataset | PackedDataset
         if d.packed:
             dataset = PackedDataset(store.require(root), split, pinned=self.device.type == "cuda", workers=d.workers)
@@ -105,7 +105,7 @@ class ImageDataModule(pl.LightningDataModule):
         """The classes' names, by label"""
         d = self.cfg.data
         if d.packed:
-            return store.require(Path(d.root or ".").expanduser()).classes
+            return store.require(expand(d.root or ".")).classes
         return list(SMALL_DATASETS[d.kind].classes)
 
     @property

@@ -21,6 +21,7 @@ from alexnet_pl.data import decode, store
 from alexnet_pl.data.loader import PackedDataset
 from alexnet_pl.data.sources import base, folders
 from alexnet_pl.errors import ConfigError
+from alexnet_pl.files import expand
 
 STDIN = "-"
 Warn = Callable[[str], None]
@@ -35,7 +36,7 @@ def find_images(words: Sequence[str], warn: Warn) -> list[str]:
     """
     found: list[str] = []
     for word in words:
-        path = Path(os.path.expanduser(word))  # unlike Path's, os.path's functions do not fail at an odd word
+        path = expand(word)  # unlike Path's, os.path's functions do not fail at an odd word
         if word == STDIN or os.path.isfile(path):
             found.append(word if word == STDIN else str(path))
         elif os.path.isdir(path):

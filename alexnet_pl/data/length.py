@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from alexnet_pl.config.schema import Config, Data
 from alexnet_pl.data import store
 from alexnet_pl.data.datasets import SMALL_DATASETS
+from alexnet_pl.files import expand
 
 
 def length_summary(cfg: Config, images: int | None) -> str:
@@ -30,6 +29,6 @@ def images_in_run(cfg: Config, images: int | None) -> int | None:
 def training_images(d: Data) -> int | None:
     """Return how many images a data set has to train on; None where that is not known before it is opened."""
     if d.packed:
-        found = store.read(Path(d.root or "").expanduser())
+        found = store.read(expand(d.root or ""))
         return found.images["train"] if found else None
     return SMALL_DATASETS[d.kind].train_images

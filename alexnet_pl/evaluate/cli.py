@@ -19,6 +19,7 @@ from pathlib import Path
 from alexnet_pl.console import exit_on_error, make_console, start_command
 from alexnet_pl.errors import visible
 from alexnet_pl.evaluate.settings import Settings, find_members, output_folder
+from alexnet_pl.files import expand
 from alexnet_pl.runs.naming import WEIGHTS_WORDS
 from alexnet_pl.runs.run import CHECKPOINT_NAMES
 
@@ -51,10 +52,10 @@ def main() -> None:
     """Run the command. Exit code 0: evaluated; 1: a mistake, in one sentence; 128 + signal: stopped by it."""
     start_command()
     a = make_parser().parse_args()
-    settings = Settings(a.views, a.average, a.weights, a.split, a.data and a.data.expanduser(), a.mean)
+    settings = Settings(a.views, a.average, a.weights, a.split, a.data and expand(a.data), a.mean)
     with exit_on_error():
         members = find_members(a.runs, settings)
-        out = a.out.expanduser() if a.out else output_folder(a.runs, members, settings)
+        out = expand(a.out) if a.out else output_folder(a.runs, members, settings)
     with exit_on_error(out):
         from alexnet_pl.evaluate.evaluate import evaluate  # and torch, which takes seconds
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from alexnet_pl.data.loader import BatchLoader, InMemoryDataset, PackedDataset
 from alexnet_pl.errors import ConfigError, UserError
 from alexnet_pl.evaluate.predictions import Predictions, average, concatenate, make_predictions
 from alexnet_pl.evaluate.settings import Member, Settings
+from alexnet_pl.files import expand
 from alexnet_pl.runs import trained
 
 
@@ -66,7 +66,7 @@ class EvalImages:
         generated = not d.packed and SMALL_DATASETS[d.kind].generated
         if generated and settings.data:
             raise ConfigError(f"{net.name} was trained on shapes, which are drawn, not read: leave out --data")
-        self.root = None if generated else settings.data or Path(d.root or ".").expanduser()
+        self.root = None if generated else settings.data or expand(d.root or ".")
         if self.root and not self.root.is_dir():
             raise ConfigError(f"the images of data.name={d.name} should be in {self.root}, which is no folder: "
                               "say with --data where they are")  # fmt: skip

@@ -9,6 +9,7 @@ from pathlib import Path
 from alexnet_pl.config.suggestions import suggest
 from alexnet_pl.data import store
 from alexnet_pl.errors import ConfigError
+from alexnet_pl.files import expand
 from alexnet_pl.runs.naming import names_weights, safe_file_name
 from alexnet_pl.runs.run import CHECKPOINT_NAMES, Run, find_runs
 
@@ -65,15 +66,15 @@ def find_members(paths: list[Path], settings: Settings) -> list[Member]:
             f"{published[0]} has no images of its own: say with --data which packed dataset to evaluate on"
         )
     for path in (path for path in paths if str(path) not in published):
-        there = find_runs(path.expanduser())
-        alone = there[0].folder == path.expanduser()
+        there = find_runs(expand(path))
+        alone = there[0].folder == expand(path)
         done = there if alone else [run for run in there if run.done]
         if not done:
             raise ConfigError(f"no run in {path} is done: name one of them to evaluate it as far as it is")
         found += done
     named = [name for name in settings.weights if name in CHECKPOINT_NAMES]
     for name in settings.weights:
-        if name not in CHECKPOINT_NAMES and not Path(name).expanduser().is_file():
+        if name not in CHECKPOINT_NAMES and not expand(name).is_file():
             raise ConfigError(
                 f"--weights {name} is neither a file nor the name of a checkpoint: {suggest(name, CHECKPOINT_NAMES)}"
             )

@@ -18,6 +18,7 @@ from alexnet_pl.config.suggestions import suggest
 from alexnet_pl.data import store
 from alexnet_pl.data.datasets import SMALL_DATASETS
 from alexnet_pl.errors import ConfigError
+from alexnet_pl.files import expand
 from alexnet_pl.jobs.optim_rules import layer_rules, optim_rules
 from alexnet_pl.jobs.trainer_rules import interval_rules, trainer_rules
 from alexnet_pl.model.specs import layer_specs
@@ -203,7 +204,7 @@ def _machine_rules(c: Config) -> Iterator[str]:
     """Yield what this machine lacks for the run."""
     d = c.data
     small = SMALL_DATASETS.get(d.kind)
-    if small and not small.generated and not d.download and not (d.root and Path(d.root).expanduser().is_dir()):
+    if small and not small.generated and not d.download and not (d.root and expand(d.root).is_dir()):
         download = ", or data.download=true" if small.downloads else ""
         yield f"data.root={d.root} is not a folder: {_folder_hint(d.root)}give the one with {d.name}{download}"
     if d.packed:
@@ -227,7 +228,7 @@ def _store_rules(c: Config) -> Iterator[str]:
         yield f"data.name={d.name} needs a packed dataset: data.root=STORE, made once by python -m alexnet_pl.prepare"
         return
     try:
-        found = store.require(Path(d.root).expanduser())
+        found = store.require(expand(d.root))
         found.check_files("train")
     except ConfigError as error:
         yield str(error)
@@ -265,7 +266,7 @@ def _model_rules(m: Model) -> Iterator[str]:
 
 def _folder_hint(root: str | None) -> str:
     """`did you mean ...? ` where a folder beside the wrong one has a similar name."""
-    parent = Path(root or ".").expanduser().parent
+    parent = expand(root or ".").parent
     near = [p.name for p in parent.iterdir() if p.is_dir()] if root and parent.is_dir() else []
     close = difflib.get_close_matches(Path(root or "").name, near, n=1)
     return f"did you mean {parent / close[0]}? Else " if close else ""

@@ -15,8 +15,6 @@ from alexnet_pl.parallel.layouts import gpu_count
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 """CUDA's environment variable for the devices that a process sees"""
-
-
 _ours: set[Path] = set()
 """Claims of this process's jobs: all that tells them apart where the file system has no locks"""
 

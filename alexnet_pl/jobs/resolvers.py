@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from enum import Enum
-from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from alexnet_pl.data import store
 from alexnet_pl.errors import ConfigError
+from alexnet_pl.files import expand
 from alexnet_pl.runs.naming import job_folder_name, run_group
 
 
@@ -24,7 +24,7 @@ def lookup(choice: str, table: dict[str, Any]) -> Any:
 
 def packed(root: str | None, what: str, default: Any) -> Any:
     """Return what the packed dataset in a folder says; the default where none is: `${packed:${data.root},size,256}`."""
-    found = store.read(Path(root).expanduser()) if root else None
+    found = store.read(expand(root)) if root else None
     if not found:
         return default
     known = {"name": found.plan.name, "num_classes": len(found.classes), "size": found.plan.size}

@@ -81,7 +81,7 @@ def read_weights(word: str, mean: Path | None = None) -> Weights:
     Raises:
         ConfigError: there is no such file, or it holds something else.
     """
-    path = Path(word.removeprefix("caffe:")).expanduser()
+    path = files.expand(word.removeprefix("caffe:"))
     refuse_mean(word, mean)
     if word == "torchvision":
         return _torchvision(load_state(torchvision_file()), word)

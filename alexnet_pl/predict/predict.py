@@ -62,7 +62,7 @@ def predict(options: Options) -> bool:
 
 def open_gallery(place: str, net: TrainedModel, warn: Warn) -> ImageFiles | StoreImages:
     """Return the images to compare with: of a packed store, or the files that a word stands for."""
-    root = Path(place).expanduser()
+    root = files.expand(place)
     if (root / "plan.json").is_file():
         return StoreImages(root)
     return ImageFiles(find_images([place], warn), net.resized_size, warn, net.squares)

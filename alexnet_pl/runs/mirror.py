@@ -42,7 +42,7 @@ def start(run: Run, mode: str, folder: Path | None = None) -> Any:
     cfg = run.config
     logger, tags = cfg["logger"], [cfg["name"], cfg["data"]["name"], cfg["model"]["name"]]
     # Without limits, a server that does not answer delays the start by 90 s, and the end for ever.
-    patience = 30 if logger.get("log_model", "none") == "none" else 600  # a checkpoint takes longer to send
+    patience = 30 if logger["log_model"] == "none" else 600  # a checkpoint takes longer to send
     try:
         experiment = wandb.init(
             mode=mode,  # type: ignore[arg-type]

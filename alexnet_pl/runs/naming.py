@@ -6,12 +6,12 @@ import hashlib
 import re
 from collections.abc import Iterable
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING
 
 from alexnet_pl.config.schema import Config, as_dict
+from alexnet_pl.files import expand
 
 # Overrides that say where and how a run is recorded, not what is trained: they do not name the folder, and may
 # differ when a run is continued.
@@ -140,7 +140,7 @@ def flatten_config(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def names_weights(word: str) -> bool:
     """Return whether a word names published weights, as model/weights.py lists them, and not a run."""
-    path = Path(word).expanduser()
+    path = expand(word)
     if word == "torchvision" or word.startswith("caffe:") or path.suffix in WEIGHTS_SUFFIXES:
         return True
     return (path / "preprocessing.json").is_file()

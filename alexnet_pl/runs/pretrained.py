@@ -6,7 +6,6 @@ Section 6 of the paper trains on all of ImageNet first, and then fine-tunes on I
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -15,6 +14,7 @@ from alexnet_pl.config.choices import PretrainedLayers
 from alexnet_pl.config.schema import Config
 from alexnet_pl.data import store
 from alexnet_pl.errors import ConfigError
+from alexnet_pl.files import expand
 from alexnet_pl.model.specs import layer_specs
 from alexnet_pl.model.weights import parameter_shapes
 from alexnet_pl.runs.naming import names_weights
@@ -104,7 +104,7 @@ def _refuse_other_pixels(cfg: Config, net: TrainedModel) -> None:
     if own.mean_color is not None:
         here = torch.tensor(own.mean_color, dtype=torch.float64)
     elif own.packed:
-        here = torch.from_numpy(store.require(Path(own.root or ".").expanduser()).mean()).mean((0, 1))
+        here = torch.from_numpy(store.require(expand(own.root or ".")).mean()).mean((0, 1))
     else:
         return
     if (here - there).abs().max() > FAR:

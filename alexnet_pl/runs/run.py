@@ -28,7 +28,7 @@ from typing import Any, TextIO
 from omegaconf import OmegaConf
 
 from alexnet_pl.errors import ConfigError, InUse, TrainingError, UserError
-from alexnet_pl.files import lock, read_json, write
+from alexnet_pl.files import expand, lock, read_json, write
 from alexnet_pl.runs import artifacts, provenance
 from alexnet_pl.runs.config import REMOVE_RUN, read_config
 from alexnet_pl.runs.metrics import read_rows, write_rows
@@ -37,8 +37,6 @@ from alexnet_pl.runs.sweep import read_sweep
 
 CHECKPOINT_NAMES = ["last", "best"]
 """A run's checkpoints by name: after its last epoch, and after the epoch with the lowest validation error"""
-
-
 JOB_VARIABLE, JOBS_VARIABLE = "ALEXNET_PL_JOB", "ALEXNET_PL_JOBS"
 """Environment variables by which a sweep tells a job its place, `3 of 8`, and itself the number of its jobs."""
 
@@ -267,7 +265,7 @@ def find_checkpoint(ckpt_path: str, key: str = "ckpt_path") -> Path:
     Raises:
         ConfigError: there is none, or there are several runs.
     """
-    path = Path(ckpt_path).expanduser()
+    path = expand(ckpt_path)
     if artifacts.is_artifact(path):
         folder = artifacts.fetch(ckpt_path)
         path = min(folder.rglob("*.ckpt"), default=folder)

@@ -21,7 +21,7 @@ from alexnet_pl.config.schema import LEAST_PIXELS, MOST_PIXELS, Config, Data, fr
 from alexnet_pl.data import augment
 from alexnet_pl.data.datasets import SMALL_DATASETS
 from alexnet_pl.errors import ConfigError, first_line, one_line
-from alexnet_pl.files import damaged
+from alexnet_pl.files import damaged, expand
 from alexnet_pl.model.build import build_net
 from alexnet_pl.model.layers import memory_format
 from alexnet_pl.model.specs import layer_specs
@@ -94,7 +94,7 @@ def load(path: str | Path, weights: list[str] | None = None, mean: Path | None =
     if names_weights(str(path)):
         return from_weights(read_weights(str(path), mean))
     refuse_mean(str(path), mean)
-    path = find_checkpoint(str(path), "run") if is_artifact(path) else Path(path).expanduser()
+    path = find_checkpoint(str(path), "run") if is_artifact(path) else expand(path)
     if path.is_dir():
         files = [_file(path, name) for name in weights] if weights else [find_checkpoint(str(path), "run")]
     else:
@@ -125,7 +125,7 @@ def load(path: str | Path, weights: list[str] | None = None, mean: Path | None =
 
 def _file(folder: Path, name: str) -> Path:
     if name not in CHECKPOINT_NAMES:
-        return Path(name).expanduser()
+        return expand(name)
     there = find_checkpoint(str(folder), "run")
     file = there.with_name(f"{name}.ckpt")
     if not os.path.lexists(file):

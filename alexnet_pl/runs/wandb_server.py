@@ -12,10 +12,10 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from alexnet_pl.errors import ConfigError, UserError, one_line
+from alexnet_pl.files import expand
 
 SECONDS = 20
 """What an answer may take"""
@@ -45,7 +45,7 @@ def key() -> str:
     """Return the W&B key, from the environment or where `wandb login` keeps it; empty without one. Ask no one."""
     if given := os.environ.get("WANDB_API_KEY"):
         return given
-    file = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+    file = expand(os.environ.get("NETRC", "~/.netrc"))
     try:
         found = netrc.netrc(file).authenticators(urlsplit(address()).netloc)
     except (OSError, netrc.NetrcParseError, UnicodeDecodeError):  # none, or not one that a client could read
