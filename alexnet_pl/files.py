@@ -9,8 +9,9 @@ import errno
 import json
 import math
 import os
+import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
@@ -29,6 +30,8 @@ LARGEST = 1 << 24
 """Bytes of a file that is read as a whole, if no other limit is given"""
 NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK)
 """What file systems of clusters say that have no locks"""
+NO_FILE = {errno.ELOOP: "link", errno.EISDIR: "folder", errno.ENXIO: "socket", None: "pipe or device"}
+"""What opening says of something that is no file, where it must be one; Python itself that it cannot be rewound"""
 
 
 # ------------------------------------------------------------------------------------------------ writing
@@ -84,10 +87,24 @@ def from_csv_cell(cell: str) -> str:
     return cell[1:] if cell.startswith("'") and cell[1:].startswith(FORMULA) else cell
 
 
+def is_part(path: Path) -> bool:
+    """Return whether a file is one that `atomic_path` left, as its writer was killed; others may end with .tmp too."""
+    return re.search(r"\.\d+\.tmp$", path.name) is not None and path.is_file()
+
+
 def sweep_up(folder: Path) -> None:
     """Remove what writers that were killed have left beside the files of a folder; no other may be writing there."""
-    for part in folder.glob("*.tmp"):
+    for part in filter(is_part, folder.iterdir()):
         part.unlink()
+
+
+def refuse_overwriting(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """Raise ConfigError where a file that is to be written is one that is read, or another that is to be written."""
+    taken = {path.resolve() for path in inputs}
+    for path in outputs:
+        if path.resolve() in taken:
+            raise ConfigError(f"{path} is read or written already by this command: give the output another name")
+        taken.add(path.resolve())
 
 
 # ------------------------------------------------------------------------------------------------ reading
@@ -211,9 +228,9 @@ def lock(folder: Path, wait: bool = False) -> TextIO | None:
     try:
         file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644), "r+")
     except OSError as error:
-        if error.errno not in (errno.ELOOP, errno.EISDIR):
+        if error.errno not in NO_FILE:
             raise
-        what = "link" if error.errno == errno.ELOOP else "folder"
+        what = NO_FILE[error.errno]
         raise ConfigError(f"{path} is a {what}, and must be a file: remove it") from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
