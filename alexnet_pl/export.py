@@ -54,6 +54,8 @@ OPSET = 20
 TOLERANCE = 1e-4
 """Difference of logits that is accepted, as a share of the largest"""
 FORMATS = {"onnx": "net.onnx", "safetensors": "net.safetensors", "torch": "net.pt"}
+ABOUT = "preprocessing.json"
+"""The mark of an export's folder, too: it is written first"""
 SHORTER = "the shorter side is scaled, bilinear and antialiased, the longer one is rounded down, the middle is kept; "
 HOW = {
     Squares.centre: SHORTER + "of an odd margin one pixel more is left below and right",
@@ -87,10 +89,14 @@ def export(net: TrainedModel, folder: Path, form: str = "onnx", images: Sequence
     Returns:
         The largest difference of two logits, as a share of the largest logit.
     Raises:
-        UserError: the difference is not negligible, or onnx is not installed; nothing is written then.
+        UserError: the difference is not negligible, onnx is not installed, or the folder has files of the same names
+            that are no export's; nothing is written then.
     """
     if form == "onnx":
         _need_onnx()
+    names = (FORMATS[form], "README.md", "config.yaml", "mean.npy")
+    if (found := [name for name in names if (folder / name).is_file()]) and not (folder / ABOUT).exists():
+        raise ConfigError(f"{folder} holds a {found[0]} that no export wrote: give the export a folder of its own")
     plain = _plain(net)
     size = net.resized_size
     random = torch.randint(0, 256, (3, size, size, 3), dtype=torch.uint8, generator=augment.stream(1))
@@ -119,7 +125,7 @@ def export(net: TrainedModel, folder: Path, form: str = "onnx", images: Sequence
             )
         with mean.open("wb") as file:
             np.save(file, net.mean.cpu().numpy())
-        files.write(folder / "preprocessing.json", description)
+        files.write(folder / ABOUT, description)
     config = as_dict(net.cfg)
     config["data"]["root"] = None  # a place on this machine
     files.write(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
