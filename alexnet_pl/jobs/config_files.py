@@ -11,6 +11,8 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
+from alexnet_pl.files import LARGEST
+
 GLOBAL = "# @package _global_"
 """How a file begins whose keys are those of the whole configuration"""
 
@@ -22,6 +24,9 @@ def mistakes(file: Path, prefix: str, key_mistake: Callable[[str, Any], str | No
         prefix: of its keys, `data.`; empty where they are those of the whole configuration.
         key_mistake: (key, value) -> why the key cannot have the value.
     """
+    if (size := file.stat().st_size) > LARGEST:
+        yield f"{file}: has {size:,} bytes, and at most {LARGEST:,} are read"
+        return
     try:
         text = file.read_bytes().decode()
         content = OmegaConf.to_container(OmegaConf.load(file))
@@ -33,8 +38,12 @@ def mistakes(file: Path, prefix: str, key_mistake: Callable[[str, Any], str | No
         yield explain(error)
         return
     except RecursionError:
-        yield f"{file}: an anchor (&) holds itself"
+        yield f"{file}: an anchor (&) holds itself, or it goes too deep"
         return
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        content = None  # OmegaConf's word for a lone number
     package = re.search(r"^#\s*@package\s+(\S+)", text, re.MULTILINE)
     if package and package[1] == "_global_":
         prefix, missing = "", False
@@ -48,6 +57,8 @@ def mistakes(file: Path, prefix: str, key_mistake: Callable[[str, Any], str | No
         yield f"{file}, line 1: holds no KEY: VALUE"
     elif not isinstance(content.get("defaults", []), list):
         yield f"{file}, line {_line(text, 'defaults')}: defaults must be a list, - override /model: alexnet"
+    elif not isinstance(content.get("hydra", {}), dict):
+        yield f"{file}, line {_line(text, 'hydra')}: hydra is a group of keys and has no value of its own"
     else:
         for key, value in _leaves({key: value for key, value in content.items() if key not in ("defaults", "hydra")}):
             if sentence := key_mistake(prefix + key, value):
