@@ -22,7 +22,6 @@ import argparse
 import copy
 import json
 import logging
-import os
 import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -55,8 +54,8 @@ OPSET = 20
 TOLERANCE = 1e-4
 """Difference of logits that is accepted, as a share of the largest"""
 FORMATS = {"onnx": "net.onnx", "safetensors": "net.safetensors", "torch": "net.pt"}
-BESIDE = ("mean.npy", "config.yaml", "README.md")
-"""What is written beside them and preprocessing.json"""
+ABOUT = "preprocessing.json"
+"""The mark of an export's folder, too: it is written first"""
 SHORTER = "the shorter side is scaled, bilinear and antialiased, the longer one is rounded down, the middle is kept; "
 HOW = {
     Squares.centre: SHORTER + "of an odd margin one pixel more is left below and right",
@@ -90,14 +89,14 @@ def export(net: TrainedModel, folder: Path, form: str = "onnx", images: Sequence
     Returns:
         The largest difference of two logits, as a share of the largest logit.
     Raises:
-        UserError: the difference is not negligible, onnx is not installed, or the folder holds files of the same names
+        UserError: the difference is not negligible, onnx is not installed, or the folder has files of the same names
             that are no export's; nothing is written then.
     """
     if form == "onnx":
         _need_onnx()
-    others = [name for name in (FORMATS[form], *BESIDE) if os.path.lexists(folder / name)]
-    if others and not (folder / "preprocessing.json").is_file():
-        raise ConfigError(f"{folder} holds another {others[0]}: give the export a folder of its own with --out")
+    names = (FORMATS[form], "README.md", "config.yaml", "mean.npy")
+    if (found := [name for name in names if (folder / name).is_file()]) and not (folder / ABOUT).exists():
+        raise ConfigError(f"{folder} holds a {found[0]} that no export wrote: give the export a folder of its own")
     plain = _plain(net)
     size = net.resized_size
     random = torch.randint(0, 256, (3, size, size, 3), dtype=torch.uint8, generator=augment.stream(1))
@@ -126,7 +125,7 @@ def export(net: TrainedModel, folder: Path, form: str = "onnx", images: Sequence
             )
         with mean.open("wb") as file:
             np.save(file, net.mean.cpu().numpy())
-        files.write(folder / "preprocessing.json", description)
+        files.write(folder / ABOUT, description)
     config = as_dict(net.cfg)
     config["data"]["root"] = None  # a place on this machine
     files.write(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))

@@ -11,7 +11,7 @@ import math
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
@@ -32,6 +32,8 @@ NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK)
 """What file systems of clusters say that have no locks"""
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What a cell begins with that a spreadsheet computes"""
+NO_FILE = {errno.ELOOP: "link", errno.EISDIR: "folder", errno.ENXIO: "socket", None: "pipe or device"}
+"""What opening says of something that is no file, where it must be one; Python itself that it cannot be rewound"""
 
 
 # ------------------------------------------------------------------------------------------------ writing
@@ -84,14 +86,23 @@ def from_csv_cell(cell: str) -> str:
 
 
 def is_part(path: Path) -> bool:
-    """Return whether a file is called as those of `atomic_path`; another's may end with .tmp, too."""
-    return re.fullmatch(r".+\.\d+\.tmp", path.name) is not None
+    """Return whether a file is one that `atomic_path` left, as its writer was killed; others may end with .tmp too."""
+    return re.search(r"\.\d+\.tmp$", path.name) is not None and path.is_file()
 
 
 def sweep_up(folder: Path) -> None:
     """Remove what writers that were killed have left beside the files of a folder; no other may be writing there."""
     for part in filter(is_part, folder.iterdir()):
         part.unlink()
+
+
+def refuse_overwriting(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """Raise ConfigError where a file that is to be written is one that is read, or another that is to be written."""
+    taken = {path.resolve() for path in inputs}
+    for path in outputs:
+        if path.resolve() in taken:
+            raise ConfigError(f"{path} is read or written already by this command: give the output another name")
+        taken.add(path.resolve())
 
 
 # ------------------------------------------------------------------------------------------------ reading
@@ -220,9 +231,9 @@ def lock(folder: Path, wait: bool = False) -> TextIO | None:
     try:
         file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644), "r+")
     except OSError as error:
-        if error.errno not in (errno.ELOOP, errno.EISDIR):
+        if error.errno not in NO_FILE:
             raise
-        what = "link" if error.errno == errno.ELOOP else "folder"
+        what = NO_FILE[error.errno]
         raise ConfigError(f"{path} is a {what}, and must be a file: remove it") from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

@@ -107,6 +107,7 @@ def discard(run: Run) -> None:
 def refuse_mistakes(words: list[str]) -> None:
     """Raise all mistakes among the overrides at once, and those of the rest; Hydra would stop at the first."""
     overrides = [word for word in words if ("=" in word and not word.startswith("-")) or word.startswith("~")]
+    refuse_flags(words)
     asks_shell = {"-sc", "--shell-completion"} & set(words)  # what follows them are no overrides
     own = own_folders(words)
     mistakes = {} if asks_shell else find_mistakes(overrides, is_sweep(words), [*FOLDERS, *own])
@@ -119,6 +120,19 @@ def refuse_mistakes(words: list[str]) -> None:
         except ConfigError as error:
             sentences += error.sentences
     raise ConfigError(*sentences)
+
+
+def refuse_flags(words: list[str]) -> None:
+    """Raise ConfigError for flags of Hydra's that do not go with the rest, or not with what checks the runs here."""
+    given, keys = set(words), {word.partition("=")[0] for word in words}
+    if "--experimental-rerun" in keys:
+        raise ConfigError("--experimental-rerun would take what checks and starts the runs from a file: leave it out")
+    if "--resolve" in given and not given & {"--cfg", "-c"}:
+        raise ConfigError("--resolve says how --cfg shows the configuration: add --cfg job")
+    if empty := given & {"hydra.run.dir=", "hydra.sweep.dir="}:
+        raise ConfigError(f"{min(empty)} is empty, as an unset variable leaves it: name a folder (. is this one)")
+    if given & {"-sc", "--shell-completion"} and not keys & {"install", "uninstall", "query"}:
+        raise ConfigError("-sc takes install=SHELL, uninstall=SHELL or query=SHELL, as in -sc install=bash")
 
 
 def own_folders(words: list[str]) -> list[Path]:

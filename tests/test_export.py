@@ -30,6 +30,7 @@ from alexnet_pl.model.build import build_net
 from alexnet_pl.runs.card import model_card
 from alexnet_pl.runs.run import Run
 from alexnet_pl.runs.trained import TrainedModel, load
+from tests.helpers.fuzz import untouched
 from tests.helpers.images import encode, smooth_image
 from tests.helpers.nets import save_checkpoint, untrained_model
 
@@ -217,6 +218,17 @@ def test_mistakes_are_one_sentence(net: TrainedModel, tmp_path: Path, command: E
     assert (code, out) == (1, "")
     assert err == "error: onnxscript is not installed: ONNX needs pip install onnx onnxruntime onnxscript\n"
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["README.md", "config.yaml", "mean.npy", "net.pt"])
+def test_a_file_that_no_export_wrote_stays(name: str, net: TrainedModel, tmp_path: Path):
+    """As those of a project, a run or a packed dataset; another export into the same folder is none of them."""
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(ConfigError, match=f"holds a {re.escape(name)} that no export wrote: give"), untouched(tmp_path):
+        export.export(net, tmp_path, "torch")
+    (tmp_path / name).unlink()
+    for _ in range(2):
+        export.export(net, tmp_path, "torch")
 
 
 def test_no_one_is_told_to_ask_a_registry_for_this_package():

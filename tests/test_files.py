@@ -8,6 +8,7 @@ import stat
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from socket import AF_UNIX, socket
 
 import pytest
 
@@ -41,6 +42,25 @@ def test_a_lock_that_is_a_link_is_refused_and_its_target_stays(tmp_path: Path):
     with pytest.raises(ConfigError, match=r"\.lock is a link"):
         files.lock(folder)
     assert victim.read_text() == "precious"
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda path: socket(AF_UNIX).bind(str(path))])
+def test_a_lock_that_is_no_file_is_named(
+    make: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)  # the name of a socket must be short
+    make(Path(".lock"))
+    with pytest.raises(ConfigError, match=r"\.lock is a (folder|pipe or device|socket), and must be a file"):
+        files.lock(tmp_path)
+
+
+def test_only_what_a_killed_writer_left_is_swept_up(tmp_path: Path):
+    """A user's own file may end with .tmp as well."""
+    for name in ("plan.json.123.tmp", "mine.tmp", "draft.1.tmp.txt", "v2.tmp"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "folder.7.tmp").mkdir()
+    files.sweep_up(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["draft.1.tmp.txt", "folder.7.tmp", "mine.tmp", "v2.tmp"]
 
 
 def test_a_lock_empties_no_file(tmp_path: Path):

@@ -75,9 +75,12 @@ def find_device(name: str | None) -> torch.device:
     set_arithmetic()
     name = name or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"--device {name} is not here ({first_line(error)}): use cpu") from error
+        there = torch.zeros(1, device=name)
+        there.cpu()  # which a device without numbers, as meta, refuses
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = first_line(error).partition(". ")[0]
+        raise ConfigError(f"--device {name} is not here ({reason}): use cpu") from error
+    return there.device
 
 
 def run(

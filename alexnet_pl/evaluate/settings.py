@@ -72,6 +72,9 @@ def find_members(paths: list[Path], settings: Settings) -> list[Member]:
         if not done:
             raise ConfigError(f"no run in {path} is done: name one of them to evaluate it as far as it is")
         found += done
+    nets = [*(str(run.folder.resolve()) for run in found), *published]
+    if again := next((net for net in nets if nets.count(net) > 1), None):
+        raise ConfigError(f"{again} is named twice, and would count twice in the average: name each net once")
     named = [name for name in settings.weights if name in CHECKPOINT_NAMES]
     for name in settings.weights:
         if name not in CHECKPOINT_NAMES and not expand(name).is_file():

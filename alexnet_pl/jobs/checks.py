@@ -68,10 +68,12 @@ def check_device(cfg: Config) -> None:
 
 
 def _number_rules(c: Config) -> Iterator[str]:
-    """Yield a sentence for each number in any key that no arithmetic can do with."""
+    """Yield a sentence for each number in any key that no arithmetic can do with, and each text that nothing can."""
     own = [number for each in c.optim.layer_lr for number in (*each.milestones, *each.factors)]
     for key, value in (flatten_config(as_dict(c)) | {"optim.layer_lr": own}).items():
         for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, str) and "\0" in number:
+                yield f"{key} holds a zero byte, which no name and no path has"
             if isinstance(number, list | dict):
                 yield f"{key}={value} must be a plain list, without others inside"
             if isinstance(number, float) and not abs(number) <= LARGEST_FLOAT:
@@ -85,6 +87,9 @@ def _run_rules(c: Config) -> Iterator[str]:
     d = c.data
     if not Path(c.name).name or ".." in Path(c.name).parts or Path(c.name).is_absolute():
         yield f"name={c.name!r} must name a folder under runs/"
+    for key in ("ckpt_path", "pretrained"):
+        if getattr(c, key) == "":
+            yield f"{key} is empty, as an unset variable leaves it: name what to start from, or {key}=null for nothing"
     if c.seed < 0:
         yield f"seed={c.seed} must not be negative"
     if c.train_error_window < 1:

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from alexnet_pl.errors import first_line, one_line
+from alexnet_pl.files import LARGEST
 
 GLOBAL = "# @package _global_"
 """How a file begins whose keys are those of the whole configuration"""
@@ -25,6 +26,9 @@ def mistakes(file: Path, prefix: str, key_mistake: Callable[[str, Any], str | No
         prefix: of its keys, `data.`; empty where they are those of the whole configuration.
         key_mistake: (key, value) -> why the key cannot have the value.
     """
+    if (size := file.stat().st_size) > LARGEST:
+        yield f"{file}: has {size:,} bytes, and at most {LARGEST:,} are read"
+        return
     try:
         text = file.read_bytes().decode()
         content = OmegaConf.to_container(OmegaConf.load(file))
@@ -42,10 +46,9 @@ def mistakes(file: Path, prefix: str, key_mistake: Callable[[str, Any], str | No
         yield f"{file}: {first_line(error)}"
         return
     except OSError as error:
-        if error.errno:
+        if error.errno is not None:
             raise
-        yield f"{file}, line 1: holds no KEY: VALUE"  # but a number, of which OmegaConf says so
-        return
+        content = None  # OmegaConf's word for a lone number
     package = re.search(r"^#\s*@package\s+(\S+)", text, re.MULTILINE)
     if package and package[1] == "_global_":
         prefix, missing = "", False
@@ -59,6 +62,8 @@ def mistakes(file: Path, prefix: str, key_mistake: Callable[[str, Any], str | No
         yield f"{file}, line 1: holds no KEY: VALUE"
     elif not isinstance(content.get("defaults", []), list):
         yield f"{file}, line {_line(text, 'defaults')}: defaults must be a list, - override /model: alexnet"
+    elif not isinstance(content.get("hydra", {}), dict):
+        yield f"{file}, line {_line(text, 'hydra')}: hydra is a group of keys and has no value of its own"
     else:
         for key, value in _leaves({key: value for key, value in content.items() if key not in ("defaults", "hydra")}):
             if sentence := key_mistake(prefix + key, value):

@@ -75,6 +75,8 @@ def _override_mistakes(override: Override, known: DictConfig, folders: Sequence[
     if key in OF_HYDRA or key.startswith("hydra.callbacks.checks"):
         yield f"{override.input_line} would change what checks and starts the runs: leave it out"
         return
+    if key == "hydra.job.env_copy" and isinstance(value, list):
+        yield from (f"{key} names {name}, which is not set" for name in value if str(name) not in os.environ)
     if key.startswith("hydra.") or (override.is_delete() and (value is None or isinstance(value, str))):
         return  # Hydra's own to judge
     if key.partition("/")[0] in ("hydra", *groups):

@@ -34,7 +34,7 @@ class Options:
     @property
     def outputs(self) -> list[Path]:
         """The files to write."""
-        return [path for path in (self.csv, self.json, self.figure) if path]
+        return [path for path in (self.csv, self.json, self.figure) if path is not None]
 
     def check(self) -> None:
         """Raise UserError where a file cannot be written."""
@@ -43,5 +43,7 @@ class Options:
                 f"--figure {self.figure} must end with {', '.join(SUFFIXES)}: its name says what is written"
             )
         for path in self.outputs:
+            if not path.name:
+                raise ConfigError("--csv, --json and --figure take the name of a file, and one is empty")
             if not path.parent.is_dir():
                 raise UserError(f"{path} cannot be written: there is no folder {path.parent}")

@@ -48,6 +48,8 @@ def predict(options: Options) -> bool:
     net = net.to(torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu"))
     gallery = open_gallery(options.neighbours, net, warn) if options.neighbours else None
     images = ImageFiles(find_images(options.images, warn), net.resized_size, warn, net.squares)
+    given = [options.run, options.labels or "", *images.names, *(gallery.names if gallery else [])]
+    files.refuse_overwriting(options.outputs, map(Path, given))
     keep = bool(gallery or options.figure)
     predictions = predict_and_show(net, images, console, options.views, options.labels, keep)
     nearest = find_neighbours(net, predictions, gallery, console) if gallery else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from alexnet_pl.config.suggestions import suggest
 from alexnet_pl.data.image_files import ImageFiles, image_batches
 from alexnet_pl.data.sources.base import class_name
 from alexnet_pl.errors import ConfigError
-from alexnet_pl.files import from_csv_cell
+from alexnet_pl.files import from_csv_cell, read_text
 from alexnet_pl.runs.trained import TrainedModel
 
 TOP = 5
@@ -69,9 +70,9 @@ def read_labels(file: Path, classes: list[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     names = {str(number): name for number, name in enumerate(classes)} | {name: name for name in classes}
     try:
-        with file.open(newline="", encoding="utf-8-sig") as lines:
-            rows = [row for row in csv.reader(lines) if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        text = read_text(file, "give lines of image,class").removeprefix("\ufeff")
+        rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row]
+    except (OSError, csv.Error) as error:
         raise ConfigError(f"{file} cannot be read as lines of image,class: {error}") from error
     head = [word.strip().lower() for word in rows[0]] if rows else []
     titled = any(word in IMAGE for word in head) and any(word in CLASS for word in head)

@@ -60,8 +60,8 @@ def main() -> None:
     parser = make_parser()
     arguments = vars(parser.parse_args())
     source, root, dry_run, finished = (arguments.pop(key) for key in ("source", "store", "dry_run", "verify"))
-    if not finished and not (source and root):
-        parser.error("give a source and a store")
+    if bool(finished) == bool(source and root) or (finished and source):
+        parser.error("give a source and a store, or --verify and a store")
     warnings.filterwarnings("ignore", module="PIL")  # what is wrong with an image stands in skipped.csv
     options, console = Options(**arguments), make_console()
     with exit_on_error(finished or root, "" if finished else "what is packed is kept"):

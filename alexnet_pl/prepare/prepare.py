@@ -30,7 +30,7 @@ def prepare(source: Path, root: Path, options: Options, console: Console, dry_ru
     done, begun = store.read(root), store.read_plan(root)
     if root.exists() and not root.is_dir():
         raise ConfigError(f"{root} is a file: give the store a folder of its own")
-    if not begun and root.is_dir() and not all(files.is_part(path) or path.name == ".lock" for path in root.iterdir()):
+    if not begun and root.is_dir() and any(path.name != ".lock" and not files.is_part(path) for path in root.iterdir()):
         raise ConfigError(f"{root} holds other files: give the store a folder of its own")
     found = sources.find(source, options.hold_out)
     if found.kind == "image folder" and not (source / "train").is_dir() and source.resolve() in root.resolve().parents:

@@ -21,13 +21,16 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from alexnet_pl.console import exit_on_error, make_console, start_command
-from alexnet_pl.errors import visible, visible_line
+from alexnet_pl.errors import ConfigError, visible, visible_line
 from alexnet_pl.report.claims import ClaimStatus, total, write_claims
 from alexnet_pl.report.compare import Report
 from alexnet_pl.report.curves import METRICS
 from alexnet_pl.report.outputs import main_text, write_kernels, write_report
 from alexnet_pl.report.tables import finding, report_tables
-from alexnet_pl.report.workspace import publish
+from alexnet_pl.report.workspace import publish, split_project
+
+RUNS = Path("runs")
+"""Where sweeps go; it is made for a claims page before the first of them"""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -48,7 +51,7 @@ def make_parser() -> argparse.ArgumentParser:
         "instead: list the paper's claims and how far each is tested by the sweeps in a folder (runs), in claims.html "
         "and claims.md there"
     )
-    add("--claims", metavar="RUNS", nargs="?", const=Path("runs"), type=Path, help=claims)
+    add("--claims", metavar="RUNS", nargs="?", const=RUNS, type=Path, help=claims)
     kernels = (
         "instead: draw each run's first kernels, tower by tower (the paper's Figure 3), into its kernels.png, and "
         "print how colourful each tower's are; takes wandb:ENTITY/PROJECT/NAME:ALIAS, too"
@@ -107,13 +110,17 @@ def main() -> None:
     args = parser.parse_args()
     if (args.folder is None) == (args.claims is None):
         parser.error("give a folder, or --claims")
-    if (args.claims or args.kernels) and (args.wandb or args.allow or (args.claims and args.kernels)):
+    if (args.claims or args.kernels) and (args.wandb is not None or args.allow or (args.claims and args.kernels)):
         parser.error("--claims and --kernels stand alone")
-    if args.wandb_dry_run and not args.wandb:
+    if args.wandb_dry_run and args.wandb is None:
         parser.error("--wandb-dry-run needs --wandb ENTITY/PROJECT")
     console = make_console()
     with exit_on_error(args.claims or args.folder):
+        if args.wandb is not None:
+            split_project(args.wandb)  # told before the work
         if args.claims:
+            if args.claims != RUNS and not args.claims.exists():
+                raise ConfigError(f"--claims {args.claims} does not exist: give the folder with your sweeps ({RUNS})")
             claims, paths = write_claims(args.claims.resolve())
             show_claims(claims, console)
         elif args.kernels:
@@ -121,6 +128,6 @@ def main() -> None:
         else:
             report, paths = write_report(args.folder, args.allow)
             show_report(report, console)
-        workspace = [publish(report, args.wandb, send=not args.wandb_dry_run)] if args.wandb else []
+        workspace = [publish(report, args.wandb, send=not args.wandb_dry_run)] if args.wandb is not None else []
         for line in (*paths, *workspace):
             print(visible(str(line)))

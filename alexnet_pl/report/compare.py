@@ -123,6 +123,10 @@ def collect(folder: Path, allow: Sequence[str] = ()) -> Report:
     if not runs:
         states = ", ".join(f"{n} {state}" for state, n in Counter(run.status for run in absent).items())
         raise ConfigError(f"no run in {folder} has metrics to draw ({states}): runs with logger=none keep none")
+    known = {"experiment", *(key for run in runs for key in run.flat)}
+    for key in allow:
+        if not any(one == key or one.startswith(f"{key}.") for one in known):
+            raise ConfigError(f"--allow {key} is no key of these runs: their config.yaml lists the keys")
     titled: dict[str, list[RunCurves]] = {}
     for run in runs:
         titled.setdefault(str(run.config["report"]["panel"] or folder.name), []).append(run)

@@ -14,10 +14,18 @@ from alexnet_pl.errors import ConfigError
 from alexnet_pl.report.compare import Report
 from alexnet_pl.runs import wandb_server
 from alexnet_pl.runs.mirror import wandb_group
-from alexnet_pl.runs.naming import flatten_config
+from alexnet_pl.runs.naming import WANDB_NAME, flatten_config
 
 MEDIA = {"kernels": "first-layer kernels", "predictions": "predictions"}
 """Keys under which `mirror.attach_results` logs images, and their panels' titles"""
+
+
+def split_project(project: str) -> tuple[str, str]:
+    """Return the entity and the name of ENTITY/PROJECT; raise ConfigError where it is something else."""
+    entity, _, name = project.partition("/")
+    if "/" in name or not all(0 < len(part) <= WANDB_NAME for part in (entity, name)):
+        raise ConfigError(f"--wandb {project} is not ENTITY/PROJECT, such as ada/alexnet_pl")
+    return entity, name
 
 
 def publish(report: Report, project: str, send: bool = True) -> str:
@@ -33,9 +41,7 @@ def publish(report: Report, project: str, send: bool = True) -> str:
     Raises:
         UserError: no such project, no key, or W&B did not take it.
     """
-    entity, slash, name = project.partition("/")
-    if not (entity and slash and name) or "/" in name:
-        raise ConfigError(f"--wandb {project} is not ENTITY/PROJECT, such as ada/alexnet_pl")
+    entity, name = split_project(project)
     path = report.folder / "wandb_workspace.json"
     workspace = build(report, entity, name)
     before = files.read_json(path, {"entity": str, "project": str, "address": str}, "remove it")

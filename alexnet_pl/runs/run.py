@@ -108,8 +108,12 @@ class Run:
             self.lock = None
 
     def refuse_another(self, config: dict[str, Any]) -> None:
-        """Raise ConfigError if the folder holds a run of another configuration; bookkeeping does not count."""
-        changed = config_differences(self.config, config) if self.identity else {}
+        """Raise ConfigError if the folder holds a run of another configuration; bookkeeping does not count.
+
+        A config.yaml alone is that of a run which was killed as it began, or of something else than a run.
+        """
+        begun = self.identity or (self.folder / "config.yaml").exists()
+        changed = config_differences(self.config, config) if begun else {}
         if changed:
             said = ", ".join(f"{key} was {old} and is now {new}" for key, (old, new) in changed.items())
             raise ConfigError(

@@ -143,6 +143,7 @@ def test_what_is_left_out_is_told(photographs: Path, tmp_path: Path):
 
 
 SYSTEM = ["@eaDir", "lost+found", "$RECYCLE.BIN", "__MACOSX", "#recycle", "System Volume Information", ".Trashes"]
+SYSTEM += ["#snapshot", "~snapshot", "@Recently-Snapshot", "@tmp", "found.000"]
 
 
 @pytest.mark.parametrize("name", SYSTEM)

@@ -303,7 +303,9 @@ def test_what_cannot_be_evaluated_is_named_in_one_sentence(command: Command, pla
         (stored, "--data", str(renamed)): "are of other classes than those",
         (stored, "--weights", str(tmp_path / "broken.ckpt")): "answers with numbers that are not finite",
         (whole, "--data", "packed"): "which are drawn, not read: leave out --data",
-        (whole, "--device", "gpu7"): "--device gpu7 is not here",
+        **{(whole, "--device", name): f"--device {name} is not here" for name in ("gpu7", "meta", "hpu", "xla")},
+        (whole, whole): f"{Path(whole).resolve()} is named twice",
+        (str(Path(first).parent), first): f"{Path(first).resolve()} is named twice",
     }.items():
         said = command(*args)
         assert said.startswith("error: "), args

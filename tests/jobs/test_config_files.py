@@ -11,6 +11,7 @@ from alexnet_pl.errors import ConfigError
 from alexnet_pl.jobs import compose
 from alexnet_pl.jobs.mistakes import FOLDERS, find_mistakes, translated
 from tests.helpers.commands import Command
+from tests.helpers.fuzz import STRANGE
 
 TOP = b"# @package _global_\n"
 FILES = [
@@ -28,6 +29,8 @@ FILES = [
     ("group", TOP + b"data: 5\n", 2, "data is a group of keys"),
     ("list", TOP + b"- 1\n", 1, "no KEY: VALUE"),
     ("empty", b"", 1, "# @package _global_"),
+    ("number alone", TOP + b"5\n", 1, "no KEY: VALUE"),
+    ("no hydra", TOP + b"hydra: null\n", 2, "hydra is a group of keys"),
     ("text", b"text\n", 1, "# @package _global_"),
     ("defaults", TOP + b"defaults: 5\n", 2, "defaults must be a list"),
     ("open", TOP + b"data: [1\n", 3, "expected ',' or ']'"),
@@ -73,6 +76,13 @@ def test_what_has_no_line_names_the_file(own: Path, contents: bytes, reason: str
     ((sentence,),) = find_mistakes(["experiment=mine"], folders=[*FOLDERS, own]).values()
     assert str(file) in sentence
     assert reason in sentence
+
+
+def test_a_huge_file_is_not_read(own: Path):
+    file = own / "experiment" / "mine.yaml"
+    STRANGE["huge"](file)
+    ((sentence,),) = find_mistakes(["experiment=mine"], folders=[*FOLDERS, own]).values()
+    assert sentence == f"{file}: has 1,099,511,627,776 bytes, and at most 16,777,216 are read"
 
 
 @pytest.mark.slow

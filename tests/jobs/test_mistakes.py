@@ -21,6 +21,7 @@ from alexnet_pl.jobs.mistakes import find_mistakes, quote_text
 from alexnet_pl.jobs.sweep import MOST_JOBS, check_run
 from alexnet_pl.parallel import memory
 from alexnet_pl.runs.run import Run
+from alexnet_pl.train import refuse_mistakes
 from alexnet_pl.training import fit
 from tests.helpers.commands import Command
 from tests.helpers.runs import TINY, run_config
@@ -188,6 +189,40 @@ def test_any_path_is_taken(path: str):
     for key in PATH_KEYS:
         (override,) = OverridesParser.create().parse_overrides([quote_text(f"{key}={path}")])
         assert str(override.value()).lower() == path.lower(), key
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--resolve"], "--resolve says how --cfg shows the configuration"),
+        (["--experimental-rerun", "x"], "--experimental-rerun would take"),
+        (["--experimental-rerun=x"], "--experimental-rerun would take"),
+        (["hydra.run.dir="], "hydra.run.dir= is empty"),
+        (["-m", "hydra.sweep.dir="], "hydra.sweep.dir= is empty"),
+        (["-sc", "bash"], "-sc takes install=SHELL"),
+        (["--shell-completion"], "-sc takes install=SHELL"),
+        (["hydra.job.env_copy=[NO_SUCH_VARIABLE]"], "hydra.job.env_copy names NO_SUCH_VARIABLE, which is not set"),
+    ],
+    ids=str,
+)
+def test_flags_of_hydras_that_go_with_nothing_are_a_sentence(words: list[str], said: str):
+    with pytest.raises(ConfigError) as error:
+        refuse_mistakes(words)
+    (sentence,) = error.value.sentences
+    assert sentence.startswith(said)
+
+
+@pytest.mark.parametrize("key", ["ckpt_path", "pretrained"])
+def test_an_empty_start_is_none(key: str):
+    """A run that was to go on from a checkpoint must not begin anew."""
+    (sentence,) = refusals(with_value(key, ""))
+    assert sentence.startswith(f"{key} is empty")
+
+
+@pytest.mark.parametrize("key", [key for key, kind in key_types().items() if kind in (str, str | None)])
+def test_no_text_holds_a_zero_byte(key: str):
+    """One's own YAML can; no file system takes it."""
+    assert f"{key} holds a zero byte, which no name and no path has" in refusals(with_value(key, "a\0b"))
 
 
 @pytest.mark.parametrize("word", ["ckpt_path=null", "ckpt_path='a b'", "data.root=${oc.env:HOME}/x", "model.lrn=[a b]"])

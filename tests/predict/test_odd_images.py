@@ -19,6 +19,7 @@ from alexnet_pl.data.sources import base
 from alexnet_pl.errors import ConfigError, visible
 from alexnet_pl.predict.outputs import to_csv
 from alexnet_pl.predict.predictions import Prediction, read_labels
+from tests.helpers.fuzz import STRANGE, untouched
 from tests.helpers.images import encode, smooth_image
 from tests.helpers.nets import CLASSES
 
@@ -130,7 +131,7 @@ def test_labels_as_people_keep_them(text: str, tmp_path: Path):
 
 
 WRONG = {
-    "no UTF-8": (b"1.jpg,caf\xe9\n", "cannot be read as lines of image,class"),
+    "no UTF-8": (b"1.jpg,caf\xe9\n", "labels.csv is damaged: it is no UTF-8 text"),
     "a class that is none": (b"1.jpg,cat\n", "cat is no class of this net"),
     "a number that is none": (b"1.jpg,10\n", "10 is no class of this net"),
     "a number without an end": (b"1.jpg," + b"9" * 5000 + b"\n", "is no class of this net"),
@@ -158,3 +159,47 @@ def test_lines_that_match_no_image_are_told(run: str, predict: Predict, tmp_path
     assert code == 0
     assert err == f"{tmp_path}/labels.csv names 2 of 4 images that are not among these, as away/3.jpg\n"
     assert "of 2 whose class is known" in out
+
+
+# ------------------------------------------------------------------------------------------------ outputs
+
+OVERWRITING = [
+    ["a.png", "--figure", "a.png"],
+    ["a.png", "--figure", "folder/../a.png"],
+    ["folder", "--figure", "folder/b.png"],
+    ["*.png", "--csv", "a.png"],
+    ["a.png", "--labels", "right.csv", "--csv", "right.csv"],
+    ["a.png", "--neighbours", "folder", "--json", "folder/b.png"],
+    ["a.png", "--csv", "net.ckpt"],
+    ["a.png", "--csv", "new", "--json", "new"],
+]
+
+
+@pytest.mark.parametrize("words", OVERWRITING, ids=" ".join)
+def test_no_output_takes_the_place_of_what_is_read(
+    words: list[str], run: str, predict: Predict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    for name in ("a.png", "folder/b.png"):
+        Path(name).write_bytes(JPEG)
+    Path("right.csv").write_text("a.png,cats\n")
+    with untouched(tmp_path):
+        code, out, err = predict(run, *words)
+    assert (code, out) == (1, "")
+    assert err == f"error: {words[-1]} is read or written already by this command: give the output another name\n"
+
+
+@pytest.mark.parametrize("option", ["--csv", "--json"])
+def test_an_output_without_a_name_is_a_sentence(option: str, run: str, predict: Predict, tmp_path: Path):
+    (tmp_path / "a.jpg").write_bytes(JPEG)
+    code, out, err = predict(run, tmp_path / "a.jpg", option, "")
+    assert (code, out) == (1, "")
+    assert err == "error: --csv, --json and --figure take the name of a file, and one is empty\n"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "huge", "folder", "link to nothing", "zero bytes"])
+def test_labels_that_are_no_table_end_at_once(kind: str, tmp_path: Path):
+    STRANGE[kind](tmp_path / "labels.csv")
+    with pytest.raises(ConfigError, match=r"labels\.csv is damaged: .*; give lines of image,class"):
+        read_labels(tmp_path / "labels.csv", CLASSES)

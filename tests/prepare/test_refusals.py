@@ -108,6 +108,18 @@ def other_files(tmp_path: Path) -> None:
     (tmp_path / "store/thesis.tmp").write_text("years of work")
 
 
+def a_users_tmp(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store/thesis.tmp").write_text("years of work")
+
+
+def one_folder_too_many(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        (tmp_path / "source" / split).rename(tmp_path / "source/images")
+        (tmp_path / "source" / split).mkdir()
+        (tmp_path / "source/images").rename(tmp_path / "source" / split / "images")
+
+
 def a_file(tmp_path: Path) -> None:
     (tmp_path / "store").write_text("years of work")
 
@@ -138,6 +150,8 @@ def plan(**keys: object) -> Callable[[Path], None]:
 
 MISTAKES: dict[str, tuple[Callable[[Path], Any], list[str], str]] = {
     "other files": (other_files, [], "store holds other files: give the store a folder of its own"),
+    "a user's .tmp": (a_users_tmp, [], "store holds other files: give the store a folder of its own"),
+    "one class": (one_folder_too_many, [], "has one class only, images, which is nothing to learn"),
     "a file": (a_file, [], "store is a file: give the store a folder of its own"),
     "no source": (no_source, [], "source does not exist"),
     "no image is one": (no_images, [], "no file that was tried is an image (n00/000.JPEG: not an image of a format"),
@@ -172,7 +186,15 @@ def test_mistakes_are_named_in_one_sentence_and_nothing_is_written(
 
 
 @pytest.mark.parametrize(
-    "arguments", [["source"], ["source", "store", "--form", "png"], ["source", "store", "--size", "x"]]
+    "arguments",
+    [
+        ["source"],
+        ["source", "store", "--form", "png"],
+        ["source", "store", "--size", "x"],
+        [],
+        ["source", "store", "--verify", "store"],
+        ["source", "--verify", "store"],
+    ],
 )
 def test_what_is_no_command_is_told_with_the_usage(commands: Commands, arguments: list[str]):
     code, said, complained = commands.run(*arguments)

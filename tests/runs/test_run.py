@@ -18,6 +18,7 @@ from alexnet_pl.runs.metrics import append_row, read_rows, write_rows
 from alexnet_pl.runs.naming import config_differences, job_folder_name
 from alexnet_pl.runs.run import Run, find_runs, write
 from alexnet_pl.runs.sweep import read_sweep, record_sweep
+from tests.helpers.fuzz import untouched
 from tests.helpers.reports import settings
 
 CONFIG = settings(seed=3, lr=0.1)
@@ -101,6 +102,23 @@ def test_another_configuration_is_refused_by_its_keys(tmp_path: Path):
     with pytest.raises(ConfigError, match=r"optim\.lr was 0\.1 and is now 0\.2.*name="):
         run.start(settings(seed=3, lr=0.2), [])
     assert run.config == CONFIG
+
+
+@pytest.mark.parametrize("text", ["mine: 1\n", "words", "- 1\n"])
+def test_a_config_that_is_no_runs_stays(text: str, tmp_path: Path):
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"config\.yaml "), untouched(tmp_path):
+        Run(tmp_path).start(CONFIG, [])
+
+
+def test_a_run_that_was_killed_as_it_began_is_taken_up(tmp_path: Path):
+    Run(tmp_path).record(CONFIG)
+    with pytest.raises(ConfigError, match=r"optim\.lr was 0\.1 and is now 0\.2"):
+        Run(tmp_path).start(settings(seed=3, lr=0.2), [])
+    run = Run(tmp_path)
+    run.start(CONFIG, [])
+    run.release()
+    assert run.identity
 
 
 def test_an_unwritable_folder_is_one_sentence(tmp_path: Path):

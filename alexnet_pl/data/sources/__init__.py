@@ -56,6 +56,11 @@ def find(root: Path, hold_out: float = 0.0) -> Source:
             f"{root}: {source.kind}, but class {source.classes[empty[0]]} has no training images: "
             f"it must have some, or must go"
         )
+    if len(source.classes) < 2:
+        raise ConfigError(
+            f"{root}: {source.kind}, but it has one class only, {source.classes[0]}, which is nothing to learn: give "
+            "two or more; if they lie in its folder, one above is too many"
+        )
     if not hold_out:
         return source
     if "val" in source.splits:

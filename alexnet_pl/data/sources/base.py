@@ -23,8 +23,8 @@ SUFFIXES = (
     ".pbm", ".pnm", ".avif",
 )  # fmt: skip
 SYSTEM = {"@eadir", "#recycle", "@recycle", "$recycle.bin", "lost+found", "__macosx", "system volume information"}
-SYSTEM |= {"thumbs.db", "desktop.ini"}
-"""What systems put into folders by themselves; thumbnails of all images, for one, lie in @eaDir"""
+SYSTEM |= {"#snapshot", "~snapshot", "@recently-snapshot", "@tmp", "found.000", "thumbs.db", "desktop.ini"}
+"""What systems put into folders by themselves: thumbnails of all images lie in @eaDir, copies of them in #snapshot"""
 LARGEST = 2**28
 """Bytes that an image file may have: photographs have a hundredth, and what claims more would fill the memory"""
 DAMAGE: tuple[type[Exception], ...] = (OSError, ValueError, LookupError, EOFError, RuntimeError)
