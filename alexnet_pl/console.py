@@ -59,7 +59,8 @@ def start_command(trains: bool = False) -> None:
         home = Path("/")
         os.environ["HOME"] = str(home)
     if not os.access(home, os.W_OK):  # W&B and matplotlib say much, or end, where they cannot keep anything
-        caches = tempfile.mkdtemp()
+        with exit_on_error("a folder for temporary files"):
+            caches = tempfile.mkdtemp()
         atexit.register(shutil.rmtree, caches, ignore_errors=True)
         os.environ.update({name: os.environ.get(name, caches) for name in CACHE_VARIABLES})
 

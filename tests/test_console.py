@@ -237,6 +237,18 @@ def test_a_user_without_a_home_has_one_for_what_libraries_keep(home: str | None,
     assert all(folder.is_dir() for folder in folders)
 
 
+def test_a_machine_without_a_place_to_write_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(console.os, "access", lambda folder, mode: False)
+    monkeypatch.setattr(console.tempfile, "tempdir", None)
+    monkeypatch.setattr(console.tempfile, "_candidate_tempdir_list", lambda: ["/nowhere"])
+    with pytest.raises(SystemExit) as end:
+        start_command()
+    assert end.value.code == 1
+    assert capsys.readouterr().err.startswith("error: a folder for temporary files: No usable temporary directory")
+
+
 def test_ranks_of_an_earlier_program_are_none_of_ours(monkeypatch: pytest.MonkeyPatch):
     """Lightning reads them as it is imported."""
     for name in RANK_VARIABLES:

@@ -279,8 +279,8 @@ def require(root: Path) -> Store:
     if store:
         return store
     if (root / "plan.json").is_file():
-        raise ConfigError(f"the store in {root} is not finished: run its prepare command again to continue")
-    found = "is no folder" if not root.is_dir() else "is no packed store"
+        raise ConfigError(f"the store {root} is not finished: run its prepare command again to continue")
+    found = "is no packed store" if root.is_dir() else "is no folder of a packed store"
     raise ConfigError(f"{root} {found}: make one, once, with python -m alexnet_pl.prepare SOURCE {root}")
 
 

@@ -55,16 +55,19 @@ def find_members(paths: list[Path], settings: Settings) -> list[Member]:
     """Return the nets to evaluate: each that is named, and of a folder of several runs all that are done.
 
     Raises:
-        ConfigError: there is none, one has no checkpoint, or one file of weights is given for several.
+        ConfigError: there is none, one has no checkpoint, one file of weights is given for several, or published
+            weights have no packed dataset to look at.
     """
     found: list[Run] = []
     published = [str(path) for path in paths if names_weights(str(path))]
-    if published and settings.weights != ["last"]:
-        raise ConfigError(f"--weights chooses a run's checkpoints, and {published[0]} is none: leave it out")
-    if published and not settings.data:
-        raise ConfigError(
-            f"{published[0]} has no images of its own: say with --data which packed dataset to evaluate on"
-        )
+    if published:
+        if settings.weights != ["last"]:
+            raise ConfigError(f"--weights chooses a run's checkpoints, and {published[0]} is none: leave it out")
+        if not settings.data:
+            raise ConfigError(
+                f"{published[0]} has no images of its own: say with --data which packed dataset to evaluate on"
+            )
+        store.require(settings.data)  # before weights are fetched
     for path in (path for path in paths if str(path) not in published):
         there = find_runs(expand(path))
         alone = there[0].folder == expand(path)

@@ -187,8 +187,10 @@ def write_claims(root: Path) -> tuple[list[ClaimStatus], list[Path]]:
     """Write claims.html and claims.md into a folder of sweeps; return the claims and the paths.
 
     Raises:
-        ConfigError: the folder is a run, or a file of a run is not what a run writes.
+        ConfigError: the folder is a run or no folder, or a file of a run is not what a run writes.
     """
+    if root.exists() and not root.is_dir():
+        raise ConfigError(f"{root} is a file: give a folder with folders of runs in it, such as runs")
     root.mkdir(parents=True, exist_ok=True)
     claims = survey(root)
     rows = [

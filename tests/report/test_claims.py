@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from alexnet_pl.errors import ConfigError
 from alexnet_pl.report import paper
 from alexnet_pl.report.claims import ClaimStatus, survey, total, write_claims
 from alexnet_pl.runs.run import Run
@@ -77,3 +78,9 @@ def test_a_total_is_given_in_each_format(tmp_path: Path) -> None:
     )
     for path in paths:
         assert said in path.read_text()
+
+
+def test_a_file_holds_no_claims(tmp_path: Path) -> None:
+    (tmp_path / "runs").touch()
+    with pytest.raises(ConfigError, match=r"runs is a file: give a folder"):
+        write_claims(tmp_path / "runs")

@@ -196,7 +196,7 @@ def read_file(path: str | Path) -> bytes:
         raise
 
 
-def read_text(path: Path) -> bytes:
+def read_table(path: Path) -> bytes:
     """Return the bytes of a file that says what the images are; raise ConfigError where it cannot be read."""
     with reading(path):
         return read_file(path)

@@ -26,7 +26,7 @@ from alexnet_pl.data.sources.base import (
     labels_of,
     match_classes,
     note_left_out,
-    read_text,
+    read_table,
     reading,
 )
 from alexnet_pl.data.sources.folders import (
@@ -132,7 +132,7 @@ def _truth(root: Path, val: Path, names: list[str]) -> tuple[Path, list[str]]:
 def _solution(file: Path, names: list[str]) -> list[str]:
     """Read Kaggle's table: ImageId,PredictionString, which opens with the WordNet id."""
     with reading(file, csv.Error):
-        _, *rows = csv.reader(io.StringIO(read_text(file).decode("utf-8-sig")))
+        _, *rows = csv.reader(io.StringIO(read_table(file).decode("utf-8-sig")))
         truth = {image: prediction.partition(" ")[0] for image, prediction in rows}
     return match_classes([Path(name).stem for name in names], truth, file)
 
@@ -158,7 +158,7 @@ def _devkit(devkit: Path, names: list[str]) -> list[str]:
 def _devkit_files(devkit: Path) -> tuple[bytes, bytes]:
     """Return meta.mat and the ground truth, of the devkit's folder or of its tar.gz."""
     if devkit.is_dir():
-        return read_text(devkit / "data/meta.mat"), read_text(devkit / f"data/{TRUTH}")
+        return read_table(devkit / "data/meta.mat"), read_table(devkit / f"data/{TRUTH}")
     with gzip.open(devkit) as packed:
         tar = packed.read(base.LARGEST + 1)  # what is packed tells nothing of what unpacks
     check_size(len(tar))
