@@ -269,8 +269,8 @@ def _sound(path: Path) -> Iterator[None]:
         ) from error
 
 
-def require(root: Path) -> Store:
-    """Return the finished store in a folder, where there must be one.
+def require(root: Path, key: str = "") -> Store:
+    """Return the finished store in a folder, where there must be one. Messages put `key` before its name.
 
     Raises:
         ConfigError: there is none, or only one that is not finished.
@@ -279,9 +279,9 @@ def require(root: Path) -> Store:
     if store:
         return store
     if (root / "plan.json").is_file():
-        raise ConfigError(f"the store {root} is not finished: run its prepare command again to continue")
-    found = "is no packed store" if root.is_dir() else "is no folder of a packed store"
-    raise ConfigError(f"{root} {found}: make one, once, with python -m alexnet_pl.prepare SOURCE {root}")
+        raise ConfigError(f"the store in {key}{root} is not finished: run its prepare command again to continue")
+    found = "is no folder" if not root.is_dir() else "is no packed store"
+    raise ConfigError(f"{key}{root} {found}: make one, once, with python -m alexnet_pl.prepare SOURCE {root}")
 
 
 def measure_shard(path: Path) -> Shard:

@@ -233,7 +233,7 @@ def _store_rules(c: Config) -> Iterator[str]:
         yield f"data.name={d.name} needs a packed dataset: data.root=STORE, made once by python -m alexnet_pl.prepare"
         return
     try:
-        found = store.require(expand(d.root))
+        found = store.require(expand(d.root), "data.root=")
         found.check_files("train")
     except ConfigError as error:
         yield str(error)

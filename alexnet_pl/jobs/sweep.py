@@ -231,7 +231,10 @@ def find_shorter(cfg: Config, folder: Path) -> Path | None:
     name = LENGTH.sub("", folder.name)
     for done in sorted(folder.parent.glob("*/done.json")):
         if LENGTH.sub("", done.parent.name) == name:
-            differences = config_differences(Run(done.parent).config, as_dict(cfg))
+            try:
+                differences = config_differences(Run(done.parent).config, as_dict(cfg))
+            except ConfigError:  # a damaged neighbour is no reason to stop this one
+                continue
             if set(differences) == {"trainer.max_epochs"} and differences["trainer.max_epochs"][0] is not None:
                 return done.parent
     return None

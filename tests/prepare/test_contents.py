@@ -212,6 +212,7 @@ def test_verify_of_what_is_no_store(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         code, _, complained = commands.run("--verify", root)
         assert code == 1
         assert said in complained
+        assert "data.root" not in complained  # which is no argument of this command
         assert len(complained.splitlines()) == 1
 
 
