@@ -261,6 +261,16 @@ def test_a_sweep_that_is_none_is_refused(train: Command, tmp_path: Path, word: s
 
 
 @pytest.mark.slow
+def test_a_sweep_for_slurm_needs_slurm(train: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    result = train("-m", *TINY, "hydra/launcher=submitit_slurm", "seed=1,2")
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: hydra/launcher=submitit_slurm sends jobs to Slurm, and there is no srun")
+    assert len(result.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
 def test_folders_may_be_numbered(tmp_path: Path, train: Command, monkeypatch: pytest.MonkeyPatch):
     numbers: list[str] = []
     monkeypatch.setattr(
