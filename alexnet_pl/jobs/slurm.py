@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 from collections.abc import Sequence
 from typing import Any
@@ -18,6 +19,15 @@ from alexnet_pl.config.schema import Trainer
 from alexnet_pl.errors import ConfigError
 from alexnet_pl.parallel import layouts
 from alexnet_pl.parallel.layouts import Layout, rank_variables
+
+
+def require() -> None:
+    """Raise ConfigError where this machine cannot send jobs to Slurm."""
+    if shutil.which("srun") is None:
+        raise ConfigError(
+            "hydra/launcher=submitit_slurm sends jobs to Slurm, and there is no srun here: start it on a machine "
+            "of the cluster, or leave the launcher out"
+        )
 
 
 def request_devices(hydra_config: DictConfig, trainers: Sequence[Trainer]) -> None:

@@ -95,6 +95,8 @@ def run_sweep(
         )
     folder = Path(composed.hydra.sweep.dir).absolute()
     launcher = str(composed.hydra.runtime.choices["hydra/launcher"])
+    if "slurm" in launcher:
+        slurm.require()
     jobs = _compose_jobs(words, composed, context.config_loader, folder, here="slurm" not in launcher)
     if "slurm" in launcher:
         slurm.request_devices(composed.hydra, [job.cfg.trainer for job in jobs])

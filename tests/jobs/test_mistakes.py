@@ -123,15 +123,13 @@ def test_other_arguments_of_lightning_have_their_types(word: str, said: str):
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("model.num_classes", 10**12), ("model.width", 1e30), ("data.resize", 10**6), ("data.batch_size", 10**12),
-        ("model.widths", {"fc6": 10**12}), ("data.crop_size", 10**6), ("trainer.devices", 2**20),
+        ("model.num_classes", 10**12), ("model.width", 1e30), ("data.batch_size", 10**12),
+        ("model.widths", {"fc6": 10**12}), ("trainer.devices", 2**20),
     ],
     ids=str,
 )  # fmt: skip
 def test_what_no_machine_can_hold_is_refused(key: str, value: Any):
     cfg = with_value(key, value)
-    if key == "data.crop_size":
-        cfg = replace(cfg, data=replace(cfg.data, resize=value), test_views=0)
     if key == "trainer.devices":
         cfg = replace(cfg, data=replace(cfg.data, batch_size=value))
     (sentence,) = refusals(cfg, to_run=True)
@@ -258,6 +256,16 @@ def test_a_sweep_that_is_none_is_refused(train: Command, tmp_path: Path, word: s
     assert result.stderr.count("error: ") == len(result.stderr.splitlines()) == 1
     assert said in result.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_sweep_for_slurm_needs_slurm(train: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    result = train("-m", *TINY, "hydra/launcher=submitit_slurm", "seed=1,2")
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: hydra/launcher=submitit_slurm sends jobs to Slurm, and there is no srun")
+    assert len(result.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
