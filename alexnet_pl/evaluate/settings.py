@@ -85,7 +85,7 @@ def find_members(paths: list[Path], settings: Settings) -> list[Member]:
             f"a file of weights belongs to one run, but {len(found)} are given: use {' or '.join(CHECKPOINT_NAMES)}"
         )
     for run in found:
-        _ = run.identity  # which the results name: if it is damaged, that is told before the work
+        _ = run.identity, run.done, run.config  # results name or join them: a damaged one is told before the work
         kept = [name for name in CHECKPOINT_NAMES if os.path.lexists(run.last.with_name(f"{name}.ckpt"))]
         if named and not kept:
             raise ConfigError(f"{run.folder} has no checkpoint: the run was not trained yet, or did not keep one")
