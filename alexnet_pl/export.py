@@ -94,15 +94,16 @@ def export(net: TrainedModel, folder: Path, form: str = "onnx", images: Sequence
     """
     if form == "onnx":
         _need_onnx()
-    names = (FORMATS[form], "README.md", "config.yaml", "mean.npy")
-    if (found := [name for name in names if (folder / name).is_file()]) and not (folder / ABOUT).exists():
+    name = FORMATS[form]
+    names = (name, "README.md", "config.yaml", "mean.npy")
+    if (found := [other for other in names if (folder / other).is_file()]) and not (folder / ABOUT).exists():
         raise ConfigError(f"{folder} holds a {found[0]} that no export wrote: give the export a folder of its own")
     plain = _plain(net)
     size = net.resized_size
     random = torch.randint(0, 256, (3, size, size, 3), dtype=torch.uint8, generator=augment.stream(1))
     squares = torch.stack([*random, *images])
-    name = FORMATS[form]
-    description, card = json.dumps(preprocessing(net), indent=1), model_card(net, name)
+    card = model_card(net, name)  # which reads the run's files: if one is damaged, that is told before the work
+    description = json.dumps(preprocessing(net), indent=1)
     with ExitStack() as stack:
         folder.mkdir(parents=True, exist_ok=True)
         part, mean = (stack.enter_context(files.atomic_path(folder / file)) for file in (name, "mean.npy"))
