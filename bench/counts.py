@@ -25,6 +25,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 from torch._dynamo.device_interface import CudaInterface
+from torch._inductor import scheduler
 from torch._inductor.decomposition import select_decomp_table
 from torch._inductor.graph import GraphLowering
 from torch._inductor.virtualized import V
@@ -121,6 +122,7 @@ def an_h200() -> Iterator[None]:
         stack.enter_context(
             mock.patch.object(torch.cuda.amp.common, "amp_definitely_not_available", return_value=False)
         )
+        stack.enter_context(mock.patch.object(scheduler, "has_triton", return_value=True))
         stack.enter_context(mock.patch.object(torch.cuda, "is_bf16_supported", return_value=True))
         stack.enter_context(mock.patch.object(torch.cuda, "get_device_capability", return_value=(9, 0)))
         yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,7 +39,11 @@ LONGEST += ["refusals", "bench", "contents", "interruption", "trained"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep the caches of libraries in pytest's own, .pytest_cache, and nothing in the user's folders."""
+    """Keep the caches of libraries in pytest's own, .pytest_cache, and nothing in the user's folders.
+
+    Hear Ctrl-C also where a script has started the tests in the background, whose processes ignore it.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if cache := getattr(config, "cache", None):  # there is none with -p no:cacheprovider
         for name, variable in CACHES.items():
             os.environ[variable] = str(cache.mkdir(name))

@@ -183,14 +183,6 @@ def test_a_model_card_is_written_from_the_run(net: TrainedModel, tmp_path: Path,
     assert "how they were trained is not known here" in model_card(net, "net.pt"), "though it may be a net of ours"
 
 
-@pytest.mark.parametrize("name", ["README.md", "config.yaml"])
-def test_files_of_something_else_are_not_overwritten(name: str, net: TrainedModel, tmp_path: Path):
-    (tmp_path / name).write_text("years of work")
-    with pytest.raises(ConfigError, match=rf"holds another {name}: give the export a folder of its own"):
-        export.export(net, tmp_path, "torch")
-    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "years of work")]
-
-
 def test_another_result_is_refused(net: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Nothing is left of it; an export that stood there before stays."""
     export.export(net, tmp_path, "torch")

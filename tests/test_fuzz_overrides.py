@@ -68,7 +68,7 @@ def draw(rng: random.Random) -> list[str]:
     return words
 
 
-def finish(jobs: Sequence[local.Job], at_once: int) -> None:
+def finish(jobs: Sequence[local.Job], at_once: int, jobs_per_gpu: int) -> None:
     """Take the place of a sweep's processes: claim each folder, and be done."""
     for job in jobs:
         job.run.start(as_dict(job.cfg), job.overrides)

@@ -164,8 +164,9 @@ def test_an_ensemble_equals_numpy_over_the_members_logits(
 def test_batches_change_nothing(command: Command, place: Path, monkeypatch: pytest.MonkeyPatch):
     """The logits are those of the net asked for all images at once; an ensemble of one net twice is that net."""
     run = str(members(place)[0].folder)
+    twin = str(shutil.copytree(run, place / "twin"))
     monkeypatch.setattr(datamodule, "EVAL_PIXELS", 63 * 32**2)
-    for out, given in (("one", [run]), ("two", [run, run])):
+    for out, given in (("one", [run]), ("two", [run, twin])):
         command(*given, "--views", "10", "--keep-logits", "--out", out)
     net = trained.load(run)
     expected = net.logits(shapes.draw_shapes(CLASSES, *datasets.SHAPES_SPLITS["val"])[0], 10).numpy()

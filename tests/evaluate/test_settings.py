@@ -16,7 +16,7 @@ from alexnet_pl.evaluate.settings import Settings, find_members
     [
         (Settings(weights=["best"], data=Path()), "--weights chooses a run's checkpoints"),
         (Settings(), "say with --data which packed dataset"),
-        (Settings(data=Path("away")), "away is no folder of a packed store"),
+        (Settings(data=Path("away")), "away is no folder: make one"),
         (Settings(data=Path()), r"\. is no packed store"),
     ],
     ids=["checkpoint", "no data", "no folder", "no store"],

@@ -10,18 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from alexnet_pl import compose
 from alexnet_pl.config.keys import key_types
 from alexnet_pl.config.schema import Config, as_dict, from_dict
 from alexnet_pl.errors import ConfigError
 from alexnet_pl.jobs import checks
-from alexnet_pl.jobs.mistakes import find_mistakes, quote_text
+from alexnet_pl.jobs.mistakes import find_mistakes
 from alexnet_pl.jobs.sweep import MOST_JOBS, check_run
 from alexnet_pl.parallel import memory
 from alexnet_pl.runs.run import Run
-from alexnet_pl.train import refuse_mistakes
 from alexnet_pl.training import fit
 from tests.helpers.commands import Command
 from tests.helpers.runs import TINY, run_config
@@ -174,42 +172,6 @@ def test_hydras_and_omegaconfs_errors_are_a_sentence(word: str, said: str):
     assert len(sentence) < 400
 
 
-# ------------------------------------------------------------------------------------------------ paths
-PATHS = [
-    "/x/Übung", "a=b", "a(b", "a)b", "a#b", "a'b", 'a"b', "a&b", "~a", "a~", "a b", "a,b", "a\\b", "a\\'b\\", "a{b",
-    "a]b", "a:b", "a@b", "5", "-1", "true", "1,2", "x/model.activation=tanh,seed=2", "a  b ", "$a", "%a", "'a", "a;b",
-]  # fmt: skip
-PATH_KEYS = ["data.root", "ckpt_path", "pretrained", "name", "hydra.run.dir", "hydra.sweep.dir", "+data.root"]
-
-
-@pytest.mark.parametrize("path", PATHS)
-def test_any_path_is_taken(path: str):
-    for key in PATH_KEYS:
-        (override,) = OverridesParser.create().parse_overrides([quote_text(f"{key}={path}")])
-        assert str(override.value()).lower() == path.lower(), key
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["--resolve"], "--resolve says how --cfg shows the configuration"),
-        (["--experimental-rerun", "x"], "--experimental-rerun would take"),
-        (["--experimental-rerun=x"], "--experimental-rerun would take"),
-        (["hydra.run.dir="], "hydra.run.dir= is empty"),
-        (["-m", "hydra.sweep.dir="], "hydra.sweep.dir= is empty"),
-        (["-sc", "bash"], "-sc takes install=SHELL"),
-        (["--shell-completion"], "-sc takes install=SHELL"),
-        (["hydra.job.env_copy=[NO_SUCH_VARIABLE]"], "hydra.job.env_copy names NO_SUCH_VARIABLE, which is not set"),
-    ],
-    ids=str,
-)
-def test_flags_of_hydras_that_go_with_nothing_are_a_sentence(words: list[str], said: str):
-    with pytest.raises(ConfigError) as error:
-        refuse_mistakes(words)
-    (sentence,) = error.value.sentences
-    assert sentence.startswith(said)
-
-
 @pytest.mark.parametrize("key", ["ckpt_path", "pretrained"])
 def test_an_empty_start_is_none(key: str):
     """A run that was to go on from a checkpoint must not begin anew."""
@@ -221,22 +183,6 @@ def test_an_empty_start_is_none(key: str):
 def test_no_text_holds_a_zero_byte(key: str):
     """One's own YAML can; no file system takes it."""
     assert f"{key} holds a zero byte, which no name and no path has" in refusals(with_value(key, "a\0b"))
-
-
-@pytest.mark.parametrize("word", ["ckpt_path=null", "ckpt_path='a b'", "data.root=${oc.env:HOME}/x", "model.lrn=[a b]"])
-def test_what_hydra_understands_stays(word: str):
-    assert quote_text(word) == word
-
-
-def test_a_sweep_over_paths_stays_one(tmp_path: Path):
-    assert quote_text("ckpt_path=a,b", several=True) == "ckpt_path=a,b"
-    (tmp_path / "a,b").mkdir()
-    assert quote_text(f"ckpt_path={tmp_path}/a,b", several=True) == f"ckpt_path='{tmp_path}/a,b'"
-
-
-def test_a_tilde_is_the_home(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("HOME", "/home/me")
-    assert quote_text("hydra.run.dir=~/x") == "hydra.run.dir='/home/me/x'"
 
 
 # ------------------------------------------------------------------------------------------------ sweeps
@@ -272,7 +218,7 @@ def test_a_sweep_for_slurm_needs_slurm(train: Command, tmp_path: Path, monkeypat
 def test_folders_may_be_numbered(tmp_path: Path, train: Command, monkeypatch: pytest.MonkeyPatch):
     numbers: list[str] = []
     monkeypatch.setattr(
-        "alexnet_pl.jobs.local.run_jobs", lambda jobs, _: numbers.extend(j.run.folder.name for j in jobs)
+        "alexnet_pl.jobs.local.run_jobs", lambda jobs, *_: numbers.extend(j.run.folder.name for j in jobs)
     )
     train("-m", "seed=1,2,1", "hydra.sweep.subdir=${hydra.job.num}", "logger=csv")
     assert numbers == ["0", "1"]
