@@ -15,7 +15,7 @@ from alexnet_pl.jobs import gpu_locks, launch, local, sweep
 from alexnet_pl.parallel import layouts
 from alexnet_pl.runs.run import Run, find_runs
 from tests.helpers.commands import Command, start
-from tests.helpers.processes import wait_until
+from tests.helpers.processes import Process, wait_until
 from tests.helpers.runs import TINY, assert_same_training, run_config
 
 
@@ -111,7 +111,7 @@ def test_a_signal_while_the_server_still_imports_is_no_traceback(tmp_path: Path)
 def test_ctrl_c_saves_all_jobs_that_run_and_the_same_command_continues_them(tmp_path: Path, train: Command):
     """To the ends that they have one after the other. As a terminal does, the signal goes to the whole group."""
     arguments = ("-m", *TINY, "seed=1,2,3", "hydra.sweeper.n_jobs=2", "name=at_once")
-    first = start(tmp_path, *arguments)
+    first = Process(tmp_path, "alexnet_pl.train", *arguments)
     wait_until(lambda: len(list(tmp_path.glob("runs/at_once/*/metrics.csv"))) == 2)
     os.killpg(first.pid, signal.SIGINT)
     _, err = first.communicate(timeout=60)
