@@ -163,7 +163,7 @@ class ImageClassifier(pl.LightningModule):
         error, self.window_loss = self.running_error.close_window(self.sum_over_replicas)
         speed = self.throughput.close_window()
         self._refuse_infinite("the loss", self.window_loss)
-        # conv1 may have a schedule of its own, and comes first then
+        # layers with a schedule or a decay of their own come first
         lr = [group["lr"] for group in self.trainer.optimizers[0].param_groups if group["name"].endswith("weight")][-1]
         self.report({"train/error": error, "train/loss": self.window_loss, "images_per_second": speed, "lr": lr})
 
