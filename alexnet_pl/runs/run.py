@@ -217,7 +217,7 @@ def _identity(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
     return {
         "id": _given_id() or secrets.token_hex(4),
         "overrides": overrides,
-        "command": sys.argv,
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],  # not its folder: runs are published
         "seed": config["seed"],
         **_session(),
     }

@@ -73,7 +73,8 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path,
     assert file.read_text() == "old"
 
 
-def test_a_started_run_is_recognised(tmp_path: Path):
+def test_a_started_run_is_recognised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("sys.argv", ["/home/ada/bin/alexnet-train", "optim.lr=0.1"])
     run = Run(tmp_path / "r")
     assert run.status == "missing"
     run.start(CONFIG, ["optim.lr=0.1"])
@@ -81,6 +82,7 @@ def test_a_started_run_is_recognised(tmp_path: Path):
     assert run.status == "unfinished"
     assert identity["seed"] == 3
     assert identity["overrides"] == ["optim.lr=0.1"]
+    assert identity["command"] == ["alexnet-train", "optim.lr=0.1"], "without a folder of this machine"
     assert {"python", "torch", "pytorch-lightning", "alexnet-pl"} <= set(identity["versions"])
     assert run.config == CONFIG
     run.fail("no more electricity")
