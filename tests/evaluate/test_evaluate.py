@@ -43,7 +43,8 @@ QUICK = (
     "trainer.limit_val_batches=1.0",
     "model.init=fan_in",
     "data.pixel_scale=64",
-    "optim.lr=0.02",
+    "optim.lr=0.03",
+    "model.width=0.25",
 )
 VIEWED = ("data.resize=36", "data.crop_size=32")
 

@@ -27,7 +27,7 @@ from alexnet_pl.training.module import ImageClassifier
 
 TINY = (
     "logger=csv",
-    "model.width=0.5",
+    "model.width=0.125",
     "train_eval_images=200",
     "data.batch_size=64",
     "train_error_window=64",

@@ -28,7 +28,7 @@ SETS = {"train": (1000, 1), "val": (50, 2)}
 
 def small_config(**optim: float) -> Config:
     cfg = Config(name="x", seed=5, train_error_window=53, train_eval_images=100)
-    cfg.model = Model(name="convnet", arch=Arch.convnet, init=Init.fan_in, num_classes=10, input_size=32)
+    cfg.model = Model(name="convnet", arch=Arch.convnet, width=0.25, init=Init.fan_in, num_classes=10, input_size=32)
     cfg.data = Data(kind="shapes", name="shapes", num_classes=10, pixel_scale=SCALE, batch_size=BATCH)
     cfg.optim = Optim(**{"lr": LR, "weight_decay": 0.01} | optim)
     cfg.trainer = Trainer(max_epochs=EPOCHS, devices=1)
