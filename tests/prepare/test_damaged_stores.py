@@ -25,6 +25,8 @@ from tests.helpers.fuzz import REFUSED, how_it_ended
 from tests.helpers.sources import PART, draw_source, write_folders
 from tests.helpers.stores import contents, halve, pack, refusal, stop_before_the_end
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -226,7 +228,6 @@ def test_a_split_that_is_not_there_is_named(sound: Path, tmp_path: Path):
         PackedDataset(store.require(tmp_path / "store"), "val")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("file", ["store.json", "train.parquet", "mean.npy", "train-00000.jpegs"])
 @pytest.mark.parametrize("damage", ["empty", "no UTF-8"])
 def test_training_on_a_damaged_store_is_one_sentence(

@@ -22,6 +22,8 @@ from tests.helpers.commands import environment
 from tests.helpers.runs import run_config
 from tests.helpers.wandb_server import Server
 
+pytestmark = pytest.mark.slow
+
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of wandb-workspaces, about its own code
 
 
@@ -79,7 +81,6 @@ def dry(folder: Path) -> dict[str, Any]:
     return dict(json.loads((folder / "wandb_workspace.json").read_text()))
 
 
-@pytest.mark.slow
 def test_it_is_saved_once_and_then_updated(folder: Path, server: Server, capsys: pytest.CaptureFixture[str]):
     assert command(folder, "--wandb", "ada/alexnet_pl") == 0
     address = capsys.readouterr().out.splitlines()[-1]
@@ -158,7 +159,7 @@ def test_panels_of_the_report_are_told_apart(tmp_path: Path):
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        pytest.param(["alexnet_pl"], "error: --wandb alexnet_pl is not ENTITY/PROJECT", marks=pytest.mark.slow),
+        (["alexnet_pl"], "error: --wandb alexnet_pl is not ENTITY/PROJECT"),
         (["a/b/c"], "error: --wandb a/b/c is not ENTITY/PROJECT"),
         (["ada/alexnet_pl"], "error: --wandb needs a W&B key and none was found: run `wandb login`"),
     ],

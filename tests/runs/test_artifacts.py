@@ -28,6 +28,8 @@ from tests.helpers.commands import environment
 from tests.helpers.runs import NET, offline_run, run_config
 from tests.helpers.wandb_server import Server
 
+pytestmark = pytest.mark.slow
+
 ADDRESS = "wandb:ada/alexnet_pl/train-seed_1:best"
 
 
@@ -194,7 +196,6 @@ def test_without_a_key_or_a_server_it_is_one_sentence(
     assert len(refusal.value.sentences) == 1
 
 
-@pytest.mark.slow
 def test_the_real_interface_says_what_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     with Server() as server, mock.patch.dict(os.environ, environment(tmp_path) | server.environment, clear=True):
         wandb.teardown()  # it remembers the environment in which it was used first

@@ -22,6 +22,8 @@ from tests.helpers.fuzz import STRANGE, untouched
 from tests.helpers.nets import save_checkpoint, untrained_model
 from tests.helpers.reports import make_run, rows, settings
 
+pytestmark = pytest.mark.slow
+
 READERS: dict[str, Callable[[Path], object]] = {
     "config.yaml": lambda folder: Run(folder).config,
     "run.json": lambda folder: Run(folder).identity,
@@ -175,7 +177,6 @@ def test_a_table_of_something_else_is_damaged(text: str, run: Run):
     assert f"metrics.csv is damaged: {TABLES[text]}" in str(error.value)
 
 
-@pytest.mark.slow
 def test_all_commands_over_a_folder_name_the_file(run: Run, tmp_path: Path):
     """A folder of runs, of which one file is damaged, by way of finding runs, reporting them and looking for claims."""
     record_sweep(run.folder.parent, {"a": ["sweep=lrn"], "b": []})

@@ -20,6 +20,8 @@ from tests.helpers.bad_servers import bad_server
 from tests.helpers.runs import run_config
 from tests.helpers.wandb_server import KEY
 
+pytestmark = pytest.mark.slow
+
 NAMES = {"name": 300 * "n", "data.name": 300 * "d", "model.name": 300 * "m"}
 
 
