@@ -24,7 +24,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from alexnet_pl.config.help import help_text
+from alexnet_pl.config.help import all_keys_text, help_text
 from alexnet_pl.config.schema import Config, as_dict
 from alexnet_pl.console import exit_with, start_command
 from alexnet_pl.errors import ConfigError, Disconnected, Interrupted, UserError
@@ -165,6 +165,9 @@ def main() -> None:
     os.environ.pop(JOB_VARIABLE, None)  # no sweep starts this command
     if {"--help", "-h"} & set(sys.argv):
         print(help_text(), end="")
+        return
+    if "--help-all" in sys.argv:
+        print(all_keys_text(), end="")
         return
     full = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors through to here, where they become sentences

@@ -65,7 +65,7 @@ def type_words(kind: Any) -> str:
     if values and get_origin(kind) is list:
         return f"[{type_words(values[0])},...]"
     if get_origin(kind) in (Union, UnionType):
-        return " | ".join(map(type_words, values)).replace("NoneType", "None")
+        return " | ".join(map(type_words, values)).replace("NoneType", "null")
     return getattr(kind, "__name__", str(kind).replace("typing.", ""))
 
 

@@ -109,8 +109,8 @@ def test_what_lightning_would_refuse_later_is_refused_at_once(key: str, value: A
     ("word", "said"),
     [
         ("trainer.detect_anomaly=abc", "takes bool"),
-        ("trainer.log_every_n_steps=abc", "takes int | None"),
-        ("trainer.min_epochs=[1]", "takes int | None"),
+        ("trainer.log_every_n_steps=abc", "takes int | null"),
+        ("trainer.min_epochs=[1]", "takes int | null"),
         ("trainer.fast_dev_run=abc", "takes int | bool"),
     ],
 )
