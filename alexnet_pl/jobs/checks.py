@@ -1,6 +1,6 @@
-"""What is refused before any work: values out of range, combinations that cannot run, files that are not there.
+"""Refuse before any work: values out of range, combinations that cannot run, files that are not there.
 
-All rules are asked, and all that are broken are raised together, one sentence each.
+All rules are checked, and all broken ones are raised together, one sentence each.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ MOST_WORKERS = 256
 
 
 def check(cfg: Config, to_run: bool = True, here: bool = True) -> None:
-    """Refuse a configuration that cannot run; nothing has been written and no work done by then.
+    """Refuse a configuration that cannot run, before anything is written.
 
     Args:
-        to_run: false asks for no data and no key.
-        here: false asks for no devices, as another machine has them.
+        to_run: whether to check the data and W&B's key as well.
+        here: whether to check the devices as well; not for a run on another machine.
     Raises:
         ConfigError: a sentence for each mistake.
     """
@@ -57,7 +57,7 @@ def check(cfg: Config, to_run: bool = True, here: bool = True) -> None:
 
 
 def check_device(cfg: Config) -> None:
-    """Refuse what this machine cannot measure for one device of a run: it has none, or too little memory.
+    """Refuse to measure a run for which this machine has no device, or too little memory.
 
     Raises:
         ConfigError: a sentence for each mistake.
@@ -68,7 +68,7 @@ def check_device(cfg: Config) -> None:
 
 
 def _number_rules(c: Config) -> Iterator[str]:
-    """Yield a sentence for each number in any key that no arithmetic can do with, and each text that nothing can."""
+    """Yield a sentence for each number that arithmetic cannot use, and each text that no file or library can use."""
     own = [number for each in c.optim.layer_lr for number in (*each.milestones, *each.factors)]
     for key, value in (flatten_config(as_dict(c)) | {"optim.layer_lr": own}).items():
         for number in value if isinstance(value, list) else [value]:
@@ -127,7 +127,7 @@ def _has_wandb(c: Config) -> bool:
 
 
 def _logger_rules(c: Config) -> Iterator[str]:
-    """Yield what W&B would not take, and what it would be asked to keep of a run that keeps nothing."""
+    """Yield a sentence for each name that W&B would refuse, and for an artifact of a run that keeps no checkpoint."""
     given, t = c.logger, c.trainer
     for key in ("project", "entity"):
         name = getattr(given, key)
@@ -146,7 +146,7 @@ def _logger_rules(c: Config) -> Iterator[str]:
 
 
 def _net_rules(c: Config) -> Iterator[str]:
-    """Yield what speaks against the net, and against it on these devices."""
+    """Yield why the net cannot be, or cannot run on these devices."""
     try:
         plan = layer_specs(c.model, c.data.input_size)
     except ConfigError as error:
@@ -206,7 +206,7 @@ def _data_rules(d: Data) -> Iterator[str]:
 
 
 def _machine_rules(c: Config) -> Iterator[str]:
-    """Yield what this machine lacks for the run."""
+    """Yield a sentence for everything that this machine lacks for the run."""
     d = c.data
     small = SMALL_DATASETS.get(d.kind)
     if small and not small.generated and not d.download and not (d.root and expand(d.root).is_dir()):
@@ -227,7 +227,7 @@ def _machine_rules(c: Config) -> Iterator[str]:
 
 
 def _store_rules(c: Config) -> Iterator[str]:
-    """Yield what the packed dataset lacks for the run."""
+    """Yield a sentence for everything that the packed dataset lacks for the run."""
     d = c.data
     if not d.root:
         yield f"data.name={d.name} needs a packed dataset: data.root=STORE, made once by python -m alexnet_pl.prepare"
@@ -270,7 +270,7 @@ def _model_rules(m: Model) -> Iterator[str]:
 
 
 def _folder_hint(root: str | None) -> str:
-    """`did you mean ...? ` where a folder beside the wrong one has a similar name."""
+    """Return `did you mean ...? ` if a folder beside the wrong one has a similar name; else nothing."""
     parent = expand(root or ".").parent
     near = [p.name for p in parent.iterdir() if p.is_dir()] if root and parent.is_dir() else []
     close = difflib.get_close_matches(Path(root or "").name, near, n=1)
