@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FILES_PER_SHARD = 4096
-"""Files of the source in a part. The parts are few enough to keep all open, and small enough to lose little by a stop"""
+"""Files of the source in a part. Parts are few enough to keep all open, and small enough to lose little by a stop."""
 VERSION = 2
 INDEX = {"name": "string", "label": "int64", "part": "int64", "offset": "int64", "bytes": "int64"}
 """Columns of `split`.parquet, which has a row for each image"""
