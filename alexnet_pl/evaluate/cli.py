@@ -1,14 +1,14 @@
-"""Evaluate: how good a trained net is, or several together, on the images of its validation set.
+"""Evaluate a run, or several runs as an ensemble, with a centre crop or with ten crops.
 
-    python -m alexnet_pl.evaluate runs/train/defaults              by the centre of each image
-    python -m alexnet_pl.evaluate runs/train/defaults --views 10   by ten views, as in 2012
+    python -m alexnet_pl.evaluate runs/train/defaults              centre crop of each image
+    python -m alexnet_pl.evaluate runs/train/defaults --views 10   ten views (10-crop), as in 2012
     python -m alexnet_pl.evaluate runs/seeds                       all finished runs, as an ensemble
-    python -m alexnet_pl.evaluate runs/a runs/b --weights best     the runs that are named
+    python -m alexnet_pl.evaluate runs/a runs/b --weights best     these runs, as an ensemble
     python -m alexnet_pl.evaluate torchvision --data STORE         published weights
 
-The probabilities of several views and nets are averaged, as in 2012. The command prints errors,
-calibration and the easiest and hardest classes. It writes evaluation.json, predictions.parquet,
-classes.csv, confusion.png and calibration.png.
+The images are those of the validation set. The probabilities of several views and nets are averaged,
+as in 2012. The command prints errors, calibration and the easiest and hardest classes. It writes
+evaluation.json, predictions.parquet, classes.csv, confusion.png and calibration.png.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Run the command. Exit code 0: evaluated; 1: a mistake, in one sentence; 128 + signal: stopped by it."""
+    """Run the command. Exit code 0: done; 1: a mistake, in one sentence; 128 + signal: stopped by it."""
     start_command()
     a = make_parser().parse_args()
     settings = Settings(a.views, a.average, a.weights, a.split, a.data and expand(a.data), a.mean)

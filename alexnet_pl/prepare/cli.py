@@ -1,4 +1,4 @@
-"""Prepare: pack a dataset of images once, so that training need not decode photographs each time.
+"""Pack a dataset of images once, so that training need not decode photographs each time.
 
     python -m alexnet_pl.prepare data/photographs data/packed    from SOURCE to STORE
     python -m alexnet_pl.prepare SOURCE STORE --size 64          Tiny ImageNet at its own size
@@ -7,8 +7,8 @@
 SOURCE is ImageNet as it was downloaded, or any folder of images with a folder for each class.
 STORE is the packed dataset: a folder with all images in a few large files. As in 2012 (section 2),
 each image is scaled so that its shorter side has 256 pixels, and its central square is kept.
-Stop the command at any moment, also by force: the same command continues from there, and the
-store is then the same to the byte.
+You can stop the command at any moment, also by force. The same command continues from there, and
+the store is then the same to the byte.
 """
 
 from __future__ import annotations
