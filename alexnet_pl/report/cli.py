@@ -1,14 +1,14 @@
-"""Report: a folder of runs as one figure, one page and one file of numbers.
+"""Show a folder of runs as one figure, one page and one file of numbers.
 
-    python -m alexnet_pl.report runs/figure1              the runs of a folder, compared
-    python -m alexnet_pl.report runs/figure1 --kernels    Figure 3: the first kernels of each run
-    python -m alexnet_pl.report torchvision --kernels     or of published weights
-    python -m alexnet_pl.report --claims                  the paper's claims and what runs/ tests
+    python -m alexnet_pl.report runs/figure1              compare the runs of a folder
+    python -m alexnet_pl.report runs/figure1 --kernels    draw the first kernels of each run (Figure 3)
+    python -m alexnet_pl.report torchvision --kernels     draw those of published weights
+    python -m alexnet_pl.report --claims                  list the paper's claims and what runs/ tests
 
-The command writes <folder's name>.png and .svg, report.html (one file, opens without a network),
-report.md and report.json into the folder, and each table as .csv and .tex (booktabs). It prints the
-tables, too. It reads run folders only.
-Runs that must not be compared are refused by name.
+The command writes <folder's name>.png and .svg, report.html, report.md and report.json into the
+folder. report.html is one file and opens without a network. Each table is also written as .csv and
+.tex (booktabs), and printed. The command reads run folders only. It refuses, by name, runs that
+must not be compared.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from alexnet_pl.report.tables import finding, report_tables
 from alexnet_pl.report.workspace import publish, split_project
 
 RUNS = Path("runs")
-"""Where sweeps go; it is made for a claims page before the first of them"""
+"""The folder of sweeps. A claims page makes it before the first sweep."""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -68,7 +68,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def show_report(report: Report, console: Console) -> None:
-    """Print the tables, the metrics' definitions, what is not complete, and the notes."""
+    """Print the tables, the metrics' definitions, the incomplete runs, and the notes."""
     for table in report_tables(report):
         for title, rows in table.sections:
             console.print(make_table(title, table.heads, rows), soft_wrap=False)
