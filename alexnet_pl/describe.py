@@ -134,7 +134,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m alexnet_pl.describe", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as python -m alexnet_pl.train takes them")
+    overrides = "GROUP=CHOICE or KEY=VALUE, as for python -m alexnet_pl.train"
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=overrides)
     arguments = parser.parse_args()
     with exit_on_error():
         cfg = compose(*arguments.overrides)

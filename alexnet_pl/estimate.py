@@ -269,8 +269,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m alexnet_pl.estimate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as python -m alexnet_pl.train takes them")
-    parser.add_argument("--link", type=float, metavar="GB_PER_S", help="what a device sends, gigabytes per second")
+    overrides = "GROUP=CHOICE or KEY=VALUE, as for python -m alexnet_pl.train"
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=overrides)
+    link = "gigabytes per second that a device sends (default: a rate for the kind of device)"
+    parser.add_argument("--link", type=float, metavar="GB_PER_S", help=link)
     arguments = parser.parse_intermixed_args()
     if arguments.link is not None and not 0 < arguments.link < float("inf"):
         parser.error("--link must be a rate above 0, in gigabytes per second")

@@ -210,9 +210,10 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("run", metavar="RUN", help=f"a run folder, a folder of one run, a checkpoint, {WEIGHTS_WORDS}")
     add("--mean", metavar="FILE", type=Path, help="Caffe's mean image (.binaryproto), for its weights")
-    add("--format", choices=FORMATS, default="onnx", help="what to write (%(default)s)")
-    add("--out", metavar="FOLDER", type=Path, help="where to (export/ in the run folder)")
-    add("--images", metavar="IMAGE", nargs="+", default=[], help="files or folders to compare on, too")
+    add("--format", choices=FORMATS, default="onnx", help="format of the weights (default: %(default)s)")
+    add("--out", metavar="FOLDER", type=Path, help="folder to write (default: export/ in the run folder)")
+    images = "images to compare the export on, besides random ones: files or folders"
+    add("--images", metavar="IMAGE", nargs="+", default=[], help=images)
     return parser
 
 

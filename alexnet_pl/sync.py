@@ -179,8 +179,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "folders", type=Path, nargs="+", metavar="FOLDER", help="runs, or folders of runs such as runs/figure1"
     )
-    parser.add_argument("--jobs", type=int, default=4, metavar="N", help="runs to send at a time (%(default)s)")
-    parser.add_argument("--minutes", type=float, default=10, metavar="N", help="that a run may take (%(default)s)")
+    parser.add_argument(
+        "--jobs", type=int, default=4, metavar="N", help="runs to send at a time (default: %(default)s)"
+    )
+    minutes = "minutes that each start of a run may take (default: %(default)s)"
+    parser.add_argument("--minutes", type=float, default=10, metavar="N", help=minutes)
     return parser
 
 

@@ -77,7 +77,7 @@ def test_help_shows_the_groups_and_the_keys_that_people_set(tmp_path: Path):
         assert shown in text
     assert 15 <= len(help.COMMON) <= 25
     for key in help.COMMON:
-        assert f" {key}={help.as_typed(help.default_values()[key])} " in text
+        assert f" {key}={keys.format_value(help.default_values()[key])} " in text
     assert "--help-all" in text
     assert max(map(len, result.stdout.splitlines())) <= help.WIDTH
 
@@ -86,7 +86,8 @@ def test_all_keys_are_shown_with_type_default_and_meaning(tmp_path: Path):
     text = call(tmp_path, "--help-all").stdout
     for key, meaning in keys.key_docs().items():
         assert (
-            f"\n{key}={help.as_typed(help.default_values()[key])}  ({keys.type_words(keys.key_types()[key])})" in text
+            f"\n{key}={keys.format_value(help.default_values()[key])}  ({keys.type_words(keys.key_types()[key])})"
+            in text
         )
         assert one_line(meaning) in one_line(text)
     assert set(keys.key_docs()) == set(keys.key_types())
@@ -103,7 +104,7 @@ def test_the_defaults_that_help_shows_are_those_of_a_run():
     [(None, "null"), (False, "false"), (0.5, "0.5"), (["a", 1], "[a,1]"), ({"conv1": "x"}, "{conv1: x}"), ({}, "{}")],
 )
 def test_a_value_is_shown_as_one_types_it(value: object, typed: str):
-    assert help.as_typed(value) == typed
+    assert keys.format_value(value) == typed
     assert yaml.safe_load(typed) == value
 
 

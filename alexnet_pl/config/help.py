@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from alexnet_pl.config.keys import key_docs, key_types, type_words
+from alexnet_pl.config.keys import format_value, key_docs, key_types, type_words
 from alexnet_pl.config.schema import as_dict, from_dict
 from alexnet_pl.files import ROOT
 
@@ -67,7 +67,7 @@ def help_text() -> str:
     for key in COMMON:
         first, kind = " ".join(docs[key].split()).partition(". ")[0].rstrip("."), kinds[key]
         choices = f" ({type_words(kind)})" if isinstance(kind, type) and issubclass(kind, Enum) else ""
-        common.append(_beside(f"{key}={as_typed(values[key])}", first + choices))
+        common.append(_beside(f"{key}={format_value(values[key])}", first + choices))
     return TEXT.format(groups=_groups(), common="\n".join(common), count=len(kinds))
 
 
@@ -77,7 +77,7 @@ def all_keys_text() -> str:
     blocks = []
     for key, text in key_docs().items():
         meaning = textwrap.fill(" ".join(text.split()), WIDTH, initial_indent="    ", subsequent_indent="    ")
-        blocks.append(f"{key}={as_typed(values[key])}  ({type_words(kinds[key])})\n{meaning}")
+        blocks.append(f"{key}={format_value(values[key])}  ({type_words(kinds[key])})\n{meaning}")
     return ALL.format(keys="\n".join(blocks))
 
 
@@ -94,15 +94,6 @@ def default_values() -> dict[str, Any]:
             plain[group] = yaml.safe_load((ROOT / "conf" / group / f"{choice}.yaml").read_text())
     cfg = as_dict(from_dict(plain))
     return {key: reduce(dict.__getitem__, key.split("."), cfg) for key in kinds}
-
-
-def as_typed(value: Any) -> str:
-    """Return a plain value as one types it in an override: null, true, [conv1,conv2], {conv1: pool_act_lrn}."""
-    if isinstance(value, list):
-        return f"[{','.join(map(as_typed, value))}]"
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {as_typed(each)}" for key, each in value.items()) + "}"
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _config_file() -> tuple[dict[str, Any], dict[str, str]]:

@@ -84,3 +84,18 @@ def key_docs(schema: type = Config, prefix: str = "") -> dict[str, str]:
             elif isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
                 out[prefix + name] = str(below.value.value)
     return out
+
+
+def format_value(value: Any) -> str:
+    """Return a plain value as one types it on the command line.
+
+    >>> format_value(["conv1", "conv2"]), format_value(None), format_value(True), format_value({"conv1": 0.01})
+    ('[conv1,conv2]', 'null', 'true', '{conv1: 0.01}')
+    """
+    if isinstance(value, list):
+        return f"[{','.join(map(format_value, value))}]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {format_value(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "null" if value is None else str(value)

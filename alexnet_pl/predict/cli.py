@@ -33,11 +33,11 @@ def make_parser() -> argparse.ArgumentParser:
     add("run", metavar="RUN", help=f"a run folder, a folder of one run, a checkpoint, {WEIGHTS_WORDS}")
     add("images", metavar="IMAGE", nargs="+", help='files, folders, patterns, or "-" for standard input')
     add("--mean", metavar="FILE", type=Path, help="Caffe's mean image (.binaryproto), for its weights")
-    views = "views of each image: 1, the centre, or the average of ten views (10-crop) (%(default)s)"
+    views = "views of each image: 1 (the centre) or 10 (10-crop) (default: %(default)s)"
     add("--views", type=int, choices=[1, 10], default=1, help=views)
-    right = "a CSV file of image,class; otherwise the name of an image's folder counts, where it is a class"
+    right = "a CSV file of image,class (default: the name of an image's folder, if it is a class)"
     add("--labels", metavar="FILE", type=Path, help=right)
-    near = "find the six nearest by the last hidden layer in a folder, a pattern, or a packed store"
+    near = "find the six nearest images, by the last hidden layer, in a folder, a pattern, or a packed store"
     add("--neighbours", metavar="SET", help=near)
     add("--csv", metavar="FILE", type=Path, help="write the predictions as a table")
     add("--json", metavar="FILE", type=Path, help="write predictions and neighbours")

@@ -9,12 +9,13 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
+from alexnet_pl.config.keys import format_value
 from alexnet_pl.console import Meter, make_console
 from alexnet_pl.errors import ConfigError
 from alexnet_pl.report import paper
 from alexnet_pl.report.ablation import CENTRE, SEVERAL, ClaimResult, describe_runs, has_settings, judge, seed_errors
 from alexnet_pl.report.compare import Report, collect
-from alexnet_pl.report.curves import Line, cut_short, format_value
+from alexnet_pl.report.curves import Line, cut_short
 from alexnet_pl.report.html_parts import make_page
 from alexnet_pl.report.outputs import literal, markdown_table, write_text
 from alexnet_pl.report.tables import VERDICTS, VIEWS, finding, format_errors, format_points

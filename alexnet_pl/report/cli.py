@@ -45,21 +45,21 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="a run, or a folder of runs such as runs/figure1; with --kernels also published weights",
     )
-    allow = "a key in which runs may differ; `trainer` is all keys that begin with it (repeatable)"
+    allow = "allow runs to differ in a key; `trainer` stands for all its keys (repeatable)"
     add("--allow", metavar="KEY", action="append", default=[], help=allow)
     claims = (
-        "instead: list the paper's claims and how far each is tested by the sweeps in a folder (runs), in claims.html "
-        "and claims.md there"
+        "instead of a report, list the paper's claims and how far the sweeps in a folder test them (default: runs), "
+        "in claims.html and claims.md there"
     )
     add("--claims", metavar="RUNS", nargs="?", const=RUNS, type=Path, help=claims)
     kernels = (
-        "instead: draw each run's first kernels, tower by tower (the paper's Figure 3), into its kernels.png, and "
-        "print how colourful each tower's are; takes wandb:ENTITY/PROJECT/NAME:ALIAS, too"
+        "instead of a report, draw each run's first kernels, tower by tower (the paper's Figure 3), into its "
+        "kernels.png. Print how colourful each tower's kernels are. FOLDER may be wandb:ENTITY/PROJECT/NAME:ALIAS."
     )
     add("--kernels", action="store_true", help=kernels)
-    project = "also make a workspace of the runs in the W&B project they were sent to, or update it"
+    project = "also make or update a workspace of the runs, in the W&B project that has them"
     add("--wandb", metavar="ENTITY/PROJECT", help=project)
-    dry = "only write that workspace to wandb_workspace.json in the folder; needs neither key nor network"
+    dry = "only write that workspace to wandb_workspace.json in the folder, without key and network"
     add("--wandb-dry-run", action="store_true", help=dry)
     return parser
 

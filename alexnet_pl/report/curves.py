@@ -13,6 +13,7 @@ from itertools import pairwise
 from statistics import fmean, median, stdev
 from typing import Any
 
+from alexnet_pl.config.keys import format_value
 from alexnet_pl.runs.naming import flatten_config, parse_overrides
 from alexnet_pl.runs.run import Run
 
@@ -151,19 +152,6 @@ def cut_short(run: Run) -> str:
     values = {f"trainer.{key}": given.get(f"trainer.{key}", "null") for key in CUT}
     values["trainer.limit_train_batches"] = format_value(config.get("trainer.limit_train_batches"))
     return ", ".join(f"{key}={value}" for key, value in values.items() if value not in ("null", "-1", "1.0"))
-
-
-def format_value(value: Any) -> str:
-    """Return a value as one types it on the command line.
-
-    >>> format_value(["conv1", "conv2"]), format_value(None), format_value(True), format_value(0.01)
-    ('[conv1,conv2]', 'null', 'true', '0.01')
-    """
-    if isinstance(value, list):
-        return f"[{','.join(map(format_value, value))}]"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return "null" if value is None else str(value)
 
 
 def read_curves(run: Run) -> RunCurves | None:

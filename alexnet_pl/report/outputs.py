@@ -166,7 +166,7 @@ LATEX = {
 
 
 def latex_table(table: Table) -> str:
-    """Return a float for booktabs, to be \\input: its caption, its rows without small print, and what they mean."""
+    """Return a float for booktabs and \\input: its caption, its rows without small print, and what they mean."""
     width = len(table.heads)
     lines = [_latex_row(table.heads), _latex_row([head.partition("\n")[2] for head in table.heads]), r"\midrule"]
     for number, (title, rows) in enumerate(table.sections):

@@ -127,7 +127,7 @@ class Table:
 
 SPREAD = "mean ± sd over seeds"
 INTERVAL = "[95 % interval]"
-"""What stands under the heads of columns, as ± and brackets mean many things"""
+"""Texts under the heads of columns that explain ± and brackets"""
 MEANING = (
     f"{SPREAD}: sd is the standard deviation, n - 1. {INTERVAL}: where the difference lies in 19 of 20 cases "
     "(Student's t). Seeds that both lines have are compared in pairs; without two such, all are taken as independent. "
