@@ -166,7 +166,8 @@ class Meter:
 def exit_on_error(writing: Path | str = "the output", kept: str = "") -> Iterator[None]:
     """Turn a mistake, a failed read or write, Ctrl-C and SIGTERM into one sentence on stderr and an exit code.
 
-    The code is that of a `UserError` (1; 75 for a folder in use), 1 for an OSError, and 128 + the signal for a stop.
+    The code is that of a `UserError` (1; 75 for a folder in use), or 1 for an OSError. For a stop it is 128 + the
+    signal.
     Any other exception is a bug and passes through.
 
     Args:

@@ -195,8 +195,8 @@ def misfit(value: Any, shape: Any, place: str = "") -> str:
     """Return in words where a value is not of a shape; empty if it is.
 
     Args:
-        shape: a type; a list of one shape, for lists of it; or a dict of shapes, for dicts whose entries have them or
-            are missing.
+        shape: a type; a list of one shape, for lists of it; or a dict of shapes, for dicts with such entries. An entry
+            may be missing.
     """
     kind: Any = shape if isinstance(shape, type) else type(shape)
     if not isinstance(value, kind):

@@ -8,8 +8,8 @@ They are small colour images in the form of CIFAR-10's (32x32, RGB, ten classes)
 * The background goes from any shade to any other, in any direction. Most images are somewhat grainy.
 
 So some images are easy and some are hard, and a net's error falls gradually; colour alone gets it part of the way.
-The ranges below were chosen by measurement: ReLU and tanh differ about as on CIFAR-10 (by five to six times), with a
-small part of the work. So the images are an illustration, not independent evidence.
+The ranges below were chosen by measurement: ReLU and tanh differ about as on CIFAR-10, by five to six times, and runs
+are shorter. So the images are an illustration, not independent evidence.
 
 The same (count, seed) gives the same images everywhere. One generator draws all random numbers. The sines are computed
 in double precision. The rest is sums, products, quotients and square roots, which every machine rounds alike.

@@ -4,9 +4,9 @@
 exchanges as layers between them. Parameters keep their names; `Parts` knows the whole ones. Processes communicate in
 `AllGather` and `AllToAll` only, and once before each update.
 
-Two rules make gradients right after parts are gathered. If each process does *different* work with the whole (its own
-kernels of the next layer), the gradients that come back are parts of a sum, so sum them. If each does the *same* work
-(the loss, over all classes), each has the whole gradient already, and takes its own part of it.
+Two rules make gradients right after parts are gathered. Each process may do *different* work with the whole, as for
+its own kernels of the next layer. Then the gradients that come back are parts of a sum, so sum them. Or each does the
+*same* work, as for the loss over all classes. Then each has the whole gradient already, and takes its own part of it.
 `tests/parallel/test_shard.py` shows the effect of the wrong choice; one of them only doubles the learning rate.
 """
 

@@ -25,8 +25,8 @@ ERRORS = {
     "ten views top-5": "test/top5_error",
     "training": "train/epoch_error",
 }
-"""Final errors, and their columns in a run's rows. They are on the validation set after the last epoch, by centre crops
-and by ten views; and the running training error over the last epoch."""
+"""Final errors, and their columns in a run's rows. Those on the validation set are after the last epoch, by centre
+crops and by ten views. The running training error is over the last epoch."""
 SEVERAL, CENTRE = "ten views", "validation"
 
 

@@ -56,8 +56,8 @@ def job_folder_name(overrides: Iterable[str], seed: int) -> str:
 def safe_file_name(text: str) -> str:
     """Return a text as the name of a folder, with `_` for characters that file systems and shells do not take.
 
-    If a character other than brackets, quotes and spaces is replaced, or the text is cut to 200 bytes, a checksum of
-    the whole text ends the name. So such texts stay different.
+    A checksum of the whole text ends the name if the text is cut to 200 bytes. It also does if a character is replaced,
+    except for brackets, quotes and spaces. So such texts stay different.
     """
     name = re.sub(r"[^\w.,=+-]+", "_", text)
     ambiguous = re.search(r"[^\w.,=+\-\[\]{}:'\" ]", text) is not None

@@ -44,7 +44,7 @@ class Split:
         names: name of each image, unique within the split.
         labels: int64 (N,), indices into the source's classes.
         places: (N, ...), the place of each image, in a form that `fetch` knows.
-        fetch: yields the bytes at some of the places, in their order, or the reason why there are none; many threads
+        fetch: yields the bytes at some of the places, in their order, or the reason why there are none. Many threads
             may call it at once.
     """
 
