@@ -126,11 +126,11 @@ def refuse_flags(words: list[str]) -> None:
     """Raise ConfigError for Hydra's flags that lack something, or that would bypass the checks here."""
     given, keys = set(words), {word.partition("=")[0] for word in words}
     if "--experimental-rerun" in keys:
-        raise ConfigError("--experimental-rerun would take what checks and starts the runs from a file: leave it out")
+        raise ConfigError("--experimental-rerun would bypass the checks of a run: leave it out")
     if "--resolve" in given and not given & {"--cfg", "-c"}:
-        raise ConfigError("--resolve says how --cfg shows the configuration: add --cfg job")
+        raise ConfigError("--resolve works only together with --cfg: add --cfg job")
     if empty := given & {"hydra.run.dir=", "hydra.sweep.dir="}:
-        raise ConfigError(f"{min(empty)} is empty, as an unset variable leaves it: name a folder (. is this one)")
+        raise ConfigError(f"{min(empty)} is empty, perhaps by an unset variable: name a folder (. is the current one)")
     if given & {"-sc", "--shell-completion"} and not keys & {"install", "uninstall", "query"}:
         raise ConfigError("-sc takes install=SHELL, uninstall=SHELL or query=SHELL, as in -sc install=bash")
 

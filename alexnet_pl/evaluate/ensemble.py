@@ -134,7 +134,7 @@ def run_models(
         logits = [net.logits(images, settings.views).cpu() for net in nets]
         for net, own in zip(nets, logits, strict=True):
             if not own.isfinite().all():
-                raise UserError(f"{net.name} answers with numbers that are not finite: its training went astray")
+                raise UserError(f"{net.name} gives outputs that are not finite: its training has diverged")
         for array, own in zip(arrays, logits, strict=False):
             array[done : done + count] = own.numpy()
         for predictions, several in zip(batches_of, [*logits, torch.cat(logits, 1)], strict=True):

@@ -73,7 +73,7 @@ def find_members(paths: list[Path], settings: Settings) -> list[Member]:
         alone = there[0].folder == expand(path)
         done = there if alone else [run for run in there if run.done]
         if not done:
-            raise ConfigError(f"no run in {path} is done: name one of them to evaluate it as far as it is")
+            raise ConfigError(f"no run in {path} is done: to evaluate an unfinished run, name it")
         found += done
     nets = [*(str(run.folder.resolve()) for run in found), *published]
     if again := next((net for net in nets if nets.count(net) > 1), None):

@@ -89,7 +89,7 @@ def _run_rules(c: Config) -> Iterator[str]:
         yield f"name={c.name!r} must name a folder under runs/"
     for key in ("ckpt_path", "pretrained"):
         if getattr(c, key) == "":
-            yield f"{key} is empty, as an unset variable leaves it: name what to start from, or {key}=null for nothing"
+            yield f"{key} is empty, perhaps by an unset variable: name a run or weights, or set {key}=null"
     if c.seed < 0:
         yield f"seed={c.seed} must not be negative"
     if c.train_error_window < 1:
@@ -179,10 +179,10 @@ def _data_rules(d: Data) -> Iterator[str]:
     if d.crop_chunk < 1:
         yield f"data.crop_chunk={d.crop_chunk} must be at least 1 image (2012: 32)"
     if d.color_noise_until is not None and (d.color_noise is ColorNoise.off or d.color_noise_until < 1):
-        yield f"data.color_noise_until={d.color_noise_until} must be at least 1, with a data.color_noise to end then"
+        yield f"data.color_noise_until={d.color_noise_until} must be at least 1, and needs a data.color_noise to end"
     if d.workers is not None and (not 1 <= d.workers <= MOST_WORKERS or not d.packed):
         most = f"at least 1 and at most {MOST_WORKERS}"
-        yield f"data.workers={d.workers} must be {most}, and only a packed store (data=imagenet) is read by any"
+        yield f"data.workers={d.workers} must be {most}, and works only with a packed store (data=imagenet)"
     if d.packed:
         if d.download:
             yield f"data.download fetches CIFAR-10 only: for data.name={d.name} prepare a store (alexnet_pl.prepare)"
@@ -210,8 +210,8 @@ def _machine_rules(c: Config) -> Iterator[str]:
     d = c.data
     small = SMALL_DATASETS.get(d.kind)
     if small and not small.generated and not d.download and not (d.root and expand(d.root).is_dir()):
-        download = ", or data.download=true" if small.downloads else ""
-        yield f"data.root={d.root} is not a folder: {_folder_hint(d.root)}give the one with {d.name}{download}"
+        download = ", or set data.download=true" if small.downloads else ""
+        yield f"data.root={d.root} is not a folder: {_folder_hint(d.root)}give the folder of {d.name}{download}"
     if d.packed:
         yield from _store_rules(c)
     if _has_wandb(c):

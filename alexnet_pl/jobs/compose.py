@@ -40,8 +40,7 @@ def compose(overrides: Sequence[str]) -> Config:
         parameters = _sweep_parameters(overrides)
         if any(parameter.is_sweep_override() for parameter in parameters):
             raise ConfigError(
-                f"{named_sweep(overrides)} is several configurations: add what tells one of them from the others, "
-                f"{_first_values(parameters)}"
+                f"{named_sweep(overrides)} is several configurations: to choose one, add {_first_values(parameters)}"
             )
         words = [str(parameter.input_line) for parameter in parameters]
         return to_config(hydra.compose("config", [*words, *overrides]))

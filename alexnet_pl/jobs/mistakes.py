@@ -73,7 +73,7 @@ def _override_mistakes(override: Override, known: DictConfig, folders: Sequence[
     key, value = override.key_or_group, override.value()
     groups = {"sweep", *_groups(), *(path.name for folder in folders for path in folder.iterdir() if path.is_dir())}
     if key in OF_HYDRA or key.startswith("hydra.callbacks.checks"):
-        yield f"{override.input_line} would change what checks and starts the runs: leave it out"
+        yield f"{override.input_line} would change the parts of Hydra that check and start the runs: leave it out"
         return
     if key == "hydra.job.env_copy" and isinstance(value, list):
         yield from (f"{key} names {name}, which is not set" for name in value if str(name) not in os.environ)
@@ -182,7 +182,11 @@ def unknown(key: str) -> str:
         return f"{key} is not a key of the configuration: does its file begin with `{config_files.GLOBAL}`?"
     groups = list(get_type_hints(Config))
     keys = [known for known in key_types() if "." in known or not dot]
-    near = suggest(key, keys) if group in groups else suggest(group, groups)
+    inside = [known for known in keys if key in known.rpartition(".")[2]]  # lr, epochs: typed without their group
+    if inside and not dot and len(key) > 1:
+        near = f"did you mean {min(inside, key=lambda known: len(known.rpartition('.')[2]))}?"
+    else:
+        near = suggest(key, keys) if group in groups else suggest(group, groups)
     return f"{key} is not a key of the configuration: {near}"
 
 

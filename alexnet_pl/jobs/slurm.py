@@ -58,8 +58,8 @@ def number(name: str, default: int | None = None) -> int:
     value = os.environ.get(name, "" if default is None else str(default))
     if not value.isdecimal():
         raise ConfigError(
-            f"{name}={value} in the environment must be a number: Slurm and torchrun set it, so unset what another "
-            "program has left of theirs"
+            f"{name}={value} in the environment must be a number, as Slurm and torchrun set it: unset it if another "
+            "program left it"
         )
     return int(value)
 

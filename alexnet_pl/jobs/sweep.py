@@ -196,9 +196,9 @@ def _compose_jobs(
                 name, cfg = str(job.hydra.sweep.subdir), to_config(job)
                 if name in jobs and jobs[name].cfg != cfg:
                     raise ConfigError(
-                        f"two jobs have the same folder {name}: {' '.join(jobs[name].overrides)} and "
-                        f"{' '.join(overrides)} differ in nothing that names it: give each a name=... of its own, in a "
-                        "command of its own"
+                        f"two jobs have the same folder {name}, as {' '.join(jobs[name].overrides)} and "
+                        f"{' '.join(overrides)} differ only in keys that are not in its name: run them by two "
+                        "commands, each with a name=... of its own"
                     )
                 jobs[name] = local.Job(Run(folder / name), cfg, overrides)
                 check_run(cfg, jobs[name].run, here)

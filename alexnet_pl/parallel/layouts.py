@@ -197,7 +197,7 @@ def _tower_rules(where: Layout, m: Model, plan: list[LayerSpec]) -> Iterator[str
             "or train on one (trainer=auto)"
         )
     if plan[-1].outputs[0] % 2:
-        yield f"model.num_classes={m.num_classes} cannot be shared by two towers: one more is unused, and no harm"
+        yield f"model.num_classes={m.num_classes} cannot be shared by two towers: add a class, which stays unused"
 
 
 def _owt_rules(where: Layout, m: Model, plan: list[LayerSpec]) -> Iterator[str]:
@@ -224,5 +224,5 @@ def device_rules(t: Trainer) -> Iterator[str]:
     if there < asked and (there or t.accelerator in ("gpu", "cuda")):
         yield (
             f"trainer.devices={t.devices} asks for {asked} {'GPU' if asked == 1 else 'GPUs'} and {there or 'none'} "
-            f"{'is' if there < 2 else 'are'} here: lower it, or set trainer.accelerator=cpu"
+            f"{'is' if there < 2 else 'are'} here: use fewer, or set trainer.accelerator=cpu"
         )

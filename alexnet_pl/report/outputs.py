@@ -71,7 +71,7 @@ def write_kernels(folder: Path) -> list[Path]:
         return [path]
     done = [run for run in find_runs(folder) if run.done]
     if not done:
-        raise ConfigError(f"no run in {folder} is done: its kernels are drawn when it is")
+        raise ConfigError(f"no run in {folder} is done: draw the kernels when one has finished")
     for run in done:
         net = trained.load(run.folder)
         found = draw_kernels(net)

@@ -143,6 +143,8 @@ def test_memory_is_that_of_the_machine(monkeypatch: pytest.MonkeyPatch):
 
 
 OVERRIDES = [
+    ("lr=0.1", "did you mean optim.lr?"), ("epochs=9", "did you mean trainer.max_epochs?"),
+    ("batch_size=9", "did you mean data.batch_size?"), ("sed=9", "did you mean seed?"),
     ("scale=null", "scale=null is not a choice"), ("optim=5", "optim=5 is not a choice"),
     ("model=[alexnet,3]", "not a choice"), ("model=", "model='' is not a choice"), ("data=nan", "not a choice"),
     ("model=${nope:1}", "not a choice"), ("sweep=null", "not a choice"), ("hydra=5", "would change"),

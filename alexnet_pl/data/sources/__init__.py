@@ -28,7 +28,7 @@ LAYOUTS = (tiny_imagenet, parquet_shards, ilsvrc)
 PLACES = ("", "data", "tiny-imagenet-200", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC")
 LOOKED_FOR = (
     "ILSVRC2012_img_train.tar, train/<class>/, train-*.parquet, tiny-imagenet-200.zip, wnids.txt, or at least two "
-    "folders <class>/ of images; here, in data/, in ILSVRC/Data/CLS-LOC/, and in a folder that is alone here"
+    "folders <class>/ of images; here, in data/, in ILSVRC/Data/CLS-LOC/, and in the only folder here"
 )
 
 
@@ -54,12 +54,12 @@ def find(root: Path, hold_out: float = 0.0) -> Source:
     if empty.size:
         raise ConfigError(
             f"{root}: {source.kind}, but class {source.classes[empty[0]]} has no training images: "
-            f"it must have some, or must go"
+            "add some, or remove the class"
         )
     if len(source.classes) < 2:
         raise ConfigError(
             f"{root}: {source.kind}, but it has one class only, {source.classes[0]}, which is nothing to learn: give "
-            "two or more; if they lie in its folder, one above is too many"
+            f"two or more, or give {source.classes[0]}/ if they lie in it"
         )
     if not hold_out:
         return source
