@@ -1,4 +1,4 @@
-"""What all commands share: their start, a console, a progress meter, and one sentence for whatever ends them early."""
+"""Shared by all commands: their start, a console, a progress meter, and one sentence for whatever ends them early."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from alexnet_pl.errors import Interrupted, UserError
 
 LOG_WIDTH = 160
-"""Columns of a table where the output is not a terminal"""
+"""Columns of a table if the output is not a terminal"""
 EVERY = 10.0
 """Seconds between two lines of a log, at least"""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -33,16 +33,16 @@ RANK_VARIABLES = (
     "RANK", "LOCAL_RANK", "NODE_RANK", "LOCAL_WORLD_SIZE", "TORCHELASTIC_USE_AGENT_STORE", "SLURM_PROCID",
     "JSM_NAMESPACE_RANK",
 )  # fmt: skip
-"""Environment variables by which libraries take a process for one of several, some of them as they are imported"""
+"""Environment variables that make libraries take a process for one of several; some are read on import"""
 CACHE_VARIABLES = ("XDG_CACHE_HOME", "MPLCONFIGDIR")
-"""Environment variables with the folders where libraries keep files, instead of at home"""
+"""Environment variables that name the folders where libraries keep files, instead of the home folder"""
 
 
 def start_command(trains: bool = False) -> None:
-    """Make this process ready for what shells, jobs and containers may have left: each command's `main` begins with it.
+    """Clean up what shells, jobs and containers may have left in this process. Each command's `main` begins with it.
 
     Args:
-        trains: the command goes on without its terminal, and may be one of several processes.
+        trains: whether the command goes on without its terminal, and may be one of several processes.
     """
     open_streams(goes_on=trains)
     os.environ.pop("MPLBACKEND", None)  # a notebook's: a command opens no window, and Lightning imports matplotlib
@@ -66,10 +66,12 @@ def start_command(trains: bool = False) -> None:
 
 
 def open_streams(goes_on: bool) -> None:
-    """Open standard streams that are closed, and have the output outlive its reader; escape what its encoding lacks.
+    """Open standard streams that are closed, and replace the output streams.
+
+    The new ones escape characters that the encoding lacks, and do not fail when nobody reads them.
 
     Args:
-        goes_on: without a reader the process goes on; else it ends quietly at its next line.
+        goes_on: whether the process goes on without a reader; if not, it ends quietly at its next line.
     """
     if sys.stdin is None:  # the next file to be opened would take its place
         sys.stdin = os.fdopen(_null_device())
@@ -92,7 +94,7 @@ def _null_device() -> int:
 
 
 class _Output(io.FileIO):
-    """An output that nobody may read any more, as in `train | head`: it takes what is written, or ends the process."""
+    """An output whose reader may be gone, as in `train | head`. It drops what is written, or ends the process."""
 
     def __init__(self, descriptor: int, goes_on: bool) -> None:
         super().__init__(descriptor, "w", closefd=False)
@@ -111,9 +113,9 @@ class _Output(io.FileIO):
 
 
 def make_console(stderr: bool = False) -> Console:
-    """Return a console that prints text as it is: names in brackets are no markup, and long lines are not broken.
+    """Return a console that prints text as it is, without markup, and does not break long lines.
 
-    Where the output is no terminal it has no bars and no colours, whatever the environment says.
+    If the output is no terminal, it has no bars and no colours, whatever the environment says.
     """
     terminal = (sys.stderr if stderr else sys.stdout).isatty()
     width, force = (None, None) if terminal else (LOG_WIDTH, False)
@@ -123,11 +125,11 @@ def make_console(stderr: bool = False) -> Console:
 
 
 class Meter:
-    """Count up to a total, from any thread: a bar on a terminal, a line now and then in a log.
+    """Show a count up to a total: a bar on a terminal, a line now and then in a log. Any thread may advance it.
 
     Args:
-        total: how many there are.
-        transient: remove the bar at the end.
+        total: the count at the end.
+        transient: whether to remove the bar at the end.
     """
 
     def __init__(self, title: str, total: int, console: Console, transient: bool = False) -> None:
@@ -148,7 +150,7 @@ class Meter:
         self.bar.stop()
 
     def advance(self, count: int) -> None:
-        """Add to what is done; the first call only says what was done before, and does not count as speed."""
+        """Add to the count. The speed is measured from the first call on."""
         with self.lock:
             self.done += count
             self.bar.advance(self.task, count)
@@ -164,12 +166,13 @@ class Meter:
 def exit_on_error(writing: Path | str = "the output", kept: str = "") -> Iterator[None]:
     """Turn a mistake, a failed read or write, Ctrl-C and SIGTERM into one sentence on stderr and an exit code.
 
-    The code is that of a `UserError` (1; 75 for a folder in use), 1 for an OSError, and 128 + the signal for a stop.
+    The code is that of a `UserError` (1; 75 for a folder in use), or 1 for an OSError. For a stop it is 128 + the
+    signal.
     Any other exception is a bug and passes through.
 
     Args:
-        writing: the file or folder that is written; it is named where an OSError names no file, as for a full disk.
-        kept: what a stop leaves on disk, from which the same command continues.
+        writing: the file or folder to name if an OSError names none, as for a full disk.
+        kept: what a stop leaves on disk, so that the same command continues.
     """
     try:
         with _stops_as_interrupts():
@@ -191,7 +194,7 @@ def exit_with(error: UserError) -> NoReturn:
 
 @contextmanager
 def _stops_as_interrupts() -> Iterator[None]:
-    """Raise KeyboardInterrupt(signal) for each of STOP_SIGNALS; handlers are Python's main thread's alone to set."""
+    """Raise KeyboardInterrupt(signal) for each of STOP_SIGNALS. Python lets only the main thread set handlers."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -201,7 +204,7 @@ def _stops_as_interrupts() -> Iterator[None]:
 
 @contextmanager
 def handling(signals: Iterable[int], handler: Callable[[int, FrameType | None], None]) -> Iterator[dict[int, Any]]:
-    """Handle signals inside, but none that is ignored, as nohup does with SIGHUP; yield what handled them before."""
+    """Handle signals inside, except those that are ignored, as nohup ignores SIGHUP. Yield the earlier handlers."""
     heard = [signum for signum in signals if signal.getsignal(signum) is not signal.SIG_IGN]
     before = {signum: signal.signal(signum, handler) for signum in heard}
     try:

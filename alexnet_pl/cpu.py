@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 KEEP_FREED_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**60)}
-"""glibc's malloc keeps what tensors give back. By default each large block comes fresh from the system, and its page
-faults cost more than the arithmetic of a float batch: AlexNet's step on a CPU gains a tenth. Read at a process's start
-only, so set where a process is started."""
+"""Make glibc's malloc keep the memory of freed tensors. By default each large block comes fresh from the system, and
+its page faults cost more than the arithmetic of a float batch. AlexNet's step on a CPU gains a tenth. malloc reads
+these only when a process starts."""
 COMPILE_HERE = {"TORCHINDUCTOR_COMPILE_THREADS": "1"}
-"""The process that trains compiles. By default torch.compile starts a process per core, in each process of a run, for
-the few kernels of a net. Read when torch is loaded."""
+"""Compile in the process that trains. By default torch.compile starts a process per core, in each process of a run, for
+the few kernels of a net. torch reads this when it is loaded."""
 READ_AT_START = (*KEEP_FREED_MEMORY, "OMP_WAIT_POLICY")
-"""Environment variables that count only if they are there when an interpreter starts, or loads torch"""
+"""Environment variables that are read only when an interpreter starts, or when it loads torch"""
 
 LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 """Where Linux says how much memory a container has: control groups of version 2 and 1"""
@@ -29,7 +29,7 @@ def count() -> int:
 
 
 def memory() -> int:
-    """Return the bytes of memory that this process may use: the machine's, or what its container is given."""
+    """Return the bytes of memory that this process may use: those of the machine, or the limit of its container."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else sys.maxsize
     for file in LIMITS:
         if file.is_file() and (limit := file.read_text().strip()).isdecimal():
@@ -38,30 +38,31 @@ def memory() -> int:
 
 
 def name() -> str:
-    """Return the CPU's name, as the system gives it."""
+    """Return the CPU's name, as the system reports it."""
     info = Path("/proc/cpuinfo")
     names = re.findall(r"model name\s*: (.*)", info.read_text()) if info.is_file() else []
     return names[0] if names else platform.processor() or platform.machine()
 
 
 def wanted_threads(env: Mapping[str, str]) -> int:
-    """Return the number in OMP_NUM_THREADS; 0, as OpenMP takes it, where it is none."""
+    """Return the number in OMP_NUM_THREADS. If it is no number, return 0, as OpenMP does."""
     first = env.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # the others are for threads of threads
     return int(first) if first.isdecimal() else 0
 
 
 def oom_kills() -> int:
-    """Return how many processes Linux has ended for lack of memory since it was started; 0 where it does not count."""
+    """Return how many processes Linux has killed for lack of memory since its start; 0 if it does not count them."""
     counts = Path("/proc/vmstat")
     found = re.search(r"^oom_kill (\d+)$", counts.read_text() if counts.is_file() else "", re.MULTILINE)
     return int(found[1]) if found else 0
 
 
 def thread_environment(precision: str) -> dict[str, str]:
-    """Return how OpenMP's threads wait, unless the user has set it; read when torch is loaded.
+    """Return the variable that sets how OpenMP's threads wait, unless the user has set it. torch reads it when loaded.
 
-    fp32: passive, so that two runs on one machine do not starve each other (2,200 against 1,000 images/s each). bf16:
-    the default, since oneDNN's convolutions spin anyway, and passive waiting drops to 130 images/s.
+    In fp32 they wait passively, so that two runs on one machine do not starve each other: 2,200 instead of 1,000
+    images/s each. In bf16 they keep the default, since oneDNN's convolutions spin anyway. Passive waiting would drop
+    to 130 images/s.
 
     Args:
         precision: trainer.precision; auto is fp32 on a CPU.
@@ -71,11 +72,11 @@ def thread_environment(precision: str) -> dict[str, str]:
 
 
 def process_environment(precision: str, processes: int = 1) -> dict[str, str]:
-    """Return the variables with which a process that trains is started; what the user set stays.
+    """Return the environment variables for a process that trains; those that the user set stay.
 
     Args:
         precision: trainer.precision.
-        processes: on this machine that share its cores.
+        processes: number of processes on this machine that share its cores.
     """
     wanted = KEEP_FREED_MEMORY | COMPILE_HERE
     if processes > 1:

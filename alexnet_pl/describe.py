@@ -1,7 +1,9 @@
-"""Describe: the net of a configuration as a table, before any of it exists.
+"""Show the net of a configuration as a table, without building it.
 
-python -m alexnet_pl.describe model=released_2012 model.num_classes=1000
-python -m alexnet_pl.describe experiment=alexnet trainer=towers     and what each device keeps and sends
+    python -m alexnet_pl.describe model=released_2012 model.num_classes=1000
+    python -m alexnet_pl.describe experiment=alexnet trainer=towers     with memory and traffic of each device
+
+It takes the same GROUP=CHOICE and KEY=VALUE as alexnet_pl.train.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from alexnet_pl.parallel.memory import sharing_summary
 
 
 def show(cfg: Config, console: Console | None = None) -> None:
-    """Print shapes, parameters, multiply-adds, what crosses the towers, initial weights, memory, and what is sent."""
+    """Print shapes, parameters, multiply-adds, traffic between towers, initial weights, memory, and traffic."""
     m, size = cfg.model, cfg.data.input_size
     plan = layer_specs(m, size)
     two = m.towers == 2
@@ -67,7 +69,7 @@ def show(cfg: Config, console: Console | None = None) -> None:
 
 
 def single_device_summary(cfg: Config) -> str:
-    """Return what a run on one device keeps."""
+    """Return the memory of a run on one device, in words."""
     plan, batch_size = layer_specs(cfg.model, cfg.data.input_size), cfg.data.batch_size
     image = activation_bytes(cfg.model, plan)
     return (
@@ -78,7 +80,7 @@ def single_device_summary(cfg: Config) -> str:
 
 
 def layer_text(m: Model, layer: LayerSpec) -> str:
-    """Return what a layer does, in the field's words."""
+    """Return what a layer does, in words."""
     match layer.kind:
         case "pad":
             return f"zeros: {layer.overhang} rows below, {layer.overhang} columns to the right"
@@ -116,7 +118,7 @@ def layer_text(m: Model, layer: LayerSpec) -> str:
 
 
 def init_text(m: Model, layer: LayerSpec) -> str:
-    """Return how a layer's weights are initialised."""
+    """Return how a layer's weights are initialised, in words."""
     match m.init:
         case Init.gaussian:
             return f"std {layer.row.std:g}, bias {layer.row.bias:g}"
@@ -127,12 +129,13 @@ def init_text(m: Model, layer: LayerSpec) -> str:
 
 
 def main() -> None:
-    """Run the command. Exit code 0: shown; 1: a mistake, in one sentence."""
+    """Run the command. Exit code 0: the table was shown; 1: a mistake, in one sentence."""
     start_command()
     parser = argparse.ArgumentParser(
         prog="python -m alexnet_pl.describe", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as python -m alexnet_pl.train takes them")
+    overrides = "GROUP=CHOICE or KEY=VALUE, as for python -m alexnet_pl.train"
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=overrides)
     arguments = parser.parse_args()
     with exit_on_error():
         cfg = compose(*arguments.overrides)

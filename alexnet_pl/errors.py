@@ -1,4 +1,4 @@
-"""Errors a user can act on. Each is one sentence and ends the program without a traceback."""
+"""Errors that a user can act on. Each is one sentence and ends the program without a traceback."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ import signal
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or the name of its type where it has none."""
+    """Return the first line of an error's message, or the name of its type if it has none."""
     return str(error).strip().split("\n")[0] or type(error).__name__
 
 
 def one_line(error: BaseException) -> str:
-    """Return an error's whole message in one line, or the name of its type where it has none."""
+    """Return an error's whole message in one line, or the name of its type if it has none."""
     return visible_line(error) or type(error).__name__
 
 
 def visible(text: str) -> str:
-    """Return a foreign text, as a file's name, for a line at a terminal: what is no printable character is escaped.
+    """Return a text from outside, such as a file's name, with characters that are not printable escaped.
 
-    A control character could change the terminal, a mark of direction turn a name around, a line break forge a line.
+    On a terminal, a control character could change colours, and a line break could forge a line.
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def visible_line(value: object) -> str:
-    """Return a foreign text, or whatever has one, in a single line, as `visible` shows it."""
+    """Return the text of any object in a single line, as `visible` shows it."""
     return visible(" ".join(str(value).split()))
 
 
 class UserError(Exception):
-    """Shown to the user, a line for each sentence. Any other exception is a bug and keeps its traceback."""
+    """An error that the user sees as sentences, a line each. Any other exception is a bug and keeps its traceback."""
 
     exit_code = 1
 
@@ -60,7 +60,7 @@ class NotFinite(TrainingError):
 
 
 class Disconnected(TrainingError):
-    """Another process of the run was lost, or never met: why that one ended says more, where it could say so."""
+    """Another process of the run was lost, or never met. The reason why that one ended says more, if there is one."""
 
     words = "another process of the run could not be reached"
 
@@ -69,11 +69,11 @@ class Disconnected(TrainingError):
 
 
 class Interrupted(UserError):
-    """A signal asked for the end.
+    """A signal asked the command to end.
 
     Args:
-        signum: SIGALRM where trainer.max_time is over.
-        kept: what is on disk, from which the same command continues; empty where a command begins again.
+        signum: the signal; SIGALRM if trainer.max_time is over.
+        kept: what is on disk, so that the same command continues; empty if the command begins again.
     """
 
     def __init__(self, signum: int, kept: str = "the checkpoint is written") -> None:
@@ -84,7 +84,7 @@ class Interrupted(UserError):
 
 
 def find_user_error(error: BaseException | None) -> UserError | None:
-    """Return the sentence for the user behind an error and its causes; None for a bug."""
+    """Return the user's error behind an error and its causes; None for a bug."""
     if any(isinstance(e, KeyboardInterrupt) for e in (error, error and error.__context__)):
         return Interrupted(signal.SIGINT, kept="")  # before a run listens, or at once: of that Lightning makes an exit
     while error is not None:

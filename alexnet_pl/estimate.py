@@ -1,19 +1,19 @@
-"""Estimate: hours, memory and traffic of a run on 1 to 64 devices, from some measured steps.
+"""Estimate hours, memory and traffic of a run on 1 to 64 devices, from some measured steps.
 
     python -m alexnet_pl.estimate experiment=alexnet
     python -m alexnet_pl.estimate experiment=alexnet --link 300     links between the devices of 300 GB/s
 
-The model behind the table: a step on one device takes a fixed time and a time for each image, which a line through
-three measured batches gives. On several devices each has its share of both,
+A step on one device takes a fixed time and a time for each image. A line through three measured
+batches gives both. On several devices, each device has a share of both:
 
                  fixed time                           time of the images
     ddp          whole (each updates all weights)     of its part of the batch
     towers       half (it has half of the weights)    half, of its part of the batch
     owt          its share of the weights             of its part of the batch
 
-and to that comes what it sends (`traffic.bytes_per_step`) at the rate of its link, and for each time that it sends
-(`traffic.collectives_per_step`) a delay. Nothing is assumed to overlap. Validation, start-up and checkpoints are left
-out. `bench/scale.py` compares the model with runs of two processes.
+Add the bytes that the device sends (`traffic.bytes_per_step`) at the rate of its link, and a delay
+for each time it sends (`traffic.collectives_per_step`). The model assumes that nothing overlaps. It
+leaves out validation, start-up and checkpoints. `bench/scale.py` compares it with runs of two processes.
 """
 
 from __future__ import annotations
@@ -55,18 +55,18 @@ from alexnet_pl.training import optim
 from alexnet_pl.training.fit import silence_lightning
 
 IMAGENET = 1_281_167
-"""Training images of ILSVRC-2012, where no store says how many there are"""
+"""Training images of ILSVRC-2012, used while there is no store"""
 LINKS = {"cpu": 2.0, "cuda": 50.0}
-"""Gigabytes per second that a device sends, unless --link says otherwise: through memory by gloo, about PCIe 5"""
+"""Gigabytes per second that a device sends, without --link: through memory by gloo, or about PCIe 5"""
 DELAYS = {"cpu": 2.5e-3, "cuda": 30e-6}
-"""Seconds until all have met: fitted to runs of two gloo processes; NCCL's usual order of size, not measured here"""
+"""Seconds until all have met. gloo's is fitted to runs of two processes. NCCL's is the usual order, not measured."""
 ENOUGH = 2.0
-"""Seconds of measuring steps, or reading a store, after which there is no further round"""
+"""Seconds of measuring steps, or reading a store, after which no further round begins"""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What one device needs for a step."""
+    """Time that one device needs for a step."""
 
     fixed: float  # seconds
     per_image: float  # seconds
@@ -76,11 +76,11 @@ class Measured:
     def step(
         self, where: Layout, plan: list[LayerSpec], batch_size: int, link: float, delay: float, precision: str
     ) -> float:
-        """Seconds of a step in a layout, by the model above.
+        """Return the seconds of a step in a layout, by the model above.
 
         Args:
             link: bytes per second that a device sends.
-            delay: seconds that sending takes beside its bytes.
+            delay: seconds for each time it sends, besides its bytes.
         """
         parameters = sum(step.parameters for step in plan)
         full = sum(step.parameters for step in plan if step.kind == "full")
@@ -93,7 +93,9 @@ class Measured:
 
 
 def measure(cfg: Config, datamodule: ImageDataModule, fabric: Fabric) -> Measured:
-    """Steps of a run at its batch size, a half and a quarter of it: augmentation, forward, backward, update."""
+    """Time the steps of a run at its batch size, a half and a quarter of it.
+
+    A step augments, goes forward and backward, and updates."""
     device, size = fabric.device, cfg.data.batch_size
     layout = memory_format(cfg.model.channels_last)
     plain = build_net(cfg.model, cfg.data.input_size, cfg.seed)
@@ -127,14 +129,14 @@ def measure(cfg: Config, datamodule: ImageDataModule, fabric: Fabric) -> Measure
 
 
 def _now(device: torch.device) -> float:
-    """When the device is done with what it was given."""
+    """Return the time when the device has finished its work."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
     return time.perf_counter()
 
 
 def loading_rate(datamodule: ImageDataModule, batch_size: int) -> float | None:
-    """Return images per second that a store's reading threads give; nothing where images lie on the device."""
+    """Return the images per second that a store's reading threads give; None if the images lie on the device."""
     stored = getattr(datamodule, "train", None)
     if not isinstance(stored, PackedDataset):
         return None
@@ -149,7 +151,7 @@ def loading_rate(datamodule: ImageDataModule, batch_size: int) -> float | None:
 
 
 def layouts_for(cfg: Config, plan: list[LayerSpec]) -> Iterator[Layout]:
-    """Those on 1 to 64 devices that net and batch allow."""
+    """Return the layouts on 1 to 64 devices that net and batch allow."""
     for devices in (1, 2, 4, 8, 16, 32, 64):
         for strategy in ("ddp", "towers", "owt"):
             asked = deepcopy(cfg)
@@ -161,7 +163,7 @@ def layouts_for(cfg: Config, plan: list[LayerSpec]) -> Iterator[Layout]:
 
 
 def open_images(cfg: Config) -> tuple[ImageDataModule, int]:
-    """Return the run's images and how many there are to train on; without a store yet, as many as ImageNet has."""
+    """Return the run's images and the number of those to train on; ImageNet's number while there is no store."""
     trained_only = replace(cfg, test_views=0, trainer=replace(cfg.trainer, limit_val_batches=0))
     images = ImageDataModule(trained_only)
     if cfg.data.packed and not store.read(expand(cfg.data.root or ".")):
@@ -176,9 +178,9 @@ def show(cfg: Config, link: float | None = None, console: Console | None = None)
     """Measure, and print the table.
 
     Args:
-        link: gigabytes per second that a device sends (None: see LINKS).
+        link: gigabytes per second that a device sends; None: as in LINKS.
     Raises:
-        ConfigError: the data set cannot be read.
+        ConfigError: the dataset cannot be read.
     """
     console = console or Console(highlight=False)
     size, precision = cfg.data.batch_size, layouts.resolve_precision(cfg.trainer)
@@ -246,7 +248,7 @@ def _table(
 
 
 def _long(seconds: float) -> str:
-    """Return a length of time in the unit one would say it in."""
+    """Return a length of time in a fitting unit."""
     for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:,.1f} {unit}"
@@ -254,7 +256,7 @@ def _long(seconds: float) -> str:
 
 
 def _bytes(images: ImageDataModule, cfg: Config) -> float:
-    """Return bytes of an image in its store; without one, those of a raw square."""
+    """Return the bytes of an image in its store; without a store, those of a raw square."""
     stored = getattr(images, "train", None)
     if isinstance(stored, PackedDataset):
         return float(stored.places[:, 2].mean())
@@ -262,13 +264,15 @@ def _bytes(images: ImageDataModule, cfg: Config) -> float:
 
 
 def main() -> None:
-    """Run the command. Exit code 0: shown; 1: a mistake, in one sentence."""
+    """Run the command. Exit code 0: the table was shown; 1: a mistake, in one sentence."""
     start_command()
     parser = argparse.ArgumentParser(
         prog="python -m alexnet_pl.estimate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as python -m alexnet_pl.train takes them")
-    parser.add_argument("--link", type=float, metavar="GB_PER_S", help="what a device sends, gigabytes per second")
+    overrides = "GROUP=CHOICE or KEY=VALUE, as for python -m alexnet_pl.train"
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=overrides)
+    link = "gigabytes per second that a device sends (default: a rate for the kind of device)"
+    parser.add_argument("--link", type=float, metavar="GB_PER_S", help=link)
     arguments = parser.parse_intermixed_args()
     if arguments.link is not None and not 0 < arguments.link < float("inf"):
         parser.error("--link must be a rate above 0, in gigabytes per second")

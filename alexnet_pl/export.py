@@ -1,19 +1,20 @@
-"""Export: write a trained net for other programs, as ONNX or as plain weights.
+"""Write a trained net for other programs, as ONNX or as plain weights.
 
     python -m alexnet_pl.export runs/alexnet                        net.onnx
     python -m alexnet_pl.export runs/alexnet --format safetensors   net.safetensors, to share
     python -m alexnet_pl.export runs/alexnet --format torch         net.pt
     python -m alexnet_pl.export caffe:bvlc_alexnet.caffemodel --out folder
 
-The folder can be uploaded as it is. README.md is a model card, written from the run: its data,
-recipe, errors and commit. preprocessing.json, mean.npy and config.yaml lie beside the weights.
-The other commands read the folder in place of a run, but for net.onnx.
+The folder can be uploaded as it is. README.md is a model card with the run's data, recipe, errors
+and commit. preprocessing.json, mean.npy and config.yaml lie beside the weights. The other commands
+take the folder in place of a run, unless it holds net.onnx.
 
 The ONNX net takes pixels as they are: float32 (images, 3, H, W), RGB of 0..255, any number of
-images. It subtracts the mean image, applies the scale, and gives logits; resize and crop first.
-The others are state dicts; their pixels must be centred and scaled, too. preprocessing.json says
-what to do to an image, and how to build the net with this package (`model`); the ONNX file carries
-the same text as metadata. Before the files take their places, the export is read back and compared.
+images. It subtracts the mean image, applies the scale, and gives logits. Resize and crop before.
+The other formats are state dicts. For them, also subtract the mean image and apply the scale.
+preprocessing.json says what to do to an image, and how to build the net with this package (`model`).
+The ONNX file carries the same text as metadata. The command reads the export back and compares it
+before the files take their places.
 """
 
 from __future__ import annotations
@@ -50,19 +51,19 @@ from alexnet_pl.runs.naming import WEIGHTS_WORDS
 from alexnet_pl.runs.trained import TrainedModel, load
 
 OPSET = 20
-"""Of ONNX; from 19 on, pools that round up divide by the pixels that exist, as in torch"""
+"""Version of ONNX's operators. From 19 on, pools that round up divide by the pixels that exist, as in torch."""
 TOLERANCE = 1e-4
-"""Difference of logits that is accepted, as a share of the largest"""
+"""Largest difference of logits that is accepted, as a share of the largest logit"""
 FORMATS = {"onnx": "net.onnx", "safetensors": "net.safetensors", "torch": "net.pt"}
 ABOUT = "preprocessing.json"
-"""The mark of an export's folder, too: it is written first"""
+"""Written first, so that it also marks the folder of an export"""
 SHORTER = "the shorter side is scaled, bilinear and antialiased, the longer one is rounded down, the middle is kept; "
 HOW = {
     Squares.centre: SHORTER + "of an odd margin one pixel more is left below and right",
     Squares.torchvision: SHORTER + "half of an odd margin is rounded to the even number, as by torchvision",
     Squares.warp: "both sides are scaled, bilinear and antialiased, as for Caffe",
 }
-"""What makes an image into a square, in words"""
+"""How an image becomes a square, in words"""
 
 
 class Centred(nn.Module):
@@ -89,8 +90,8 @@ def export(net: TrainedModel, folder: Path, form: str = "onnx", images: Sequence
     Returns:
         The largest difference of two logits, as a share of the largest logit.
     Raises:
-        UserError: the difference is not negligible, onnx is not installed, or the folder has files of the same names
-            that are no export's; nothing is written then.
+        UserError: the difference is not negligible, or onnx is not installed, or the folder has other files of the
+            same names. Nothing is written then.
     """
     if form == "onnx":
         _need_onnx()
@@ -149,7 +150,7 @@ def run_onnx(file: Path, pixels: np.ndarray) -> np.ndarray:
 
 
 def preprocessing(net: TrainedModel) -> dict[str, Any]:
-    """Return what preprocessing.json says: how an image becomes the input of either file, and what comes out."""
+    """Return the content of preprocessing.json: how an image becomes the input of either file, and what comes out."""
     d = net.cfg.data
     applied = "net.onnx does it; net.safetensors and net.pt expect (pixels - mean) / scale"
     return {
@@ -196,7 +197,7 @@ def _write_onnx(net: TrainedModel, file: Path, description: str) -> None:
 
 
 def _run_torch(net: TrainedModel, file: Path, squares: Tensor) -> np.ndarray:
-    """Return the logits of a net that is built anew with the weights of a file."""
+    """Build a net anew with the weights of a file, and return its logits."""
     fresh = build_net(net.cfg.model, net.cfg.data.input_size, seed=0).eval()
     fresh.load_state_dict(load_state(file))
     return replace(net, net=fresh).logits(squares)[:, 0].numpy()
@@ -209,14 +210,15 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("run", metavar="RUN", help=f"a run folder, a folder of one run, a checkpoint, {WEIGHTS_WORDS}")
     add("--mean", metavar="FILE", type=Path, help="Caffe's mean image (.binaryproto), for its weights")
-    add("--format", choices=FORMATS, default="onnx", help="what to write (%(default)s)")
-    add("--out", metavar="FOLDER", type=Path, help="where to (export/ in the run folder)")
-    add("--images", metavar="IMAGE", nargs="+", default=[], help="files or folders to compare on, too")
+    add("--format", choices=FORMATS, default="onnx", help="format of the weights (default: %(default)s)")
+    add("--out", metavar="FOLDER", type=Path, help="folder to write (default: export/ in the run folder)")
+    images = "images to compare the export on, besides random ones: files or folders"
+    add("--images", metavar="IMAGE", nargs="+", default=[], help=images)
     return parser
 
 
 def main() -> None:
-    """Run the command. Exit code 0: written and compared; 1: a mistake, or other logits, in one sentence."""
+    """Run the command. Exit code 0: written and compared; 1: a mistake, or logits that differ, in one sentence."""
     start_command()
     arguments = make_parser().parse_args()
     with exit_on_error(arguments.out or f"{arguments.run}/export"):
@@ -231,7 +233,7 @@ def main() -> None:
 
 
 def read_squares(words: list[str], net: TrainedModel) -> list[Tensor]:
-    """Read the first 64 images that the words of the command name: uint8 (S, S, 3) each.
+    """Read the first 64 images that the command names: uint8 (S, S, 3) each.
 
     Raises:
         ConfigError: one of them cannot be read.

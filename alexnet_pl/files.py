@@ -1,6 +1,6 @@
-"""Files are written whole or not at all: beside their place, then renamed. A folder in use can be locked.
+"""Write files whole or not at all: beside their place, then renamed. Lock a folder in use.
 
-What is read may have been through a full disk, an editor or a stranger's hands: it is what is asked for, or damaged.
+A full disk, an editor or a stranger may have changed a file. So a reader returns what it expects, or says "damaged".
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _HERE = Path(__file__).resolve().parent
 ROOT = _HERE if (_HERE / "conf").is_dir() else _HERE.parent
 """The folder that holds conf/ and sweeps/: inside the package in a wheel, beside it in a checkout."""
 LARGEST = 1 << 24
-"""Bytes of a file that is read as a whole, if no other limit is given"""
+"""Most bytes of a file that is read as a whole, if no other limit is given"""
 NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK)
-"""What file systems of clusters say that have no locks"""
+"""Error codes of file systems without locks, as on some clusters"""
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What a cell begins with that a spreadsheet computes"""
+"""First characters of a cell that a spreadsheet takes for a formula"""
 NO_FILE = {errno.ELOOP: "link", errno.EISDIR: "folder", errno.ENXIO: "socket", None: "pipe or device"}
-"""What opening says of something that is no file, where it must be one; Python itself that it cannot be rewound"""
+"""What a path is, by the error of opening it as a file. None stands for Python's own error that it cannot rewind."""
 
 
 # ------------------------------------------------------------------------------------------------ writing
@@ -41,7 +41,7 @@ NO_FILE = {errno.ELOOP: "link", errno.EISDIR: "folder", errno.ENXIO: "socket", N
 
 @contextmanager
 def naming(path: Path, part: Path | None = None) -> Iterator[None]:
-    """Have an OSError inside name a file, in place of no name, as that of a full disk has, or of a part's."""
+    """Make an OSError inside name a file. That of a full disk names none, or the temporary file."""
     try:
         yield
     except OSError as error:
@@ -54,7 +54,7 @@ def naming(path: Path, part: Path | None = None) -> Iterator[None]:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a path to write to. At the end it takes the place of `path`; on an error, as a full disk, nothing stays."""
+    """Yield a path to write to. At the end it takes the place of `path`. On an error nothing of it stays."""
     part = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         with naming(path, part):
@@ -72,9 +72,9 @@ def write(path: Path, text: str) -> None:
 
 
 def csv_cell(text: str) -> str:
-    """Return a foreign text as a cell of a CSV file: with a ' before what a spreadsheet would take for a formula.
+    """Return a text from outside as a cell of a CSV file, with a ' before what a spreadsheet takes for a formula.
 
-    Bytes of a name that are no UTF-8 are escaped, so that the table can be written.
+    Bytes that are no UTF-8 are escaped, so that the table can be written.
     """
     cell = text.encode("utf-8", "backslashreplace").decode()
     return f"'{cell}" if cell.startswith(FORMULA) else cell
@@ -86,18 +86,18 @@ def from_csv_cell(cell: str) -> str:
 
 
 def is_part(path: Path) -> bool:
-    """Return whether a file is one that `atomic_path` left, as its writer was killed; others may end with .tmp too."""
+    """Return whether `atomic_path` left a file because its writer was killed. Other files may end with .tmp too."""
     return re.search(r"\.\d+\.tmp$", path.name) is not None and path.is_file()
 
 
 def sweep_up(folder: Path) -> None:
-    """Remove what writers that were killed have left beside the files of a folder; no other may be writing there."""
+    """Remove the temporary files that killed writers left in a folder. No other process may be writing there."""
     for part in filter(is_part, folder.iterdir()):
         part.unlink()
 
 
 def refuse_overwriting(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
-    """Raise ConfigError where a file that is to be written is one that is read, or another that is to be written."""
+    """Raise ConfigError if a file to write is one that is read, or is named twice."""
     taken = {path.resolve() for path in inputs}
     for path in outputs:
         if path.resolve() in taken:
@@ -109,12 +109,12 @@ def refuse_overwriting(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
 
 
 def damaged(path: Path, reason: object, advice: str = "") -> ConfigError:
-    """Return the error about a file that is not what it should be; without `advice` it says to remove the file."""
+    """Return the error about a damaged file. Without `advice` it says to remove the file."""
     return ConfigError(f"{path} is damaged: {reason}; {advice or 'remove it, or the folder that it is in'}")
 
 
 def expand(path: str | Path) -> Path:
-    """Return a path with ~ as its user's home; without such a user it stays, where pathlib's own would raise."""
+    """Return a path with ~ replaced by the home folder. It stays as it is if there is none; pathlib would raise."""
     return Path(os.path.expanduser(path))
 
 
@@ -122,7 +122,7 @@ def require_file(path: Path, advice: str = "") -> int:
     """Return the size of a file in bytes.
 
     Raises:
-        ConfigError: it is no file but a folder, a pipe, a device, or a link that leads nowhere.
+        ConfigError: it is a folder, a pipe, a device, or a link that leads nowhere.
         FileNotFoundError: there is nothing of that name.
     """
     try:
@@ -141,9 +141,9 @@ def read_text(path: Path, advice: str = "", largest: int = LARGEST) -> str:
 
     Args:
         advice: what to do about a file that is damaged.
-        largest: bytes that it may have.
+        largest: most bytes that it may have.
     Raises:
-        ConfigError: it is no file, larger than that, or no text.
+        ConfigError: it is no file, or larger than that, or no text.
         FileNotFoundError: there is nothing of that name.
     """
     if (size := require_file(path, advice)) > largest:
@@ -160,12 +160,12 @@ def read_text(path: Path, advice: str = "", largest: int = LARGEST) -> str:
 def read_json(
     path: Path, shape: dict[str, Any] | None = None, advice: str = "", needs: str | None = None
 ) -> dict[str, Any]:
-    """Return the object in a JSON file; empty where there is no file.
+    """Return the object in a JSON file; empty if there is no file.
 
     Args:
-        shape: what its entries must be where they are there, as for `misfit`.
+        shape: the shape of its entries, as for `misfit`; an entry may be missing.
         advice: what to do about a file that is damaged.
-        needs: an entry without which it is.
+        needs: an entry that must be there.
     Raises:
         ConfigError: the file is something else.
     """
@@ -192,11 +192,11 @@ def _finite(text: str) -> float:
 
 
 def misfit(value: Any, shape: Any, place: str = "") -> str:
-    """Return in words where a value is not of a shape; empty where it is.
+    """Return in words where a value is not of a shape; empty if it is.
 
     Args:
-        shape: a type; a list of one shape, for lists of such; a dict of shapes, for dicts whose entries are such where
-            they are there.
+        shape: a type; a list of one shape, for lists of it; or a dict of shapes, for dicts with such entries. An entry
+            may be missing.
     """
     kind: Any = shape if isinstance(shape, type) else type(shape)
     if not isinstance(value, kind):
@@ -218,12 +218,12 @@ def lock(folder: Path, wait: bool = False) -> TextIO | None:
     """Keep other processes out of a folder until the returned file is closed, or this process ends.
 
     Args:
-        wait: for another process to let go of it.
+        wait: whether to wait until another process lets go of it.
     Returns:
-        The file; None where the file system has no locks.
+        The file; None if the file system has no locks.
     Raises:
         BlockingIOError: another process has the lock.
-        ConfigError: `.lock` there is a link: nothing is opened that lies somewhere else.
+        ConfigError: `.lock` there is a link to a file somewhere else.
     """
     if fcntl is None:
         return None

@@ -1,9 +1,9 @@
-"""Sync: send the offline W&B runs of folders of runs to the server, each run once.
+"""Send the offline W&B runs of folders of runs to the server, each run once.
 
     python -m alexnet_pl.sync runs/figure1      after `wandb login`
 
-What was sent before is skipped. Repeat the command at any time: what a continued run has added
-since goes to the same run on the server.
+The command skips what it sent before, so you can repeat it at any time. New steps of a continued
+run go to the same run on the server.
 """
 
 # W&B's own client, `wandb sync`, does the sending, in a process for each run and a few at a time. What it does not do
@@ -33,14 +33,14 @@ from alexnet_pl.runs.run import Run, find_runs
 
 SENT, BEFORE, FAILED, LATER, NONE = "sent", "sent before", "failed", "later", "none"
 CUT = "the file ends with an incomplete record"
-"""What the client says of such a file, after it has sent the rest"""
+"""Words of W&B's client about a file that was cut short, after it has sent the rest"""
 PATIENCE = {f"WANDB__{what}_RETRY_MAX": "3" for what in ("GRAPHQL", "FILE_STREAM", "FILE_TRANSFER")}
 PATIENCE |= {"WANDB_HTTP_TIMEOUT": str(wandb_server.SECONDS)}
-"""For the client, which tries again for hours where nothing else is said"""
+"""Variables for W&B's client, which would otherwise try again for hours"""
 
 
 class Outcome(NamedTuple):
-    """What became of a run: one of the words above, and its address or the reason."""
+    """The outcome of a run: one of the words above, and its address or the reason."""
 
     word: str
     text: str
@@ -52,7 +52,7 @@ def wandb_files(run: Run) -> list[Path]:
 
 
 def sent_mark(file: Path) -> Path:
-    """Return what the client leaves beside a file that is sent whole, and looks for before it sends one."""
+    """Return the mark that the client leaves beside a file once all of it is sent."""
     return file.with_name(f"{file.name}.synced")
 
 
@@ -61,7 +61,7 @@ def is_sent(file: Path) -> bool:
 
 
 def outcome_without_sending(run: Run) -> Outcome | None:
-    """Return the outcome of a run from which there is nothing to send now; None where there is something."""
+    """Return the outcome of a run that has nothing to send now; None if it has something."""
     try:
         return _nothing_to_send(run)
     except UserError as error:  # one of its files is damaged
@@ -87,10 +87,10 @@ def _nothing_to_send(run: Run) -> Outcome | None:
 
 
 def send(run: Run, minutes: float) -> Outcome:
-    """Send what is not sent of a run, one start after the other, and stop where one cannot be sent.
+    """Send the starts of a run that are not sent yet, one after the other, up to the first that fails.
 
     Args:
-        minutes: what one start may take.
+        minutes: limit for one start.
     """
     cut, address = "", ""
     for file in wandb_files(run):
@@ -112,10 +112,10 @@ def send(run: Run, minutes: float) -> Outcome:
 
 
 def _run_client(file: Path, folder: Path, minutes: float) -> str:
-    """Have W&B's client send a file; return what it printed. Its exit code says nothing, its mark does.
+    """Let W&B's client send a file; return what it printed. Its mark shows success, its exit code does not.
 
     Raises:
-        TimeoutExpired: it took longer than so many minutes, and is stopped.
+        TimeoutExpired: it took longer than so many minutes, and was stopped.
     """
     quiet = ("WANDB_MODE", "WANDB_SILENT", "WANDB_QUIET")  # they would keep it from sending, or from saying why not
     env = {key: value for key, value in os.environ.items() if key not in quiet}
@@ -132,12 +132,12 @@ def _run_client(file: Path, folder: Path, minutes: float) -> str:
 
 
 def sync(folders: list[Path], jobs: int, minutes: float = 10) -> Iterator[tuple[Run, Outcome]]:
-    """Send the runs of folders, `jobs` at a time; yields each as soon as it is through.
+    """Send the runs of folders, `jobs` at a time. Yield each as soon as it is done.
 
     Args:
-        minutes: what a run may take for each of its starts.
+        minutes: limit for each start of a run.
     Raises:
-        UserError: no run, none with a W&B run, no key, or no proper answer from the server; nothing is sent then.
+        UserError: no run, none with a W&B run, no key, or no proper answer from the server. Nothing is sent then.
     """
     found = {run.folder.resolve(): run for folder in folders for run in find_runs(folder)}
     known = [(run, outcome_without_sending(run)) for run in found.values()]
@@ -162,7 +162,7 @@ def sync(folders: list[Path], jobs: int, minutes: float = 10) -> Iterator[tuple[
 
 
 def _send_added(run: Run, outcome: Outcome) -> Outcome:
-    """Send what was added to a run after its training, if that has been sent."""
+    """Send what was added to a run after its training, if the training itself has been sent."""
     if outcome.word == FAILED or not mirror.added(run):
         return outcome
     try:
@@ -179,13 +179,16 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "folders", type=Path, nargs="+", metavar="FOLDER", help="runs, or folders of runs such as runs/figure1"
     )
-    parser.add_argument("--jobs", type=int, default=4, metavar="N", help="runs to send at a time (%(default)s)")
-    parser.add_argument("--minutes", type=float, default=10, metavar="N", help="that a run may take (%(default)s)")
+    parser.add_argument(
+        "--jobs", type=int, default=4, metavar="N", help="runs to send at a time (default: %(default)s)"
+    )
+    minutes = "minutes that each start of a run may take (default: %(default)s)"
+    parser.add_argument("--minutes", type=float, default=10, metavar="N", help=minutes)
     return parser
 
 
 def main() -> None:
-    """Run the command. Exit code 0: all is sent that can be; 1: a mistake, or runs not sent, with the reasons."""
+    """Run the command. Exit code 0: all that can be sent was sent; 1: a mistake, or runs not sent, with reasons."""
     start_command()
     parser = make_parser()
     args = parser.parse_args()

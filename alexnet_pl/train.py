@@ -1,12 +1,12 @@
-"""Train: one run, or a sweep of runs.
+"""Train one run, or a sweep of runs.
 
     python -m alexnet_pl.train model.activation=tanh           one run
     python -m alexnet_pl.train -m model.activation=relu,tanh   one run per value, each in a process of its own
     python -m alexnet_pl.train sweep=figure1                   a named sweep; again: it continues where it stopped
 
-Hydra composes, we check once, the folder is claimed. A run on one device stays in this process. Several devices, and
-each job of a sweep, are processes of their own (training/fit.py). torch is imported when a run starts, so that help
-and completion stay quick.
+Hydra composes the configuration, we check it once, and the run claims its folder. A run on one device stays in this
+process. A run on several devices, and each job of a sweep, gets processes of its own (training/fit.py). The import of
+torch waits until a run starts, so that help and completion stay quick.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from alexnet_pl.config.help import help_text
+from alexnet_pl.config.help import all_keys_text, help_text
 from alexnet_pl.config.schema import Config, as_dict
 from alexnet_pl.console import exit_with, start_command
 from alexnet_pl.errors import ConfigError, Disconnected, Interrupted, UserError
@@ -36,11 +36,11 @@ from alexnet_pl.parallel import layouts
 from alexnet_pl.runs.run import JOB_VARIABLE, JOBS_VARIABLE, Run
 
 FLAGS = ("-m", "--multirun")
-"""Hydra's parser wants them before the overrides; people type them anywhere"""
+"""Flags that Hydra's parser wants before the overrides; people type them anywhere"""
 
 
 def job(composed: DictConfig) -> None:
-    """Run what Hydra composed: the run itself, or a job of a sweep as a task of Slurm. `sweep` has checked it."""
+    """Run what Hydra composed: a run, or a job of a sweep as a task of Slurm. `jobs/sweep.py` has checked it."""
     hydra_config = HydraConfig.get()
     cfg = compose.to_config(composed)
     run, overrides = Run(Path(hydra_config.runtime.output_dir)), list(hydra_config.overrides.task)
@@ -63,7 +63,7 @@ def train(cfg: Config, run: Run, overrides: list[str]) -> None:
     """Claim the run's folder, and train in this process, or in one for each device.
 
     Raises:
-        UserError: the folder is another's, or the run failed or was stopped.
+        UserError: the folder holds another run, or the run failed or was stopped.
     """
     where = layouts.layout(cfg.trainer)
     joined = launch.join_group(where)
@@ -93,7 +93,7 @@ def train(cfg: Config, run: Run, overrides: list[str]) -> None:
 
 
 def discard(run: Run) -> None:
-    """Remove the folders that were made for a run which was refused before it trained; others stay."""
+    """Remove the folders that this process made for a run that was refused before it trained. Others stay."""
     made = HydraCallback.made
     trained = run.last.is_file() or (run.folder / "metrics.csv").is_file()
     if run.folder in made and not trained:
@@ -105,7 +105,7 @@ def discard(run: Run) -> None:
 
 
 def refuse_mistakes(words: list[str]) -> None:
-    """Raise all mistakes among the overrides at once, and those of the rest; Hydra would stop at the first."""
+    """Raise all mistakes of the command at once. Hydra would stop at the first."""
     overrides = [word for word in words if ("=" in word and not word.startswith("-")) or word.startswith("~")]
     refuse_flags(words)
     asks_shell = {"-sc", "--shell-completion"} & set(words)  # what follows them are no overrides
@@ -123,20 +123,20 @@ def refuse_mistakes(words: list[str]) -> None:
 
 
 def refuse_flags(words: list[str]) -> None:
-    """Raise ConfigError for flags of Hydra's that do not go with the rest, or not with what checks the runs here."""
+    """Raise ConfigError for Hydra's flags that lack something, or that would bypass the checks here."""
     given, keys = set(words), {word.partition("=")[0] for word in words}
     if "--experimental-rerun" in keys:
-        raise ConfigError("--experimental-rerun would take what checks and starts the runs from a file: leave it out")
+        raise ConfigError("--experimental-rerun would bypass the checks of a run: leave it out")
     if "--resolve" in given and not given & {"--cfg", "-c"}:
-        raise ConfigError("--resolve says how --cfg shows the configuration: add --cfg job")
+        raise ConfigError("--resolve works only together with --cfg: add --cfg job")
     if empty := given & {"hydra.run.dir=", "hydra.sweep.dir="}:
-        raise ConfigError(f"{min(empty)} is empty, as an unset variable leaves it: name a folder (. is this one)")
+        raise ConfigError(f"{min(empty)} is empty, perhaps by an unset variable: name a folder (. is the current one)")
     if given & {"-sc", "--shell-completion"} and not keys & {"install", "uninstall", "query"}:
         raise ConfigError("-sc takes install=SHELL, uninstall=SHELL or query=SHELL, as in -sc install=bash")
 
 
 def own_folders(words: list[str]) -> list[Path]:
-    """Return the folder of --config-dir, with groups of the user's; nothing where there is none."""
+    """Return the folder of --config-dir, which has the user's own choices; none if it is not given."""
     parser = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--config-dir", "-cd", nargs="?")
     folder = parser.parse_known_args(words)[0].config_dir
@@ -144,12 +144,12 @@ def own_folders(words: list[str]) -> list[Path]:
 
 
 def is_sweep(words: list[str]) -> bool:
-    """Return whether the command is of several jobs."""
+    """Return whether the command asks for several jobs."""
     return bool({*FLAGS, "hydra.mode=MULTIRUN"} & set(words) or compose.named_sweep(words))
 
 
 def explain_sweep(words: list[str]) -> None:
-    """Say on stderr what `--cfg` does not show of a sweep: the settings of its jobs."""
+    """Say on stderr how to see the settings of a sweep's jobs, which `--cfg` does not show."""
     overrides = [word for word in words if "=" in word and not word.startswith("-")]
     if named := compose.named_sweep(overrides):
         job = compose.first_job(overrides)
@@ -159,12 +159,15 @@ def explain_sweep(words: list[str]) -> None:
 def main() -> None:
     """Run the command. Exit code 0: done; 1: a mistake or a failure; 75: folder in use; 128 + signal: stopped.
 
-    SIGALRM stands for trainer.max_time: exit code 142.
+    trainer.max_time counts as SIGALRM, exit code 142.
     """
     start_command(trains=True)
     os.environ.pop(JOB_VARIABLE, None)  # no sweep starts this command
     if {"--help", "-h"} & set(sys.argv):
         print(help_text(), end="")
+        return
+    if "--help-all" in sys.argv:
+        print(all_keys_text(), end="")
         return
     full = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors through to here, where they become sentences

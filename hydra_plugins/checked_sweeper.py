@@ -1,7 +1,7 @@
 """Hydra's sweeper for alexnet_pl; Hydra takes plugins from this namespace only.
 
-Hydra's own sweeper composes every job once to see that it can, and drops what it composed. This one leaves it to
-`alexnet_pl.jobs.sweep`, which checks what it composes.
+Hydra's own sweeper composes every job once as a trial, and drops the result. This one leaves it to
+`alexnet_pl.jobs.sweep`, which checks the result.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class CheckedSweeper(Sweeper):
         self.params, self.n_jobs, self.jobs_per_gpu = params or {}, n_jobs, jobs_per_gpu
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keep what Hydra gives; the launcher is made when the jobs are known."""
+        """Keep what Hydra gives. The launcher is made later, when the jobs are known."""
         self.context, self.task, self.composed = hydra_context, task_function, config
 
     def sweep(self, arguments: list[str]) -> None:

@@ -47,7 +47,7 @@ def test_a_sweep_names_one_of_its_jobs(describe: Command):
     result = describe("sweep=lrn")
     assert result.returncode == 1
     assert result.stderr == (
-        "error: sweep=lrn is several configurations: add what tells one of them from the others, "
+        "error: sweep=lrn is several configurations: to choose one, add "
         "experiment=released_2012 'model.lrn=[conv1,conv2]' 'model.spatial_norm=[conv2]'\n"
     )
     one = describe("sweep=lrn", "model.lrn=[conv1,conv2]", "model.spatial_norm=[]", "data=shapes")

@@ -6,13 +6,15 @@ import os
 import subprocess
 import sys
 import zipfile
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 
 import pytest
+import yaml
 
-from alexnet_pl import ROOT
-from alexnet_pl.config import keys
+from alexnet_pl import ROOT, compose
+from alexnet_pl.config import help, keys
+from alexnet_pl.config.schema import as_dict
 from tests.helpers.commands import environment
 
 slow = partial(pytest.param, marks=pytest.mark.slow)
@@ -60,13 +62,50 @@ def test_the_wheel_carries_what_the_command_reads(wheel: Path):
             assert f"alexnet_pl/{file.relative_to(ROOT)}" in names
 
 
-def test_help_names_every_key_with_its_meaning(tmp_path: Path):
-    text = call(tmp_path, "--help").stdout
+def one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_help_shows_the_groups_and_the_keys_that_people_set(tmp_path: Path):
+    result = call(tmp_path, "--help")
+    assert result.returncode == 0, result.stderr
+    text = one_line(result.stdout)
+    for group in (folder for folder in (ROOT / "conf").iterdir() if folder.is_dir()):
+        assert f"{', '.join(sorted(file.stem for file in group.glob('*.yaml')))} " in text
+    assert ", ".join(sorted(file.stem for file in (ROOT / "sweeps").glob("*.yaml"))) in text
+    for shown in ("model=convnet ", "optim.lr=0.002 ", "trainer.max_epochs=10 ", "(relu|tanh|sigmoid|abs_tanh)"):
+        assert shown in text
+    assert 15 <= len(help.COMMON) <= 25
+    for key in help.COMMON:
+        assert f" {key}={keys.format_value(help.default_values()[key])} " in text
+    assert "--help-all" in text
+    assert max(map(len, result.stdout.splitlines())) <= help.WIDTH
+
+
+def test_all_keys_are_shown_with_type_default_and_meaning(tmp_path: Path):
+    text = call(tmp_path, "--help-all").stdout
     for key, meaning in keys.key_docs().items():
-        assert f"\n{key}  (" in text
-        assert meaning.split("\n")[0] in text
+        assert (
+            f"\n{key}={keys.format_value(help.default_values()[key])}  ({keys.type_words(keys.key_types()[key])})"
+            in text
+        )
+        assert one_line(meaning) in one_line(text)
     assert set(keys.key_docs()) == set(keys.key_types())
-    assert "figure1, figure1_lr" in text
+
+
+def test_the_defaults_that_help_shows_are_those_of_a_run():
+    composed = as_dict(compose())
+    for key, value in help.default_values().items():
+        assert value == reduce(dict.__getitem__, key.split("."), composed), key
+
+
+@pytest.mark.parametrize(
+    ("value", "typed"),
+    [(None, "null"), (False, "false"), (0.5, "0.5"), (["a", 1], "[a,1]"), ({"conv1": "x"}, "{conv1: x}"), ({}, "{}")],
+)
+def test_a_value_is_shown_as_one_types_it(value: object, typed: str):
+    assert keys.format_value(value) == typed
+    assert yaml.safe_load(typed) == value
 
 
 @pytest.mark.parametrize(
@@ -75,7 +114,9 @@ def test_help_names_every_key_with_its_meaning(tmp_path: Path):
         ("model.act", {"model.activation="}),
         slow("model.activation=", {"model.activation=relu"}),
         slow("sweep=", {f"sweep={file.stem}" for file in (ROOT / "sweeps").glob("*.yaml")}),
-        slow("data=", {"data=cifar10", "data=imagenet", "data=packed", "data=shapes", "data=tiny_imagenet"}),
+        ("data=", {"data=cifar10", "data=imagenet", "data=packed", "data=shapes", "data=tiny_imagenet"}),
+        slow("data=packed opt", {"optim=", "optim."}),
+        slow("-m trainer=t", {"trainer=towers", "trainer=towers_ddp"}),
     ],
 )
 def test_completion(tmp_path: Path, line: str, offered: set[str]):

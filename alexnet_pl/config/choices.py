@@ -1,4 +1,4 @@
-"""The closed sets of values that a configuration chooses from; what each means stands beside its field in schema.py."""
+"""The closed sets of values that a configuration chooses from. schema.py says beside each field what they mean."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Choice(Enum):
-    """A closed set of values, shown and typed by their names (and by nothing else: a number is no choice)."""
+    """A closed set of values, shown and typed by their names only; a number is no choice."""
 
     @staticmethod
     def _generate_next_value_(name: str, *rest: Any) -> str:
@@ -25,7 +25,7 @@ class Arch(Choice):
 
 
 class Activation(Choice):
-    """With the modules, of model/layers.py or torch.nn: another one is a line here."""
+    """Activations with their modules in model/layers.py or torch.nn. To add one, add a line."""
 
     relu = "ReLU"
     tanh = "Tanh"

@@ -28,13 +28,13 @@ def key_types(schema: type = Config, prefix: str = "") -> dict[str, Any]:
 
 
 def is_key(key: str) -> bool:
-    """Return whether a dotted key exists: a field, or an entry of one that holds a dict, such as model.widths.conv1."""
+    """Return whether a dotted key exists: a field, or an entry of a field that holds a dict (model.widths.conv1)."""
     kinds = key_types()
     return key in kinds or any(key.startswith(f"{k}.") and "dict" in str(kind) for k, kind in kinds.items())
 
 
 def fits(value: Any, kind: Any) -> bool:
-    """Return whether a plain value, as `as_dict` makes them, is of a key's type; no float is infinite or NaN."""
+    """Return whether a plain value, as `as_dict` makes it, has a key's type. An infinite float or NaN never fits."""
     if get_origin(kind) is list:
         return isinstance(value, list) and all(fits(entry, *get_args(kind)) for entry in value)
     if get_origin(kind) is dict:
@@ -65,13 +65,13 @@ def type_words(kind: Any) -> str:
     if values and get_origin(kind) is list:
         return f"[{type_words(values[0])},...]"
     if get_origin(kind) in (Union, UnionType):
-        return " | ".join(map(type_words, values)).replace("NoneType", "None")
+        return " | ".join(map(type_words, values)).replace("NoneType", "null")
     return getattr(kind, "__name__", str(kind).replace("typing.", ""))
 
 
 @cache
 def key_docs(schema: type = Config, prefix: str = "") -> dict[str, str]:
-    """Return every dotted key with the words below its field in schema.py."""
+    """Return every dotted key with the text below its field in schema.py."""
     (cls,) = ast.parse(inspect.getsource(schema)).body
     assert isinstance(cls, ast.ClassDef)
     kinds = get_type_hints(schema)
@@ -84,3 +84,18 @@ def key_docs(schema: type = Config, prefix: str = "") -> dict[str, str]:
             elif isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
                 out[prefix + name] = str(below.value.value)
     return out
+
+
+def format_value(value: Any) -> str:
+    """Return a plain value as one types it on the command line.
+
+    >>> format_value(["conv1", "conv2"]), format_value(None), format_value(True), format_value({"conv1": 0.01})
+    ('[conv1,conv2]', 'null', 'true', '{conv1: 0.01}')
+    """
+    if isinstance(value, list):
+        return f"[{','.join(map(format_value, value))}]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {format_value(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "null" if value is None else str(value)

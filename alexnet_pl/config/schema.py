@@ -43,65 +43,75 @@ class Model:
     """conf/model: the net, as a layer table of model/architectures.py."""
 
     name: str = MISSING
-    """what the net is called, in W&B tags and messages"""
+    """Name of the net, in W&B tags and messages."""
     arch: Arch = MISSING
-    """the layer table in model/architectures.py; all below departs from it"""
+    """Layer table in model/architectures.py. The keys below depart from it."""
     num_classes: int = MISSING
-    """outputs of the last layer"""
+    """Outputs of the last layer."""
     input_size: int = MISSING
-    """side in pixels of the images it was made for: what data.crop_size is unless set"""
+    """Side in pixels of the images that the net was made for. data.crop_size follows it unless set."""
     widths: dict[str, int] = field(default_factory=dict)
-    """kernels (over all towers) or units of single layers, {conv1: 48}; the others keep the table's"""
+    """Kernels (over all towers) or units of single layers, {conv1: 48}. Other layers keep the table's."""
     width: float = 1.0
-    """factor on the kernels and units of every layer but the last; weights start larger: signals keep their size"""
+    """Factor on the kernels and units of every layer but the last. Initial weights grow as layers shrink, so that
+    signals keep their size."""
     drop_layers: list[str] = field(default_factory=list)
-    """layers to leave out, [conv3]; a pooling layer above a convolution stays"""
+    """Layers to leave out, [conv3]. A pooling layer above a dropped convolution stays."""
     towers: int = 1
-    """2: as over two GPUs, conv2, conv4 and conv5 see half of the maps below them; 1: everything sees everything"""
+    """Number of towers, 1 or 2. With 2, as over two GPUs, conv2, conv4 and conv5 see half of the maps below them. With
+    1, every layer sees all maps."""
     towers_meet: list[str] | None = None
-    """layers that see both towers (null: conv3, conv6, the fully connected ones, as in 2012); the last always does"""
+    """Layers that see both towers; the last one always does. null: conv3, conv6 and the fully connected layers, as in
+    2012."""
     conv1_padding: Conv1Padding = Conv1Padding.right_bottom
-    """right_bottom: zeros so that the last window fits, 3 at 224 pixels (2012); symmetric: 2 on each side; none"""
+    """Zeros around the image. right_bottom: right and below, so that the last window fits (2012: 3 at 224 pixels).
+    symmetric: 2 on each side. none: no zeros."""
     activation: Activation = Activation.relu
-    """the nonlinearity after every hidden layer; abs_tanh is |tanh(x)|"""
+    """Nonlinearity after every hidden layer. abs_tanh is |tanh(x)|."""
     order: dict[str, Order] = field(default_factory=dict)
-    """what comes first after a convolution, {conv1: lrn_pool_act}; the others have act_lrn_pool"""
+    """Order of activation, LRN and pooling after a convolution, {conv1: lrn_pool_act}. Other layers have
+    act_lrn_pool."""
     pooling: Pooling = Pooling.overlapping
-    """overlapping: 3x3 windows 2 apart; plain: 2x2 windows 2 apart, with paddings that keep the last grid"""
+    """Pooling windows. overlapping: 3x3 at stride 2. plain: 2x2 at stride 2, with paddings that keep the size of the
+    last maps."""
     lrn: list[str] = field(default_factory=list)
-    """convolutions with local response normalisation, [conv1,conv2]; [] is off"""
+    """Convolutions with local response normalisation, [conv1,conv2]. [] turns it off."""
     lrn_size: int = 5
-    """maps in a window, odd"""
+    """Maps in a window of LRN; an odd number."""
     lrn_alpha: float = 1e-4
-    """factor of the sum of squares, before lrn_alpha_convention; made for pixels of 0..255"""
+    """Factor of LRN's sum of squares, before lrn_alpha_convention. The default is made for pixels of 0..255."""
     lrn_beta: float = 0.75
-    """the power"""
+    """Exponent of LRN."""
     lrn_k: float = 2.0
-    """what is added to the sum; for small inputs nothing else matters"""
+    """Constant that LRN adds to the sum. For small inputs it alone decides the scale."""
     lrn_alpha_convention: LrnAlphaConvention = LrnAlphaConvention.code
-    """code: alpha is divided by lrn_size, as every released program does; paper: as its formula is printed"""
+    """Meaning of lrn_alpha. code: divide it by lrn_size, as every released program does. paper: use it as the paper's
+    formula is printed."""
     lrn_across_towers: bool = False
-    """windows cross from one tower's maps to the other's, as in Caffe"""
+    """Let LRN's windows cross from one tower's maps to the other's, as in Caffe."""
     spatial_norm: list[str] = field(default_factory=list)
-    """convolutions with the unpublished normalisation over 5x5 places, after their LRN (2012: conv2)"""
+    """Convolutions with the unpublished normalisation over 5x5 places, after their LRN (2012: conv2)."""
     compile_lrn: CompileLrn = CompileLrn.on_gpu
-    """run the normalisations through torch.compile where there is a compiler (on CPUs a step gains little)"""
+    """Run the normalisations through torch.compile where there is a compiler. On CPUs a step gains little."""
     dropout: Dropout = Dropout.none
-    """mask: zeros in training, times 1 - rate in evaluation (2012); inverted: survivors over 1 - rate in training"""
+    """Kind of dropout. mask: zeros in training, and times 1 - rate in evaluation (2012). inverted: zeros in training,
+    and survivors divided by 1 - rate."""
     dropout_rate: float = 0.5
-    """share of the units that are zeroed"""
+    """Share of the units that dropout sets to zero."""
     dropout_at: DropoutAt = DropoutAt.outputs
-    """outputs of the hidden fully connected layers (2012), or their inputs (torchvision)"""
+    """Place of dropout: the outputs of the hidden fully connected layers (2012), or their inputs (torchvision)."""
     init: Init = Init.gaussian
-    """gaussian: the table's std and bias; fan_in: Kaiming for relu, LeCun otherwise, biases 0; torch: its default"""
+    """Initial weights. gaussian: the table's std and bias. fan_in: Kaiming for relu, LeCun otherwise, biases 0. torch:
+    torch's default."""
     std: dict[str, float] = field(default_factory=dict)
-    """initial standard deviation of single layers, {conv3: 0.03}, with init=gaussian; the others keep the table's"""
+    """Initial standard deviation of single layers, {conv3: 0.03}, with init=gaussian. Other layers keep the table's."""
     bias: dict[str, float] = field(default_factory=dict)
-    """initial bias of single layers, likewise"""
+    """Initial bias of single layers, {conv3: 1}, with init=gaussian. Other layers keep the table's."""
     parameter_names: ParameterNames = ParameterNames.layers
-    """in the state dict: conv1.weight, or features.0.weight so that torchvision's weights load"""
+    """Names in the state dict. layers: conv1.weight. torchvision: features.0.weight, so that torchvision's weights
+    load."""
     channels_last: bool = True
-    """store activations as NHWC: the same numbers, about 1.5 times as fast on CPU"""
+    """Store activations as NHWC. The numbers are the same, about 1.5 times as fast on a CPU."""
 
 
 LEAST_PIXELS, MOST_PIXELS = 8, 4096
@@ -113,47 +123,48 @@ class Data:
     """conf/data: the images and what is done to them on their way into the net."""
 
     kind: str = MISSING
-    """shapes: generated images, nothing to download; cifar10: 50,000 + 10,000 photographs; packed: a packed dataset,
-    called store, made by alexnet_pl.prepare"""
+    """Where the images come from. shapes: generated, nothing to download. cifar10: 50,000 + 10,000 photographs. packed:
+    a packed dataset (store), made by alexnet_pl.prepare."""
     name: str = MISSING
-    """what the data set is called, in figures, tags and claims; of data=packed what its store says"""
+    """Name of the dataset, in figures, tags and claims. With data=packed the store gives it."""
     root: str | None = None
-    """folder of the data set (packed: the store; cifar10: Hugging Face's Parquet files, or the pickles of the original
-    release)"""
+    """Folder of the dataset. packed: the store. cifar10: Hugging Face's Parquet files, or the pickles of the original
+    release."""
     download: bool = False
-    """let torchvision download the set into root (cifar10, 170 MB)"""
+    """Let torchvision download the dataset into root (cifar10, 170 MB)."""
     num_classes: int = MISSING
-    """classes in the set"""
+    """Number of classes."""
     size: int = 32
-    """side of its images in pixels"""
+    """Side of the dataset's images in pixels."""
     store: str | None = None
-    """which packed store it is, wherever it lies; read from it"""
+    """Identity of the packed store, wherever it lies. The store itself gives it."""
     batch_size: int = 128
-    """images per step over all devices"""
+    """Images per step, over all devices."""
     shuffle: bool = True
-    """a new order in each epoch; false: one order for all epochs, as in 2012"""
+    """Draw a new order in each epoch. false: one order for all epochs, as in 2012."""
     pixel_scale: float = 1.0
-    """pixels are (0..255 minus the mean image) divided by this: 1 as in 2012, 64 for about unit size"""
+    """Divisor of the pixels, which are 0..255 minus the mean image. 1 as in 2012; 64 for about unit size."""
     mean_color: list[float] | None = None
-    """what is subtracted instead of the set's mean image, [123.7,116.3,103.5]: RGB of 0..255 (null: the mean image)"""
+    """Colour to subtract instead of the mean image, [123.7,116.3,103.5]: RGB of 0..255. null: the mean image."""
     resize: int | None = None
-    """scale the images to this side first (null: as they are, or just large enough for the crop)"""
+    """Scale the images to this side first. null: as they are, or just large enough for the crop."""
     crop_size: int | None = None
-    """train on squares of this many pixels, test on the centre one (null: whole images)"""
+    """Train on squares of this many pixels, and test on the centre one. null: whole images."""
     random_crop: bool = True
-    """train on squares at random places; false: on the centre one"""
+    """Take the squares at random places in training. false: at the centre."""
     random_flip: bool = False
-    """mirror each training image with probability one half"""
+    """Mirror each training image with probability one half."""
     crop_chunk: int = 1
-    """so many training images in a row share one place and one mirroring (2012: 32)"""
+    """Training images in a row that share one place and one mirroring (2012: 32)."""
     color_noise: ColorNoise = ColorNoise.off
-    """add random multiples of the principal components of the set's colours to each training image; paper: of a tenth
-    of the eigenvalues, pixels taken as 0..1, as its formula says; released_2012: of a tenth of their square roots, then
-    divide by 1.1: on ImageNet 2 to 13 times as strong, and what the published numbers were made with"""
+    """Add colour noise to each training image. The noise is random multiples of the principal components of the
+    dataset's colours. paper: multiples of a tenth of the eigenvalues, pixels taken as 0..1, as the paper's formula
+    says. released_2012: multiples of a tenth of their square roots, then divide by 1.1. On ImageNet this is 2 to 13
+    times as strong, and the published numbers were made with it."""
     color_noise_until: int | None = None
-    """so many epochs have it, the later ones not (null: all; net 145: 67)"""
+    """Epochs with colour noise; later ones have none (net 145: 67). null: all have it."""
     workers: int | None = None
-    """threads that read ahead from a store (null: two, or where images are JPEGs one for each CPU, up to 16)"""
+    """Threads that read ahead from a store. null: two; for JPEGs one for each CPU, up to 16."""
 
     @property
     def resized_size(self) -> int:
@@ -182,11 +193,11 @@ class LayerLr:
     """A schedule that some layers' weights have to themselves."""
 
     layers: list[str] = MISSING
-    """whose they are"""
+    """Layers that the schedule is for."""
     milestones: list[float] = MISSING
-    """when the rate of their weights changes, [67, 72]; 0 is from the start"""
+    """When the rate of their weights changes, [67, 72]; 0 is from the start."""
     factors: list[float] = MISSING
-    """what it is from then on, as a factor of lr, [0.001, 0]; 0 freezes weights and biases"""
+    """Rate from each milestone on, as a factor of lr, [0.001, 0]; 0 freezes weights and biases."""
 
 
 @dataclass
@@ -194,37 +205,39 @@ class Optim:
     """conf/optim: the update rule and how its learning rates fall."""
 
     name: Rule = Rule.sgd_2012
-    """sgd_2012: v <- momentum v - lr (weight_decay w + gradient), w <- w + v; sgd: torch's, lr outside the velocity"""
+    """Update rule. sgd_2012: v <- momentum v - lr (weight_decay w + gradient), w <- w + v. sgd: torch's, which
+    multiplies by lr outside the velocity."""
     lr: float = MISSING
-    """learning rate of the weights, at the start"""
+    """Learning rate of the weights, at the start."""
     momentum: float = 0.9
-    """share of the velocity kept from step to step"""
+    """Share of the velocity kept from step to step."""
     weight_decay: float = 0.0
-    """decay of the weights"""
+    """Decay of the weights."""
     layer_decay: dict[str, float] = field(default_factory=dict)
-    """decay of single layers' weights, {fc10: 0.01}; the others have weight_decay"""
+    """Decay of single layers' weights, {fc10: 0.01}. Other layers have weight_decay."""
     decay_biases: bool = False
-    """decay the biases as well (2012: not)"""
+    """Decay the biases as well (2012: not)."""
     bias_lr_mult: float = 2.0
-    """learning rate of the biases over that of the weights"""
+    """Learning rate of the biases over that of the weights."""
     schedule: Schedule = Schedule.epochs
-    """what the cuts below are counted in: epochs, shares of the run; or plateau: cut when validation stops improving"""
+    """Unit of the milestones below: epochs, or shares of the run. plateau: cut the rates when the validation error
+    stops falling."""
     lr_milestones: list[float] = field(default_factory=list)
-    """when the weights' rate changes, [25,51,79]"""
+    """When the weights' rate changes, [25,51,79]."""
     lr_factors: list[float] = field(default_factory=list)
-    """what it is from then on, as a factor of lr, [0.1,0.01,0.001]"""
+    """Rate from each milestone on, as a factor of lr, [0.1,0.01,0.001]."""
     bias_lr_milestones: list[float] = field(default_factory=list)
-    """when the biases' rate changes; they do not follow the weights'"""
+    """When the biases' rate changes. They do not follow the weights' milestones."""
     bias_lr_factors: list[float] = field(default_factory=list)
-    """what it is from then on, as a factor of lr * bias_lr_mult"""
+    """Rate from each milestone on, as a factor of lr * bias_lr_mult."""
     layer_lr: list[LayerLr] = field(default_factory=list)
-    """schedules of their own for single layers, [{layers: [conv1], milestones: [67, 72], factors: [0.001, 0]}]"""
+    """Schedules of their own for single layers, [{layers: [conv1], milestones: [67, 72], factors: [0.001, 0]}]."""
     frozen: list[str] = field(default_factory=list)
-    """layers that never train, [conv1, conv2]: of a net that starts from another's weights"""
+    """Layers that never train, [conv1, conv2], in a net that starts from another's weights."""
     plateau_patience: int = 5
-    """validations without a lower error before all rates are divided by ten (schedule=plateau)"""
+    """Validations without a lower error before all rates are divided by ten (schedule=plateau)."""
     plateau_cuts: int = 3
-    """how often they are (the paper: three times)"""
+    """How often the rates are divided by ten (schedule=plateau; the paper: three times)."""
 
 
 @dataclass
@@ -232,50 +245,52 @@ class Trainer:
     """conf/trainer: Lightning's Trainer arguments by name; null leaves Lightning's default."""
 
     accelerator: str = "auto"
-    """auto: a CUDA GPU if there is one, else the CPU; cpu, gpu, mps"""
+    """Kind of device: auto, cpu, gpu or mps. auto: a CUDA GPU if there is one, else the CPU."""
     strategy: str | None = None
-    """how several devices share the work: see parallel/layouts.py. ddp (or auto): each has the whole net; towers: one
-    tower each, as in 2012; owt: convolutions as in ddp, of the fully connected layers some units each"""
+    """How several devices share the work: ddp, towers or owt (parallel/layouts.py). ddp, also called auto: each has the
+    whole net. towers: each has one tower, as in 2012. owt: convolutions as in ddp; each has some units of the fully
+    connected layers."""
     devices: Any = None
-    """devices on each machine, -1 for all GPUs; on CPUs, processes"""
+    """Devices on each machine; -1: all GPUs. On CPUs, processes."""
     num_nodes: int | None = None
-    """machines"""
+    """Number of machines."""
     precision: str = "auto"
-    """auto: bf16-mixed on GPUs that have it, else 32-true; 32-true, bf16-mixed, 16-mixed, 64-true, ..."""
+    """Precision of the arithmetic: auto, 32-true, bf16-mixed, 16-mixed or 64-true. auto: bf16-mixed on GPUs that have
+    it, else 32-true."""
     max_epochs: int | None = None
-    """stop after this many epochs"""
+    """Stop after this many epochs."""
     max_steps: int | None = None
-    """stop after this many updates"""
+    """Stop after this many updates."""
     max_time: str | None = None
-    """stop after this time, DD:HH:MM:SS; the same command goes on, unless this alone is the run's length"""
+    """Stop after this time, DD:HH:MM:SS. The same command goes on, unless this alone is the run's length."""
     limit_train_batches: Any = None
-    """training batches per epoch: a number, or a share of the set"""
+    """Training batches per epoch: a number, or a share of the dataset."""
     limit_val_batches: Any = None
-    """validation batches, likewise"""
+    """Validation batches: a number, or a share of the dataset."""
     limit_test_batches: Any = None
-    """batches of the test at the end, likewise"""
+    """Batches of the test at the end: a number, or a share of the dataset."""
     val_check_interval: Any = None
-    """validate every so many batches, or after this share of an epoch"""
+    """Validate every so many batches, or after this share of an epoch."""
     check_val_every_n_epoch: int | None = None
-    """validate every so many epochs"""
+    """Validate every so many epochs."""
     num_sanity_val_steps: int | None = None
-    """validation batches tried before training"""
+    """Validation batches tried before training."""
     enable_checkpointing: bool | None = None
-    """false keeps no checkpoint: the run cannot be resumed"""
+    """Write checkpoints. false: none, and the run cannot be resumed."""
     enable_progress_bar: bool | None = None
-    """false shows nothing while training"""
+    """Show progress. false: nothing while training."""
     accumulate_grad_batches: int | None = None
-    """batches per update"""
+    """Batches per update."""
     gradient_clip_val: float | None = None
-    """clip the gradient's norm at this value"""
+    """Clip the gradient's norm at this value."""
     deterministic: Any = None
-    """true: deterministic algorithms only; warn: where they exist (cuDNN's are, unless benchmark gives that up)"""
+    """Use deterministic algorithms only. warn: where they exist. cuDNN's are deterministic unless benchmark is true."""
     benchmark: bool | None = None
-    """true: let cuDNN time its algorithms and take the fastest; two runs on GPUs then differ in their last bits"""
+    """Let cuDNN time its algorithms and take the fastest. Two runs on GPUs then differ in their last bits."""
     profiler: str | None = None
-    """simple, advanced, pytorch"""
+    """Lightning's profiler: simple, advanced or pytorch."""
     more: dict[str, Any] = field(default_factory=dict)
-    """any other argument of Lightning's Trainer; typed as trainer.detect_anomaly=true"""
+    """Any other argument of Lightning's Trainer, typed as trainer.detect_anomaly=true."""
 
 
 @dataclass
@@ -283,17 +298,19 @@ class Logger:
     """conf/logger: where metrics go besides the terminal; the run folder keeps metrics.csv unless name=none."""
 
     name: LoggerName = MISSING
-    """wandb: metrics.csv and Weights & Biases; csv: metrics.csv; none: nothing (the report then has no curve)"""
+    """Where metrics go. wandb: metrics.csv and Weights & Biases. csv: metrics.csv. none: nowhere, and the report has no
+    curve."""
     mode: WandbMode = WandbMode.offline
-    """offline writes files to sync later, with no account and no network; online sends; disabled is csv"""
+    """How W&B logs. offline: write files to sync later, with no account and no network. online: send. disabled:
+    metrics.csv only."""
     project: str = "alexnet_pl"
-    """W&B project"""
+    """W&B project."""
     entity: str | None = None
-    """W&B user or team"""
+    """W&B user or team."""
     tags: list[str] = field(default_factory=list)
-    """W&B tags, besides the name of the sweep, the data set and the net"""
+    """W&B tags, besides the name of the sweep, the dataset and the net."""
     log_model: LogModel = LogModel.none
-    """keep the run's last or best checkpoint with W&B, as an artifact (see ckpt_path)"""
+    """Keep the run's last or best checkpoint with W&B, as an artifact (see ckpt_path)."""
 
 
 @dataclass
@@ -301,15 +318,16 @@ class Report:
     """How `alexnet_pl.report` draws the runs of one folder; read back from the runs."""
 
     panel: str = ""
-    """the panel this run belongs to, by its title"""
+    """Title of the panel that this run belongs to."""
     compare: list[str] = field(default_factory=list)
-    """the keys whose values become the lines of a panel; []: what the jobs' overrides differ in, but for the seed"""
+    """Keys whose values become the lines of a panel. []: those in which the jobs' overrides differ, but for the
+    seed."""
     tuned: list[str] = field(default_factory=lambda: ["optim.lr"])
-    """keys that may differ between the lines of a panel besides those; any other difference is refused"""
+    """Keys that may differ between the lines of a panel besides those of compare. Any other difference is refused."""
     target: float | None = None
-    """the training error whose crossing is timed, 0.25 for the paper's dashed line (null: nothing is timed)"""
+    """Training error whose crossing is timed, 0.25 for the paper's dashed line. null: nothing is timed."""
     published: dict[str, str] = field(default_factory=dict)
-    """the paper's numbers for this panel: a line's epochs to the target, and `ratio`"""
+    """The paper's numbers for this panel: epochs to the target for each line, and `ratio`."""
 
 
 @dataclass
@@ -317,32 +335,36 @@ class Config:
     """One run."""
 
     name: str = MISSING
-    """folder under runs/ and group in W&B"""
+    """Folder under runs/, and group in W&B."""
     scale: Scale = Scale.paper
-    """how large: paper, small (minutes on a GPU) or smoke (seconds); smaller ones have folders of their own,
-    runs/<name>_small; see conf/scale"""
+    """Size of the run: paper, small (minutes on a GPU) or smoke (seconds). Smaller ones have folders of their own,
+    runs/<name>_small; see conf/scale."""
     seed: int = MISSING
-    """of the initial weights, the order of the images and the augmentation"""
+    """Seed of the initial weights, the order of the images and the augmentation."""
     ckpt_path: str | None = None
-    """a run folder, a checkpoint in one, or wandb:ENTITY/PROJECT/NAME:ALIAS, to start from: the same net, data and
-    rule go on in a folder of their own, on other devices or for longer (null: from the beginning)"""
+    """Run to continue: a run folder, or a checkpoint. A checkpoint may be wandb:ENTITY/PROJECT/NAME:ALIAS. The same
+    net, data and rule go on in a folder of their own, on other devices or for longer. null: start from the
+    beginning."""
     pretrained: str | None = None
-    """another net whose weights this one starts with: a run folder, a checkpoint, wandb:ENTITY/PROJECT/NAME:ALIAS, or
-    published weights (torchvision, caffe:FILE, FILE.pth, FILE.safetensors, FILE.onnx, an exported folder); null: all
-    layers start anew"""
+    """Net whose weights this one starts with: a run folder, a checkpoint, or published weights. A checkpoint may be
+    wandb:ENTITY/PROJECT/NAME:ALIAS. Published weights are torchvision, caffe:FILE, FILE.pth, FILE.safetensors,
+    FILE.onnx, or an exported folder. null: all layers start anew."""
     pretrained_layers: PretrainedLayers = PretrainedLayers.conv
-    """conv: the convolutions that both nets have (2012); all: every layer of the same shape; the others start anew"""
+    """Layers to take from pretrained; the others start anew. conv: the convolutions that both nets have (2012). all:
+    every layer of the same shape."""
     train_error_window: int = MISSING
-    """images per point of the running training error, measured on the batches as they are trained"""
+    """Images per point of the running training error, which is measured on the batches as they are trained."""
     train_eval_images: int = MISSING
-    """size of the fixed training subset that is evaluated after each epoch (0: none)"""
+    """Training images in the fixed subset that is evaluated after each epoch. 0: none."""
     stop_at_train_error: float | None = None
-    """stop once the running training error over an epoch is at or under this (null: train to max_epochs)"""
+    """Stop once the running training error over an epoch is at or under this. null: train to max_epochs."""
     test_views: int = 0
-    """after training, the error on the validation set: 10 averages over ten views of each image (four corners, the
-    centre, and their mirrors), 9 over a 3x3 grid without mirrors (2012's CIFAR-10), 1 takes the centre; 0: none"""
+    """Views per image of the test after training: 10, 9, 1, or 0 for no test. The test is on the validation set. 10:
+    four corners, the centre, and their mirrors, averaged. 9: a 3x3 grid without mirrors (2012's CIFAR-10), averaged. 1:
+    the centre."""
     stuck_after_steps: int = 500
-    """after so many updates, say so if the loss is still that of guessing, and what may be the cause (0: never)"""
+    """Updates after which a warning says that the loss is still that of guessing, and what may be the cause. 0:
+    never."""
     model: Model = field(default_factory=Model)
     data: Data = field(default_factory=Data)
     optim: Optim = field(default_factory=Optim)

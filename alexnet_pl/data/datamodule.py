@@ -1,9 +1,9 @@
-"""The LightningDataModule. BatchLoader calls it back to augment, where Lightning has on_after_batch_transfer.
+"""The LightningDataModule: load the images, order them, and make them the net's input.
 
-It loads the images, orders them, and makes them the net's input. A small dataset is one uint8 tensor on the net's
-device; a packed store is read ahead by threads. Either way a batch reaches the device as uint8; BatchLoader then
-calls `train_input`, `centre_input` or `views_input` here. They crop, mirror, colour and centre the whole batch at
-once. There is no DataLoader.
+A small dataset is one uint8 tensor on the net's device. Threads read ahead from a packed store. Either way a batch
+reaches the device as uint8. BatchLoader then calls `train_input`, `centre_input` or `views_input` here, instead of
+Lightning's on_after_batch_transfer. They crop, mirror, colour and centre the whole batch at once. There is no
+DataLoader.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from alexnet_pl.errors import ConfigError
 from alexnet_pl.files import expand
 
 EVAL_PIXELS = 2**23
-"""Pixels in a batch of an evaluation, so that batches take about the same memory whatever the image size"""
+"""Pixels in a batch of an evaluation, so that batches take about the same memory for every image size"""
 
 
 class ImageDataModule(pl.LightningDataModule):
     """The training and validation images of a run, as its `data` group says.
 
     Args:
-        device: where images go where there is no trainer; a trainer has a device of its own.
+        device: the device for images if there is no trainer; a trainer has its own.
     """
 
     def __init__(self, cfg: Config, device: torch.device | None = None) -> None:
@@ -41,7 +41,7 @@ class ImageDataModule(pl.LightningDataModule):
         self._device = device or torch.device("cpu")
 
     def prepare_data(self) -> None:
-        """Download, in one process of each machine."""
+        """Download the dataset, in one process of each machine."""
         if self.cfg.data.download:
             SMALL_DATASETS[self.cfg.data.kind].load(expand(self.cfg.data.root or "."), "val", True)
 
@@ -73,7 +73,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.ready = True
 
     def load(self, split: str) -> InMemoryDataset | PackedDataset:
-        """Load one split, train or val, by itself.
+        """Load only one split, train or val.
 
         Raises:
             ConfigError: as `setup`.
@@ -102,7 +102,7 @@ class ImageDataModule(pl.LightningDataModule):
 
     @property
     def classes(self) -> list[str]:
-        """The classes' names, by label"""
+        """Names of the classes, in the order of the labels."""
         d = self.cfg.data
         if d.packed:
             return store.require(expand(d.root or ".")).classes
@@ -122,7 +122,7 @@ class ImageDataModule(pl.LightningDataModule):
 
     @property
     def replica(self) -> Replica:
-        """Which of the processes that share a batch this is, by the trainer's strategy"""
+        """Rank and number of the processes that share a batch, by the trainer's strategy."""
         strategy = self.trainer.strategy if self.trainer else None
         sampler = getattr(strategy, "distributed_sampler_kwargs", None)  # a strategy of one device has none
         return Replica(sampler["rank"], sampler["num_replicas"]) if sampler else Replica()
@@ -130,7 +130,7 @@ class ImageDataModule(pl.LightningDataModule):
     # -------------------------------------------------------------------------------------------- loaders
 
     def train_dataloader(self) -> BatchLoader:
-        """Return a loader of each image once an epoch, augmented by what (seed, epoch, number of the batch) draw."""
+        """Return a loader that gives each image once per epoch, augmented at random by (seed, epoch, batch number)."""
 
         def order() -> Tensor:
             epoch = self.epoch if self.cfg.data.shuffle else 0
@@ -150,7 +150,7 @@ class ImageDataModule(pl.LightningDataModule):
         return loaders
 
     def test_dataloader(self) -> BatchLoader:
-        """Return a loader of the validation set: of n images n * test_views inputs, an image's views side by side."""
+        """Return a loader of the validation set: n * test_views inputs for n images, an image's views side by side."""
         return self._evaluation_loader(self.val, len(self.val), self.views_input, self.cfg.test_views)
 
     def _evaluation_loader(
@@ -160,7 +160,7 @@ class ImageDataModule(pl.LightningDataModule):
         transform: Callable[[Tensor, int, BatchSlice], Tensor],
         views: int = 1,
     ) -> BatchLoader:
-        """Return a loader of the same images each time: each once, however many processes share them."""
+        """Return a loader that gives each image once, over all processes that share them, and the same each time."""
         rows = torch.arange(count)
         if isinstance(dataset, PackedDataset):  # it may be sorted by class, and a part of it must be a fair sample
             rows = torch.randperm(len(dataset), generator=augment.stream(len(dataset)))[:count]
@@ -172,8 +172,8 @@ class ImageDataModule(pl.LightningDataModule):
     def train_input(self, images: Tensor, step: int, part: BatchSlice | None = None) -> Tensor:
         """Augment uint8 (n, S, S, 3) as the batch of this number: float32 (n, 3, H, W).
 
-        Random numbers are drawn for the whole batch, of which these images are a slice: they do not depend on how
-        many processes share it.
+        These images are a slice of the batch. Random numbers are drawn for the whole batch, so they do not depend on
+        how many processes share it.
         """
         d, size = self.cfg.data, self.input_size
         part = part or Replica().slice_of(len(images))
@@ -194,10 +194,10 @@ class ImageDataModule(pl.LightningDataModule):
         return augment.to_input(images, self.mean, d.pixel_scale * divisor, shift)
 
     def centre_input(self, images: Tensor, step: int, part: BatchSlice | None = None) -> Tensor:
-        """Return uint8 (n, S, S, 3) as evaluation sees it: float32 (n, 3, H, W)."""
+        """uint8 (n, S, S, 3) -> input of the net in an evaluation, float32 (n, 3, H, W)."""
         return augment.evaluation_input(images, self.mean, self.cfg.data.resized_size, self.cfg.data.pixel_scale)
 
     def views_input(self, images: Tensor, step: int, part: BatchSlice | None = None) -> Tensor:
-        """Return uint8 (n, S, S, 3) as the test at the end sees it: float32 (n * test_views, 3, H, W)."""
+        """uint8 (n, S, S, 3) -> input of the net in the test at the end, float32 (n * test_views, 3, H, W)."""
         d = self.cfg.data
         return augment.evaluation_input(images, self.mean, d.resized_size, d.pixel_scale, self.cfg.test_views)

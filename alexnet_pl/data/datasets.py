@@ -1,6 +1,6 @@
-"""The small data sets, which fit into memory. To add one: its loader, an entry here, and a file in conf/data/.
+"""The small datasets, which fit into memory. To add one, add its loader, an entry here, and a file in conf/data/.
 
-What a configuration is checked against stands here without torch; a loader imports what it needs.
+This file imports no torch, so that a configuration is checked quickly. A loader imports what it needs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog
 
 @dataclass(frozen=True)
 class SmallDataset:
-    """A data set that is loaded whole."""
+    """A dataset that is loaded whole."""
 
     load: Callable[[Path, str, bool], tuple[Tensor, Tensor]]
     """(root, train or val, whether to download) -> uint8 (N, size, size, 3) and int64 (N,)"""
@@ -31,9 +31,9 @@ class SmallDataset:
     size: int = 32
     """side of its images in pixels"""
     generated: bool = False
-    """drawn on the spot: it has no files, so data.root means nothing"""
+    """whether it is generated: it has no files, so data.root means nothing"""
     downloads: bool = False
-    """data.download can fetch it"""
+    """whether data.download can fetch it"""
 
 
 def _load_shapes(root: Path, split: str, download: bool) -> tuple[Tensor, Tensor]:
@@ -52,4 +52,4 @@ SMALL_DATASETS = {
     "shapes": SmallDataset(_load_shapes, SHAPES_SPLITS["train"][0], SHAPES_CLASSES, generated=True),
     "cifar10": SmallDataset(_load_cifar10, 50_000, CIFAR10_CLASSES, downloads=True),
 }
-"""data.kind -> the data set; any other kind is `packed`, a store that `alexnet_pl.prepare` makes"""
+"""data.kind -> the dataset; the only other kind is `packed`, a store that `alexnet_pl.prepare` makes"""

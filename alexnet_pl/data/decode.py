@@ -1,8 +1,8 @@
 """Turn an image file into a square: decode it, scale its shorter side, cut out its centre (section 2 of the paper).
 
-simplejpeg decodes JPEG: it is the fastest decoder that keeps every pixel and refuses a file that ends before its image
-(others fill the rest with grey). Pillow knows how a JPEG was held, and decodes all else, and what simplejpeg cannot
-read. Smaller DCTs are not used: they move edges by parts of a pixel, and save no time at these sizes.
+simplejpeg decodes JPEG. It is the fastest decoder that keeps every pixel, and that refuses a file that ends too early;
+others fill the rest with grey. Pillow reads the orientation of a JPEG. It decodes all other files, and JPEGs that
+simplejpeg cannot read. Smaller DCTs are not used: they move edges by parts of a pixel, and save no time at these sizes.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ from alexnet_pl.data.sources.base import Unreadable
 from alexnet_pl.errors import one_line
 
 LONGEST = 40
-"""So many times as long as wide an image may be: scaled by its shorter side, a longer one would fill the memory."""
+"""Largest ratio of an image's sides. A longer image, scaled by its shorter side, would fill the memory."""
 MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"}
-"""What Pillow turns into RGB of 0..255 as a viewer would; the others have more than 8 bits."""
+"""Pillow's modes that it turns into RGB of 0..255 as a viewer would. Other modes have more than 8 bits."""
 SMALL = 2**16
-"""Pixels of a JPEG up to which Pillow's look at its header, too, would add a tenth to the time or more"""
+"""Pixels of a JPEG up to which reading its header with Pillow, too, would add a tenth to the time or more"""
 JPEG = b"\xff\xd8"
-"""How a JPEG begins"""
+"""First bytes of a JPEG"""
 APP1 = b"\xff\xe1"
-"""The marker of a JPEG's segments that may note how it was held, as EXIF or XMP"""
+"""The marker of a JPEG's segments that may hold its orientation, as EXIF or XMP"""
 
 Image.preinit()  # so that the usual formats are tried first
 Image.init()  # Pillow would load its rarer formats when it first meets one, which is not safe among threads
 COMMON = ("JPEG", "PNG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "PPM", "AVIF")
 FORMATS: list[str] = [name for name in COMMON if name in Image.OPEN]
-"""What people keep images in. Pillow's others are rare and less looked after, and EPS would run a program."""
+"""Pillow's formats that people store images in. The others are rare and less maintained; EPS would run a program."""
 
 
 def decode_image(data: bytes | Unreadable) -> Tensor:
     """Decode the bytes of an image file into uint8 (3, height, width), upright.
 
-    Greyscale becomes three equal colours, CMYK and palettes RGB; transparency is dropped; of several images the first
-    counts; a camera's note of how it was held (EXIF) is obeyed if it can be read. What a file is named does not matter.
+    Greyscale becomes three equal colours; CMYK and palettes become RGB. Transparency is dropped. The first of several
+    images counts. The orientation in EXIF is applied if it can be read. The name of the file does not matter.
 
     Raises:
-        Unreadable: no image, a damaged one, or one of more than 8 bits; or what was read is itself the reason.
+        Unreadable: no image, a damaged one, or one of more than 8 bits; or `data` is itself a reason.
     """
     if isinstance(data, Unreadable):
         raise data
@@ -83,7 +83,7 @@ def decode_image(data: bytes | Unreadable) -> Tensor:
 
 
 def _decode_small_jpeg(data: bytes) -> np.ndarray | None:
-    """Decode a small JPEG into uint8 (height, width, 3), where it is sound and surely upright; None where it is not."""
+    """Decode a small JPEG that is sound and surely upright into uint8 (height, width, 3); None for others."""
     with suppress(ValueError):
         height, width, colors, _ = simplejpeg.decode_jpeg_header(data)
         if height * width <= SMALL and colors not in ("CMYK", "YCCK") and APP1 not in data:
@@ -92,7 +92,7 @@ def _decode_small_jpeg(data: bytes) -> np.ndarray | None:
 
 
 def _orientation(image: Image.Image) -> int:
-    """Return how the camera was held, by its note: 1 is upright, and what a note that cannot be read is taken for."""
+    """Return the orientation of an image from EXIF: 1 is upright, and also stands for an unreadable one."""
     with suppress(Exception):
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     return 1
@@ -101,15 +101,16 @@ def _orientation(image: Image.Image) -> int:
 def centre_square(image: Tensor, size: int, squares: Squares = Squares.centre) -> Tensor:
     """Scale an image and cut out its centre: uint8 (3, height, width) -> uint8 (size, size, 3).
 
-    The shorter side is scaled to `size` and the longer to the whole number below its share, bilinear and smoothed; then
-    the centre is cut out at a whole pixel, where the margin is odd one pixel nearer the top and left.
+    The shorter side is scaled to `size`, and the longer side in proportion, rounded down; bilinear and smoothed. Then
+    the centre is cut out at a whole pixel. If the margin is odd, the cut is one pixel nearer to the top and left.
 
     Args:
-        squares: torchvision rounds half a pixel of an odd margin to the even number, as its CenterCrop does for crops
-            of any even margin; warp scales both sides to `size`, and cuts nothing off.
+        squares: centre is the rule above. torchvision rounds half a pixel of an odd margin to the even number. So later
+            crops that leave an even margin on each side are those of its CenterCrop. warp scales both sides to `size`,
+            and cuts nothing off.
 
     Raises:
-        Unreadable: it is far longer than wide, or wider than long.
+        Unreadable: one side is far longer than the other.
     """
     height, width = image.shape[1:]
     shorter, longer = min(height, width), max(height, width)

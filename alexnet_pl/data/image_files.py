@@ -25,14 +25,14 @@ from alexnet_pl.files import expand
 
 STDIN = "-"
 Warn = Callable[[str], None]
-"""Called with a sentence about an image that is left out"""
+"""A function that is called with a sentence about each image that is left out"""
 
 
 def find_images(words: Sequence[str], warn: Warn) -> list[str]:
     """Return the image files that the words of a command name, in their order, each once.
 
-    A word is a file, whatever it is called; a folder, which stands for the images in and below it; a pattern such as
-    "photographs/*/0*.png" (`**` goes into folders); or "-", one image's bytes from standard input.
+    A word is a file of any name, or "-" for the bytes of one image on standard input. It may also be a folder, for the
+    images in and below it, or a pattern such as "photographs/*/0*.png" (`**` goes into folders).
     """
     found: list[str] = []
     for word in words:
@@ -70,7 +70,7 @@ class ImageFiles:
         names: as `find_images` returns them.
         size: side of the squares in pixels.
         warn: called for each file that gives no image.
-        squares: how they are made.
+        squares: how images become squares.
     """
 
     def __init__(self, names: Sequence[str], size: int, warn: Warn, squares: Squares = Squares.centre) -> None:

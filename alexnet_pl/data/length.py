@@ -1,4 +1,4 @@
-"""How many images a run is going to see."""
+"""The length of a run in images."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from alexnet_pl.files import expand
 
 
 def length_summary(cfg: Config, images: int | None) -> str:
-    """Return how many images a run is going to see, of so many in its set, in words; nothing where that is open."""
+    """Return the length of a run in words, by the number of its training images; empty if the length is open."""
     seen = images_in_run(cfg, images)
     return f"{seen:,} images to see" if seen else ""
 
 
 def images_in_run(cfg: Config, images: int | None) -> int | None:
-    """Return how many images a run is going to see, of so many in its set; None where that is open."""
+    """Return how many images a run will see, by the number of its training images; None if that is open."""
     t, batch_size = cfg.trainer, cfg.data.batch_size
     steps, epochs = t.max_steps or -1, t.max_epochs or -1
     ends = [steps * (t.accumulate_grad_batches or 1) * batch_size] if steps > 0 else []
@@ -27,7 +27,7 @@ def images_in_run(cfg: Config, images: int | None) -> int | None:
 
 
 def training_images(d: Data) -> int | None:
-    """Return how many images a data set has to train on; None where that is not known before it is opened."""
+    """Return the number of training images of a dataset; None if that is not known before it is opened."""
     if d.packed:
         found = store.read(expand(d.root or ""))
         return found.images["train"] if found else None

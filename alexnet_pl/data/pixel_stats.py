@@ -1,6 +1,6 @@
 """The mean image and the colours' covariance of a set of images, from exact sums.
 
-Whatever the order in which images are added, and in however many parts, the same images give the same bits.
+The same images give the same bits, in any order and in any number of parts.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 BLOCK = 2**15
-"""Pixels, of whole images, that are converted to float64 at a time: so few stay in a core's cache"""
+"""Pixels, of whole images, to convert to float64 at a time: few enough to stay in a core's cache"""
 
 
 class ColorPCA(NamedTuple):

@@ -1,19 +1,18 @@
-"""Images of ten shapes: the data set that needs no download.
+"""Generate images of ten shapes: the dataset that needs no download.
 
-Small colour images in the form of CIFAR-10's (32x32, RGB, ten classes), drawn on the spot. Each shows one shape:
+They are small colour images in the form of CIFAR-10's (32x32, RGB, ten classes). Each shows one shape:
 
-* it lies up to five pixels off the middle; it is larger or smaller, slightly turned, often see-through;
-* its class has a favourite colour, as lemons and leaves have, but the colours of neighbouring classes overlap widely,
-  and about one shape in seven wears any colour at all;
-* the ground runs from any shade to any other, in any direction, and most images are somewhat grainy.
+* It is up to five pixels off the middle, of varying size, slightly turned, and often see-through.
+* Its class has a favourite colour, as lemons and leaves have. The colours of neighbouring classes overlap widely, and
+  about one shape in seven has any colour at all.
+* The background goes from any shade to any other, in any direction. Most images are somewhat grainy.
 
-So some images are easy and some are hard, and a net's error falls gradually: colour alone gets it part of the way.
-The ranges below were chosen by measurement, so that ReLU and tanh part about as they do on CIFAR-10 (by five to six
-times) after a small part of the work: an illustration, not independent evidence.
+So some images are easy and some are hard, and a net's error falls gradually; colour alone gets it part of the way.
+The ranges below were chosen by measurement: ReLU and tanh differ about as on CIFAR-10, by five to six times, and runs
+are shorter. So the images are an illustration, not independent evidence.
 
-The same (count, seed) gives the same images everywhere: what is random comes from one generator of its own,
-the sines are taken in double precision, and the rest is sums, products, quotients and square roots, which every
-machine rounds alike.
+The same (count, seed) gives the same images everywhere. One generator draws all random numbers. The sines are computed
+in double precision. The rest is sums, products, quotients and square roots, which every machine rounds alike.
 """
 
 import math
@@ -26,7 +25,7 @@ SIZE = 32  # pixels along a side
 
 
 def draw_shapes(classes: Sequence[str], count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Draw `count` images, as many of each class as of any other (give or take one), in random order.
+    """Draw `count` images, equally many of each class (give or take one), in random order.
 
     Args:
         classes: shapes that `outline` knows, in the order of their labels.
@@ -45,7 +44,7 @@ def draw_class(classes: Sequence[str], label: int, count: int, generator: torch.
     """Draw `count` images of one class: uint8 [count, 32, 32, 3]."""
 
     def between(low: float, high: float) -> Tensor:
-        """One number for each image, float64 [count, 1, 1]."""
+        """Draw one number for each image, float64 [count, 1, 1]."""
         return low + (high - low) * torch.rand(count, 1, 1, generator=generator, dtype=torch.float64)
 
     # The ground: a gradient between two greyish colours.
@@ -69,9 +68,10 @@ def draw_class(classes: Sequence[str], label: int, count: int, generator: torch.
 
 
 def frame(x: Tensor, y: Tensor, radius: Tensor, turn: Tensor) -> tuple[Tensor, Tensor]:
-    """Where each pixel is for something (x, y) off the middle, `radius` pixels large and turned by `turn` radians.
+    """Return the position of each pixel relative to a shape at (x, y) off the middle, turned by `turn` radians.
 
-    All four are float64 [n, 1, 1]. Returns (u, v), each float32 [n, 32, 32]: to its right and down, in radii.
+    The arguments are float64 [n, 1, 1]; `radius` is in pixels. The result is (u, v), each float32 [n, 32, 32]: to the
+    right of the shape's middle and down, in radii.
     """
     cos, sin = (turn.cos() / radius).float(), (turn.sin() / radius).float()
     pixel = torch.arange(SIZE) - (SIZE - 1) / 2
@@ -80,9 +80,9 @@ def frame(x: Tensor, y: Tensor, radius: Tensor, turn: Tensor) -> tuple[Tensor, T
 
 
 def outline(shape: str, u: Tensor, v: Tensor) -> Tensor:
-    """How far each point is outside the shape's outline, roughly, in radii; negative inside.
+    """Return roughly how far each point is outside the shape's outline, in radii; negative inside.
 
-    u, v and what is returned: float32 [n, 32, 32].
+    u, v and the result are float32 [n, 32, 32].
     """
     r = (u * u + v * v).sqrt()
     box = torch.maximum(u.abs(), v.abs())
@@ -116,17 +116,17 @@ def outline(shape: str, u: Tensor, v: Tensor) -> Tensor:
 
 
 def stripes(t: Tensor) -> Tensor:
-    """As `outline`, on a line: stripes half a unit wide around the whole numbers."""
+    """Return the same as `outline` on a line, for stripes half a unit wide around the whole numbers."""
     return (t - t.round()).abs() - 0.25
 
 
 def rgb(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
-    """Colours, from float64 [n, 1, 1] each; whole hues are red. Returns float32 [n, 1, 1, 3], from 0 to `value`."""
+    """Return colours, float32 [n, 1, 1, 3] from 0 to `value`. Arguments are float64 [n, 1, 1]; whole hues are red."""
     turns = torch.stack([hue, hue + 2 / 3, hue + 1 / 3], dim=-1) % 1
     pure = ((turns * 6 - 3).abs() - 1).clamp(0, 1)
     return (value[..., None] * (1 - saturation[..., None] * (1 - pure))).float()
 
 
 def mix(below: Tensor, above: Tensor, share: Tensor) -> Tensor:
-    """Lay one image, float32 [n, 32 or 1, 32 or 1, 3], over another, with the share float32 [n, 32, 32] of it."""
+    """Blend one image, float32 [n, 32 or 1, 32 or 1, 3], over another, with a weight float32 [n, 32, 32]."""
     return below + (above - below) * share[..., None]

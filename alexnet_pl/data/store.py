@@ -1,17 +1,17 @@
-"""A store, which is a packed dataset: images decoded, scaled and cropped once, in a few large files.
+"""A packed dataset (store): images decoded, scaled and cropped once, in a few large files.
 
     STORE/
-        plan.json          what is packed, from which source, and how; written first
+        plan.json          the source, and how to pack it; written first
         train-00000.raw    the images of the source's first 4,096 files, one after the other; or .jpegs
         train.parquet      for each image: name, label, part, offset, bytes
         val-00000.raw, val.parquet
         mean.npy           the mean image of train, float64 (size, size, 3), RGB of 0..255
-        skipped.csv        which files gave no image, and why
+        skipped.csv        the files that gave no image, and why
         store.json         the done mark: counts, class names, checksums, the colours' principal components
-        journal/           only while packing: what each finished part holds
+        journal/           only while packing: the contents of each finished part
 
-`prepare/` writes it, `loader.py` reads its images. This file imports no torch, so that a configuration is checked
-against a store before anything heavy is loaded.
+`prepare/` writes it, and `loader.py` reads its images. This file imports no torch, so that a configuration can be
+checked against a store quickly.
 """
 
 from __future__ import annotations
@@ -36,37 +36,37 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FILES_PER_SHARD = 4096
-"""Files of the source in a part: few enough parts to hold all open, small enough that little is lost by a stop."""
+"""Files of the source in a part. Parts are few enough to keep all open, and small enough to lose little by a stop."""
 VERSION = 2
 INDEX = {"name": "string", "label": "int64", "part": "int64", "offset": "int64", "bytes": "int64"}
-"""What `split`.parquet says of each image"""
+"""Columns of `split`.parquet, which has a row for each image"""
 
 
 @dataclass
 class Plan:
-    """What is packed and how; a stopped packing is only continued by the same plan."""
+    """The source, and how to pack it. Only the same plan continues a stopped packing."""
 
     name: str
-    """what the data set is called"""
+    """name of the dataset"""
     source: str
-    """its layout and counts, in one line"""
+    """layout and counts of the source, in one line"""
     fingerprint: str
-    """of the source's classes, names, labels, and some of its images"""
+    """checksum of the source's classes, names, labels, and some of its images"""
     size: int
-    """side of the stored squares in pixels"""
+    """side of the stored squares, in pixels"""
     form: str
-    """raw: uint8 (size, size, 3), nothing lost; jpeg: about an eighth of the bytes, at a fraction of the speed"""
+    """raw: uint8 (size, size, 3), without loss; jpeg: about an eighth of the bytes, at a fraction of the speed"""
     quality: int | None
-    """of the JPEGs"""
+    """quality of the JPEGs"""
     squares: str = "centre"
     """how images became squares: a choice of config/choices.py's Squares"""
     part: int = field(default_factory=lambda: FILES_PER_SHARD)
     """files of the source in a part"""
     version: int = VERSION
-    """of this layout"""
+    """version of this layout"""
 
     def check(self) -> None:
-        """Raise ValueError where a value is none that this package writes."""
+        """Raise ValueError if this package would not write such a value."""
         texts = all(type(text) is str for text in (self.name, self.source, self.fingerprint))
         jpeg = self.form == "jpeg" and _is_whole(self.quality, 1, 100)
         form = (jpeg or (self.form, self.quality) == ("raw", None)) and self.squares in Squares.__members__
@@ -75,7 +75,7 @@ class Plan:
 
     @property
     def identity(self) -> str:
-        """What tells this store from others, wherever it lies."""
+        """A text that identifies this store, wherever it lies."""
         squares = "" if self.squares == "centre" else f"-{self.squares}"
         return f"{self.fingerprint}-{self.size}-{self.form}{self.quality or ''}{squares}"
 
@@ -86,7 +86,7 @@ class Plan:
 
 @dataclass
 class Shard:
-    """A finished file, as the journal and store.json know it."""
+    """A finished file, as the journal and store.json list it."""
 
     file: str
     bytes: int
@@ -102,18 +102,18 @@ class Store:
     classes: list[str]
     """names in the order of the labels"""
     images: dict[str, int]
-    """split -> how many"""
+    """split -> number of images"""
     skipped: dict[str, int]
-    """split -> how many files gave none"""
+    """split -> number of files that gave no image"""
     parts: dict[str, list[Shard]]
-    """split -> its files"""
+    """split -> its parts"""
     others: list[Shard]
     """mean.npy and the indices"""
     colors: dict[str, list[Any]]
-    """vectors (3, 3), a row each, and std (3), of train, as pixel_stats.ColorPCA has them"""
+    """vectors (3, 3), a row each, and std (3), of train, as in pixel_stats.ColorPCA"""
 
     def summary(self) -> str:
-        """Return what it holds, in one line."""
+        """Return size, form and counts in one line."""
         parts = [f"{self.plan.size}x{self.plan.size} {self.plan.form}", f"{len(self.classes)} classes"]
         parts += [f"{count:,} {split}" for split, count in self.images.items()]
         if skipped := sum(self.skipped.values()):
@@ -121,7 +121,7 @@ class Store:
         return ", ".join(parts)
 
     def check(self) -> None:
-        """Raise ValueError where a value is none that this package writes, or does not fit the others."""
+        """Raise ValueError if this package would not write such a value, or if it does not fit the others."""
         cells = {split: sum(part.bytes for part in parts) for split, parts in self.parts.items()}
         least = 3 * self.plan.size**2 if self.plan.form == "raw" else 1  # bytes of an image
         colors = [*self.colors["vectors"], self.colors["std"]]
@@ -142,7 +142,7 @@ class Store:
         """Return for each image its name, label, part, offset and bytes.
 
         Raises:
-            ConfigError: it is damaged, or speaks of what the parts do not hold.
+            ConfigError: the index is damaged, or lists bytes that the parts do not have.
         """
         import numpy as np
         import pyarrow.parquet
@@ -179,15 +179,15 @@ class Store:
             return np.array(mean)
 
     def write(self) -> None:
-        """Set the done mark."""
+        """Write the done mark."""
         plain = asdict(self)
         del plain["root"]
         files.write(self.root / "store.json", json.dumps(plain, indent=1))
 
     def check_files(self, split: str) -> None:
-        """Raise ConfigError where a part is missing or cut short, or an index or the mean image is damaged.
+        """Raise ConfigError if a part is missing or cut short, or an index or the mean image is damaged.
 
-        What the parts hold is for `prepare --verify` to check.
+        `prepare --verify` also checks the contents of the parts.
         """
         if split not in self.parts:
             raise ConfigError(
@@ -199,7 +199,7 @@ class Store:
             self.compare(part)
 
     def check_size(self, part: Shard) -> None:
-        """Raise ConfigError where a file is missing or cut short."""
+        """Raise ConfigError if a file is missing or cut short."""
         path = self.root / part.file
         found = path.stat().st_size if path.is_file() else -1
         if found != part.bytes:
@@ -207,7 +207,7 @@ class Store:
             raise ConfigError(f"{path} {what}: copy the store again, or remove it and prepare it anew")
 
     def compare(self, part: Shard) -> None:
-        """Raise ConfigError where a file is not the one that was written, by its size and its checksum."""
+        """Raise ConfigError if the size or the checksum of a file is not that of the file that was written."""
         self.check_size(part)
         if measure_shard(self.root / part.file) != part:
             path = self.root / part.file
@@ -215,7 +215,7 @@ class Store:
 
 
 def read_plan(root: Path) -> Plan | None:
-    """Return the plan of a store that is being packed or is done; None where there is none.
+    """Return the plan of a store, finished or not; None if there is none.
 
     Raises:
         ConfigError: plan.json is damaged, or of another version of this package.
@@ -230,7 +230,7 @@ def read_plan(root: Path) -> Plan | None:
 
 
 def read(root: Path) -> Store | None:
-    """Return the finished store in a folder; None where there is none.
+    """Return the finished store in a folder; None if there is none.
 
     Raises:
         ConfigError: store.json is damaged, or of another version of this package.
@@ -252,13 +252,13 @@ def read(root: Path) -> Store | None:
 
 
 def _is_whole(value: object, least: int = 0, most: int = 2**63) -> bool:
-    """Return whether a value is a whole number between these, which may be included."""
+    """Return whether a value is a whole number between two others, or one of them."""
     return type(value) is int and least <= value <= most
 
 
 @contextmanager
 def _sound(path: Path) -> Iterator[None]:
-    """Raise ConfigError where a file of a store holds something else than this package writes."""
+    """Raise ConfigError if a file of a store holds something that this package does not write."""
     try:
         yield
     except (LookupError, TypeError, AttributeError, ValueError, EOFError, RuntimeError, MemoryError, OSError) as error:
@@ -270,10 +270,10 @@ def _sound(path: Path) -> Iterator[None]:
 
 
 def require(root: Path, key: str = "") -> Store:
-    """Return the finished store in a folder, where there must be one. Messages put `key` before its name.
+    """Return the finished store in a folder, which must be there. Messages put `key` before its name.
 
     Raises:
-        ConfigError: there is none, or only one that is not finished.
+        ConfigError: there is none, or it is not finished.
     """
     store = read(root)
     if store:
@@ -294,7 +294,7 @@ def read_at(descriptor: int, offset: int, buffer: memoryview) -> None:
     """Fill a buffer from an open file, from any thread.
 
     Raises:
-        OSError: the file ends before.
+        OSError: the file ends too early.
     """
     if os.preadv(descriptor, [buffer], offset) != len(buffer):
         raise OSError(f"it ends before byte {offset + len(buffer):,}")

@@ -1,14 +1,14 @@
-"""Evaluate: how good a trained net is, or several together, on the images of its validation set.
+"""Evaluate a run, or several runs as an ensemble, with a centre crop or with ten crops.
 
-    python -m alexnet_pl.evaluate runs/train/defaults              by the centre of each image
-    python -m alexnet_pl.evaluate runs/train/defaults --views 10   by ten views, as in 2012
+    python -m alexnet_pl.evaluate runs/train/defaults              centre crop of each image
+    python -m alexnet_pl.evaluate runs/train/defaults --views 10   ten views (10-crop), as in 2012
     python -m alexnet_pl.evaluate runs/seeds                       all finished runs, as an ensemble
-    python -m alexnet_pl.evaluate runs/a runs/b --weights best     the runs that are named
+    python -m alexnet_pl.evaluate runs/a runs/b --weights best     these runs, as an ensemble
     python -m alexnet_pl.evaluate torchvision --data STORE         published weights
 
-The probabilities of several views and nets are averaged, as in 2012. The command prints errors,
-calibration and the easiest and hardest classes. It writes evaluation.json, predictions.parquet,
-classes.csv, confusion.png and calibration.png.
+The images are those of the validation set. The probabilities of several views and nets are averaged,
+as in 2012. The command prints errors, calibration and the easiest and hardest classes. It writes
+evaluation.json, predictions.parquet, classes.csv, confusion.png and calibration.png.
 """
 
 from __future__ import annotations
@@ -29,27 +29,29 @@ def make_parser() -> argparse.ArgumentParser:
         prog="python -m alexnet_pl.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add, default = parser.add_argument, Settings()
-    given = f"a run, a folder of runs, {WEIGHTS_WORDS}; several are an ensemble"
+    given = f"a run, a folder of runs, {WEIGHTS_WORDS}. Several are an ensemble."
     add("runs", type=Path, nargs="+", metavar="RUN", help=given)
-    views = "views of each image: 1, the centre, ten views (10-crop), or nine (a 3x3 grid) (%(default)s)"
+    views = "views of each image: 1 (the centre), 9 (a 3x3 grid) or 10 (10-crop) (default: %(default)s)"
     add("--views", type=int, choices=[1, 9, 10], default=default.views, help=views)
-    averaged = "what is averaged over views and nets (%(default)s)"
+    averaged = "what to average over views and nets (default: %(default)s)"
     add("--average", choices=["probabilities", "logits"], default=default.average, help=averaged)
     which = (
-        f"checkpoints of each run: {', '.join(CHECKPOINT_NAMES)}, or files; of several the weights are averaged (last)"
+        f"checkpoints of each run: {', '.join(CHECKPOINT_NAMES)}, or files (default: last). The weights of several "
+        "are averaged."
     )
     add("--weights", nargs="+", default=default.weights, metavar="NAME", help=which)
-    add("--split", choices=["val", "train"], default=default.split, help="which images (%(default)s)")
-    add("--data", type=Path, metavar="ROOT", help="where the images are now (where the run had them)")
+    add("--split", choices=["val", "train"], default=default.split, help="images to use (default: %(default)s)")
+    add("--data", type=Path, metavar="ROOT", help="folder of the images (default: that of the run)")
     add("--mean", metavar="FILE", type=Path, help="Caffe's mean image (.binaryproto), for its weights")
-    add("--out", type=Path, metavar="FOLDER", help="where the results go (the run's evaluation/, or runs/ensembles/)")
-    add("--device", help="cpu, cuda, cuda:1, ... (a GPU if there is one)")
+    results = "folder for the results (default: the run's evaluation/, or runs/ensembles/)"
+    add("--out", type=Path, metavar="FOLDER", help=results)
+    add("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
     add("--keep-logits", action="store_true", help="also write the nets' outputs, logits.npy")
     return parser
 
 
 def main() -> None:
-    """Run the command. Exit code 0: evaluated; 1: a mistake, in one sentence; 128 + signal: stopped by it."""
+    """Run the command. Exit code 0: done; 1: a mistake, in one sentence; 128 + signal: stopped by it."""
     start_command()
     a = make_parser().parse_args()
     settings = Settings(a.views, a.average, a.weights, a.split, a.data and expand(a.data), a.mean)

@@ -1,4 +1,4 @@
-"""Run nets over the same images: which may do so together, and what each of them and all together predict."""
+"""Run nets over the same images: check that they fit together, and return the predictions of each and of all."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def load_models(members: list[Member], settings: Settings, device: torch.device)
     """Return the nets of the members.
 
     Raises:
-        ConfigError: a checkpoint cannot be read, or the nets cannot look at the same images in the same way.
+        ConfigError: a checkpoint cannot be read, or the nets cannot take the same images in the same way.
     """
     nets = [trained.load(each.word, settings.weights, settings.mean).to(device) for each in members]
     first = nets[0]
@@ -50,15 +50,15 @@ def load_models(members: list[Member], settings: Settings, device: torch.device)
 
 
 def _are_imagenets(names: list[str], published: list[str]) -> bool:
-    """Return whether a dataset's classes are all of ILSVRC by their WordNet ids, whose order published nets have."""
+    """Return whether a dataset's classes are all of ILSVRC's, as sorted WordNet ids, the order of published nets."""
     return len(names) == len(published) == 1000 and all(re.fullmatch(r"n\d{8}", name) for name in names)
 
 
 class EvalImages:
-    """The images of a split, their names, and what their labels stand for.
+    """The images of a split, their names, and the classes of their labels.
 
     Raises:
-        ConfigError: there are none, or they are of other classes than the net's.
+        ConfigError: there are none, or their classes are not the net's.
     """
 
     def __init__(self, net: trained.TrainedModel, settings: Settings) -> None:
@@ -86,11 +86,11 @@ class EvalImages:
 
     @property
     def store(self) -> str | None:
-        """What tells the packed store from others; None where there is none."""
+        """Identity of the packed store; None without a store."""
         return self.set.store.plan.identity if isinstance(self.set, PackedDataset) else None
 
     def squares_note(self, nets: list[trained.TrainedModel]) -> str:
-        """Return what to know where the images were made square in another way than a net's were; empty elsewhere."""
+        """Return a sentence if the images became squares in another way than those of a net; else nothing."""
         here = self.set.store.plan.squares if isinstance(self.set, PackedDataset) else Squares.centre.name
         others = {net.squares.name: net.name for net in nets if net.squares.name != here}
         return "; ".join(
@@ -99,7 +99,7 @@ class EvalImages:
         )
 
     def names(self, split: str) -> list[str]:
-        """Return the names of a packed store's files; other images have their numbers."""
+        """Return the names of a packed store's files, or numbers for other images."""
         if isinstance(self.set, PackedDataset):
             return self.set.store.index(split)["name"].to_pylist()
         return [str(number) for number in range(len(self))]
@@ -112,11 +112,11 @@ def run_models(
     advance: Callable[[int], None],
     arrays: Sequence[np.ndarray],
 ) -> list[Predictions]:
-    """Run every net over every image, once; each net makes its own input of it.
+    """Run every net over every image once. Each net makes its own input from the image.
 
     Args:
-        advance: called with the number of images of each batch, once it is through.
-        arrays: where each net's logits go, (images, views, classes); empty: nowhere.
+        advance: called with the number of images of each finished batch.
+        arrays: arrays for each net's logits, (images, views, classes); empty: the logits are not stored.
     Returns:
         The predictions of each net, and last those of the ensemble.
     Raises:
@@ -134,7 +134,7 @@ def run_models(
         logits = [net.logits(images, settings.views).cpu() for net in nets]
         for net, own in zip(nets, logits, strict=True):
             if not own.isfinite().all():
-                raise UserError(f"{net.name} answers with numbers that are not finite: its training went astray")
+                raise UserError(f"{net.name} gives outputs that are not finite: its training has diverged")
         for array, own in zip(arrays, logits, strict=False):
             array[done : done + count] = own.numpy()
         for predictions, several in zip(batches_of, [*logits, torch.cat(logits, 1)], strict=True):

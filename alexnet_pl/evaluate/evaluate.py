@@ -27,15 +27,15 @@ from alexnet_pl.runs.trained import TrainedModel
 def evaluate(
     members: list[Member], settings: Settings, out: Path, device: str | None, keep_logits: bool, console: Console
 ) -> None:
-    """Evaluate one run, or several as an ensemble; print the figures, write all into a folder.
+    """Evaluate one run, or several as an ensemble. Print the results, and write all files into a folder.
 
-    A single run's W&B run gets them too.
+    A single run's W&B run gets the results, too.
 
     Args:
-        device: as torch names it; None: a GPU if there is one.
-        keep_logits: also write logits.npy, float32 (images, views, classes); of an ensemble logits-1.npy and so on.
+        device: torch's name of the device; None: a GPU if there is one.
+        keep_logits: whether to write logits.npy, float32 (images, views, classes); logits-1.npy etc. for an ensemble.
     Raises:
-        ConfigError: a checkpoint or the images are missing, or the nets cannot look at the same images.
+        ConfigError: a checkpoint or the images are missing, or the nets cannot take the same images.
         UserError: a net's outputs are not finite.
     """
     where = find_device(device)
@@ -67,7 +67,7 @@ def evaluate(
 
 
 def find_device(name: str | None) -> torch.device:
-    """Return the device of that name, ready to compute in fp32; without a name a GPU if there is one.
+    """Return the device of a name, ready to compute in fp32; without a name, a GPU if there is one.
 
     Raises:
         ConfigError: this machine has no such device.
@@ -86,10 +86,10 @@ def find_device(name: str | None) -> torch.device:
 def run(
     nets: list[TrainedModel], images: EvalImages, settings: Settings, logits: Path | None, console: Console
 ) -> list[Predictions]:
-    """Run the nets over the images, with a meter; return the predictions of each net, and last those of the ensemble.
+    """Run the nets over the images, with a meter. Return the predictions of each net, and last those of the ensemble.
 
     Args:
-        logits: the folder that gets the nets' outputs; None: they are not kept.
+        logits: folder for the nets' outputs; None: they are not stored.
     """
     with ExitStack() as stack:
         arrays = []

@@ -21,7 +21,7 @@ from alexnet_pl.runs.run import CHECKPOINT_NAMES, Run
 
 
 def write_predictions(predictions: Predictions, names: list[str], classes: list[str], path: Path) -> None:
-    """Write a Parquet file with a row for each image; its columns:
+    """Write a Parquet file with a row for each image, in these columns:
 
     name                its file in a packed store, or its number
     label, class        the right class, by number and by name
@@ -69,11 +69,11 @@ def write_classes(predictions: Predictions, classes: list[str], path: Path) -> N
 def write_evaluation(
     predictions: list[Predictions], members: list[Member], settings: Settings, about: dict[str, Any], path: Path
 ) -> None:
-    """Write evaluation.json: which nets saw what and how, the figures of each member and of all, and by which code.
+    """Write evaluation.json: the nets, the images, the settings, the results of each member and of all, and the code.
 
     Args:
-        predictions: of each member, and last of all together.
-        about: what else stands in the file, of data and device.
+        predictions: predictions of each member, and last of all together.
+        about: further entries of the file, about data and device.
     """
     *each, ensemble = predictions
     bins = calibration(ensemble)

@@ -1,4 +1,4 @@
-"""Draw two figures of an evaluation: which classes are taken for which, and how far probabilities can be trusted."""
+"""Draw two figures of an evaluation: the confusions of classes, and the calibration of probabilities."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from alexnet_pl.evaluate.predictions import BINS, Predictions, calibration, clas
 from alexnet_pl.runs.figures import drawing, save, shorten, width, wrap
 
 MATRIX = 40
-"""Up to so many classes the confusions are a matrix, above it the most frequent pairs"""
+"""Most classes for a matrix of confusions; with more classes, the figure has the most frequent pairs"""
 PAIRS = 25
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#555555"  # Okabe and Ito's, which colour-blind readers can tell apart
 
 
 def draw_confusion(predictions: Predictions, classes: list[str], title: str, path: Path) -> None:
-    """Write a PNG: a matrix, each row a right class, or bars of the pairs that are confused most often."""
+    """Write a PNG: a matrix with a row for each right class, or bars of the pairs that are confused most often."""
     from matplotlib.figure import Figure
 
     with drawing([title, *classes], font__size=10):
@@ -103,7 +103,7 @@ def draw_calibration(predictions: Predictions, title: str, path: Path) -> None:
 
 
 def _short(name: str) -> str:
-    """Return the first of a class's names, cut where it is long."""
+    """Return the first of a class's names, cut if it is long."""
     return shorten(name.split(",")[0], 1.9, 9)
 
 

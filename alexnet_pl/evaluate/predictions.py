@@ -1,4 +1,4 @@
-"""What nets predict for images, and how good that is: averages, errors, calibration, confusions."""
+"""The predictions of nets for images: averages, errors, calibration, confusions."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import numpy as np
 from torch import Tensor
 
 TOP = 5
-"""Likeliest classes that are stored for each image"""
+"""Number of likeliest classes that are stored for each image"""
 BINS = 15
-"""Of confidence, equally wide"""
+"""Number of bins of confidence, equally wide"""
 
 
 def average(logits: Tensor, by: str) -> Tensor:
-    """Return what views, nets, or views by nets predict together for each image.
+    """Return the average prediction of views, nets, or views by nets, for each image.
 
-    Log-probabilities in float64 keep the ranks of unlikely classes, which a float32 softmax rounds to an equal 0:
-    predict, which shows likely classes only, averages that softmax; training clamps it, to log its loss as it goes.
+    Log-probabilities in float64 keep the ranks of unlikely classes, which a float32 softmax would round to an equal 0.
+    The command predict shows likely classes only, so it averages that softmax. Training clamps it, to log its loss.
 
     Args:
         logits: (n, predictions, classes).
-        by: probabilities, as in 2012, or logits.
+        by: what to average: probabilities, as in 2012, or logits.
     Returns:
         Log-probabilities, float64 (n, classes), on the CPU.
     """
@@ -38,13 +38,13 @@ class Predictions(NamedTuple):
     labels: np.ndarray
     """int64 (n,)"""
     rank: np.ndarray
-    """int64 (n,): place of the right class, 1 is the likeliest; of equals the first counts as likelier"""
+    """int64 (n,): rank of the right class; 1 is the likeliest, and the first of equal classes counts as likelier"""
     right: np.ndarray
     """float64 (n,): log-probability of the right class"""
     top: np.ndarray
-    """int64 (n, 5): the likeliest classes, fewer where there are fewer"""
+    """int64 (n, 5): the likeliest classes, fewer if there are fewer"""
     probability: np.ndarray
-    """float64 (n, 5): theirs"""
+    """float64 (n, 5): their log-probabilities"""
 
     @property
     def predicted(self) -> np.ndarray:
@@ -75,18 +75,18 @@ def concatenate(batches: list[Predictions]) -> Predictions:
 
 
 class Calibration(NamedTuple):
-    """Images by the probability of the predicted class, in bins above i / 15, up to and including (i + 1) / 15."""
+    """Images in bins of the predicted class's probability: above i / 15, up to and including (i + 1) / 15."""
 
     images: np.ndarray
     """int64 (bins,)"""
     confidence: np.ndarray
     """float64 (bins,): mean probability; 0 in an empty bin"""
     accuracy: np.ndarray
-    """float64 (bins,): share of right answers; 0 in an empty bin"""
+    """float64 (bins,): share of right predictions; 0 in an empty bin"""
 
     @property
     def error(self) -> float:
-        """The expected calibration error (Guo et al., 2017)."""
+        """Expected calibration error (Guo et al., 2017)."""
         return float((self.images * abs(self.accuracy - self.confidence)).sum() / self.images.sum())
 
 
@@ -112,7 +112,7 @@ def summary(predictions: Predictions) -> dict[str, float]:
 
 
 def class_counts(predictions: Predictions, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return for each class its images, and how many of them were predicted rightly: int64 (classes,) each."""
+    """Return for each class the number of images and of right predictions: int64 (classes,) each."""
     right = predictions.labels[predictions.correct]
     return np.bincount(predictions.labels, minlength=classes), np.bincount(right, minlength=classes)
 

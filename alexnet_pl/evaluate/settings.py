@@ -1,4 +1,4 @@
-"""What to evaluate, and how. This file imports no torch, so that a mistake is shown at once."""
+"""The settings of an evaluation. This file imports no torch, so that the command shows a mistake at once."""
 
 from __future__ import annotations
 
@@ -32,31 +32,31 @@ class Settings:
     """The command's choices."""
 
     views: int = 1
-    """of each image: the centre, or ten"""
+    """views of each image: 1 (the centre), 9 or 10"""
     average: str = "probabilities"
-    """what is averaged over views and members: probabilities or logits"""
+    """what to average over views and members: probabilities or logits"""
     weights: list[str] = field(default_factory=lambda: ["last"])
-    """which checkpoint of each run; of several the mean of their weights"""
+    """checkpoint of each run; the weights of several are averaged"""
     split: str = "val"
     data: Path | None = None
-    """where the images are, if not where the run had them"""
+    """folder of the images, if they moved since the run"""
     mean: Path | None = None
     """the mean image of Caffe's weights"""
 
     @property
     def name(self) -> str:
-        """The name of the folder that the results go to: `10-probabilities-best`."""
+        """Name of the folder for the results: `10-probabilities-best`."""
         weights = [] if self.weights == ["last"] else [Path(name).stem for name in self.weights]
         split = [] if self.split == "val" else [self.split]
         return "-".join([str(self.views), self.average, *weights, *split])
 
 
 def find_members(paths: list[Path], settings: Settings) -> list[Member]:
-    """Return the nets to evaluate: each that is named, and of a folder of several runs all that are done.
+    """Return the nets to evaluate: each that is named, and all finished runs of a folder of several.
 
     Raises:
         ConfigError: there is none, one has no checkpoint, one file of weights is given for several, or published
-            weights have no packed dataset to look at.
+            weights have no packed dataset.
     """
     found: list[Run] = []
     published = [str(path) for path in paths if names_weights(str(path))]
@@ -73,7 +73,7 @@ def find_members(paths: list[Path], settings: Settings) -> list[Member]:
         alone = there[0].folder == expand(path)
         done = there if alone else [run for run in there if run.done]
         if not done:
-            raise ConfigError(f"no run in {path} is done: name one of them to evaluate it as far as it is")
+            raise ConfigError(f"no run in {path} is done: to evaluate an unfinished run, name it")
         found += done
     nets = [*(str(run.folder.resolve()) for run in found), *published]
     if again := next((net for net in nets if nets.count(net) > 1), None):
@@ -99,10 +99,10 @@ def find_members(paths: list[Path], settings: Settings) -> list[Member]:
 
 
 def output_folder(paths: list[Path], members: list[Member], settings: Settings) -> Path:
-    """Return where the results go: into the folder of a single run, else under runs/ensembles/ or runs/published/.
+    """Return the folder for the results: in that of a single run, else under runs/ensembles/ or runs/published/.
 
     Raises:
-        ConfigError: the store that is to be evaluated is damaged.
+        ConfigError: the store to evaluate is damaged.
     """
     here, last = store.read(settings.data) if settings.data else None, settings.name
     run = members[0].run
@@ -115,7 +115,7 @@ def output_folder(paths: list[Path], members: list[Member], settings: Settings) 
 
 
 def member_labels(members: list[Member]) -> list[str]:
-    """Return names that tell the members apart: the overrides in which runs differ, or their names."""
+    """Return different names for the members: the overrides in which runs differ, or their names."""
     overrides = [member.run.identity.get("overrides", []) if member.run else [] for member in members]
     names = [",".join(o for o in own if any(o not in other for other in overrides)) for own in overrides]
     return names if all(names) and len(set(names)) == len(names) else [member.name for member in members]

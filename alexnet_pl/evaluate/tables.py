@@ -1,4 +1,4 @@
-"""What an evaluation prints: a title, the figures of each member, the easiest and the hardest classes."""
+"""Print an evaluation: a title, the results of each member, the easiest and the hardest classes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from alexnet_pl.evaluate.predictions import Predictions, class_counts, summary
 from alexnet_pl.evaluate.settings import Member, Settings, member_labels
 
 FEW = 5
-"""Classes that are named as the easiest, and as the hardest"""
+"""Number of easiest classes to show, and of hardest"""
 
 
 def describe(members: list[Member], settings: Settings, images: int, data: str) -> str:
-    """Return one line on what was done: `an ensemble of 3 nets on 2,000 images (shapes, val), 10 views each`."""
+    """Return one line about an evaluation: `an ensemble of 3 nets on 2,000 images (shapes, val), 10 views each`."""
     alone = len(members) == 1
     nets = members[0].name.replace(",", ", ") if alone else f"an ensemble of {len(members)} nets"
     views = "by the centre" if settings.views == 1 else f"{settings.views} views each"
@@ -24,7 +24,7 @@ def describe(members: list[Member], settings: Settings, images: int, data: str) 
 
 
 def show_members(predictions: list[Predictions], members: list[Member], console: Console) -> None:
-    """Print the figures of each member, and of several those of the ensemble, which are the last predictions."""
+    """Print the results of each member. The last predictions are those of the ensemble, if there are several."""
     table = Table(Column(overflow="fold"), "top-1 error", "top-5 error", "nll", "calibration error", box=SIMPLE)
     for column in table.columns[1:]:
         column.justify = "right"
@@ -37,7 +37,7 @@ def show_members(predictions: list[Predictions], members: list[Member], console:
 
 
 def show_classes(predictions: Predictions, classes: list[str], console: Console) -> None:
-    """Print the classes with the highest and the lowest accuracy, of those that have images."""
+    """Print the classes with the highest and the lowest accuracy, among those with images."""
     counts = list(zip(*class_counts(predictions, len(classes)), strict=True))
     present = [label for label, (images, _) in enumerate(counts) if images]
     order = sorted(present, key=lambda label: -counts[label][1] / counts[label][0])

@@ -1,6 +1,6 @@
-"""What is refused before any work: values out of range, combinations that cannot run, files that are not there.
+"""Refuse before any work: values out of range, combinations that cannot run, files that are not there.
 
-All rules are asked, and all that are broken are raised together, one sentence each.
+All rules are checked, and all broken ones are raised together, one sentence each.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ MOST_WORKERS = 256
 
 
 def check(cfg: Config, to_run: bool = True, here: bool = True) -> None:
-    """Refuse a configuration that cannot run; nothing has been written and no work done by then.
+    """Refuse a configuration that cannot run, before anything is written.
 
     Args:
-        to_run: false asks for no data and no key.
-        here: false asks for no devices, as another machine has them.
+        to_run: whether to check the data and W&B's key as well.
+        here: whether to check the devices as well; not for a run on another machine.
     Raises:
         ConfigError: a sentence for each mistake.
     """
@@ -57,7 +57,7 @@ def check(cfg: Config, to_run: bool = True, here: bool = True) -> None:
 
 
 def check_device(cfg: Config) -> None:
-    """Refuse what this machine cannot measure for one device of a run: it has none, or too little memory.
+    """Refuse to measure a run for which this machine has no device, or too little memory.
 
     Raises:
         ConfigError: a sentence for each mistake.
@@ -68,7 +68,7 @@ def check_device(cfg: Config) -> None:
 
 
 def _number_rules(c: Config) -> Iterator[str]:
-    """Yield a sentence for each number in any key that no arithmetic can do with, and each text that nothing can."""
+    """Yield a sentence for each number that arithmetic cannot use, and each text that no file or library can use."""
     own = [number for each in c.optim.layer_lr for number in (*each.milestones, *each.factors)]
     for key, value in (flatten_config(as_dict(c)) | {"optim.layer_lr": own}).items():
         for number in value if isinstance(value, list) else [value]:
@@ -89,7 +89,7 @@ def _run_rules(c: Config) -> Iterator[str]:
         yield f"name={c.name!r} must name a folder under runs/"
     for key in ("ckpt_path", "pretrained"):
         if getattr(c, key) == "":
-            yield f"{key} is empty, as an unset variable leaves it: name what to start from, or {key}=null for nothing"
+            yield f"{key} is empty, perhaps by an unset variable: name a run or weights, or set {key}=null"
     if c.seed < 0:
         yield f"seed={c.seed} must not be negative"
     if c.train_error_window < 1:
@@ -127,7 +127,7 @@ def _has_wandb(c: Config) -> bool:
 
 
 def _logger_rules(c: Config) -> Iterator[str]:
-    """Yield what W&B would not take, and what it would be asked to keep of a run that keeps nothing."""
+    """Yield a sentence for each name that W&B would refuse, and for an artifact of a run that keeps no checkpoint."""
     given, t = c.logger, c.trainer
     for key in ("project", "entity"):
         name = getattr(given, key)
@@ -146,7 +146,7 @@ def _logger_rules(c: Config) -> Iterator[str]:
 
 
 def _net_rules(c: Config) -> Iterator[str]:
-    """Yield what speaks against the net, and against it on these devices."""
+    """Yield why the net cannot be, or cannot run on these devices."""
     try:
         plan = layer_specs(c.model, c.data.input_size)
     except ConfigError as error:
@@ -179,10 +179,10 @@ def _data_rules(d: Data) -> Iterator[str]:
     if d.crop_chunk < 1:
         yield f"data.crop_chunk={d.crop_chunk} must be at least 1 image (2012: 32)"
     if d.color_noise_until is not None and (d.color_noise is ColorNoise.off or d.color_noise_until < 1):
-        yield f"data.color_noise_until={d.color_noise_until} must be at least 1, with a data.color_noise to end then"
+        yield f"data.color_noise_until={d.color_noise_until} must be at least 1, and needs a data.color_noise to end"
     if d.workers is not None and (not 1 <= d.workers <= MOST_WORKERS or not d.packed):
         most = f"at least 1 and at most {MOST_WORKERS}"
-        yield f"data.workers={d.workers} must be {most}, and only a packed store (data=imagenet) is read by any"
+        yield f"data.workers={d.workers} must be {most}, and works only with a packed store (data=imagenet)"
     if d.packed:
         if d.download:
             yield f"data.download fetches CIFAR-10 only: for data.name={d.name} prepare a store (alexnet_pl.prepare)"
@@ -206,12 +206,12 @@ def _data_rules(d: Data) -> Iterator[str]:
 
 
 def _machine_rules(c: Config) -> Iterator[str]:
-    """Yield what this machine lacks for the run."""
+    """Yield a sentence for everything that this machine lacks for the run."""
     d = c.data
     small = SMALL_DATASETS.get(d.kind)
     if small and not small.generated and not d.download and not (d.root and expand(d.root).is_dir()):
-        download = ", or data.download=true" if small.downloads else ""
-        yield f"data.root={d.root} is not a folder: {_folder_hint(d.root)}give the one with {d.name}{download}"
+        download = ", or set data.download=true" if small.downloads else ""
+        yield f"data.root={d.root} is not a folder: {_folder_hint(d.root)}give the folder of {d.name}{download}"
     if d.packed:
         yield from _store_rules(c)
     if _has_wandb(c):
@@ -227,7 +227,7 @@ def _machine_rules(c: Config) -> Iterator[str]:
 
 
 def _store_rules(c: Config) -> Iterator[str]:
-    """Yield what the packed dataset lacks for the run."""
+    """Yield a sentence for everything that the packed dataset lacks for the run."""
     d = c.data
     if not d.root:
         yield f"data.name={d.name} needs a packed dataset: data.root=STORE, made once by python -m alexnet_pl.prepare"
@@ -270,7 +270,7 @@ def _model_rules(m: Model) -> Iterator[str]:
 
 
 def _folder_hint(root: str | None) -> str:
-    """`did you mean ...? ` where a folder beside the wrong one has a similar name."""
+    """Return `did you mean ...? ` if a folder beside the wrong one has a similar name; else nothing."""
     parent = expand(root or ".").parent
     near = [p.name for p in parent.iterdir() if p.is_dir()] if root and parent.is_dir() else []
     close = difflib.get_close_matches(Path(root or "").name, near, n=1)

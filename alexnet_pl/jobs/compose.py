@@ -1,7 +1,7 @@
 """Compose configurations with Hydra: the schema, and sweeps as a group.
 
-compose(["model=alexnet", "seed=2"])     a configuration for the commands and notebooks that do not train
-to_config(what Hydra composed)           the same for the one that does
+compose(["model=alexnet", "seed=2"])     a configuration, for commands and notebooks that do not train
+to_config(composed)                      the same from what Hydra composed, for alexnet-train
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from alexnet_pl.jobs.mistakes import find_mistakes, lightning_mistake, quote_tex
 
 
 def compose(overrides: Sequence[str]) -> Config:
-    """Return the configuration of `alexnet-train OVERRIDES`, not checked yet.
+    """Return the configuration of `alexnet-train OVERRIDES`, without the checks.
 
     Raises:
-        ConfigError: a sentence for each override that is not understood, or `sweep=...` stands for several runs still.
+        ConfigError: a sentence for each override that is not understood, or `sweep=...` still stands for several runs.
     """
     overrides = [quote_text(word) for word in overrides]
     with _composing():
@@ -40,8 +40,7 @@ def compose(overrides: Sequence[str]) -> Config:
         parameters = _sweep_parameters(overrides)
         if any(parameter.is_sweep_override() for parameter in parameters):
             raise ConfigError(
-                f"{named_sweep(overrides)} is several configurations: add what tells one of them from the others, "
-                f"{_first_values(parameters)}"
+                f"{named_sweep(overrides)} is several configurations: to choose one, add {_first_values(parameters)}"
             )
         words = [str(parameter.input_line) for parameter in parameters]
         return to_config(hydra.compose("config", [*words, *overrides]))
@@ -49,7 +48,7 @@ def compose(overrides: Sequence[str]) -> Config:
 
 @contextmanager
 def _composing() -> Iterator[None]:
-    """Have Hydra ready inside, and its errors as sentences."""
+    """Initialise Hydra inside, and raise its errors as sentences."""
     with translated():
         register()
         with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
@@ -57,18 +56,18 @@ def _composing() -> Iterator[None]:
 
 
 def named_sweep(overrides: Sequence[str]) -> str:
-    """Return the override `sweep=NAME` among others; empty where there is none."""
+    """Return the override `sweep=NAME` among others; empty if there is none."""
     return next((word for word in overrides if word.startswith("sweep=") and word != "sweep=null"), "")
 
 
 def first_job(overrides: Sequence[str]) -> str:
-    """Return the overrides of a named sweep's first job that are not given, as one types them."""
+    """Return the overrides that turn a named sweep into its first job, as one types them."""
     with _composing():
         return _first_values(_sweep_parameters(overrides))
 
 
 def _sweep_parameters(overrides: Sequence[str]) -> list[Override]:
-    """Return the parameters of a named sweep that are not given."""
+    """Return the parameters of a named sweep, except those that the command sets itself."""
     if not named_sweep(overrides):
         return []
     composed = hydra.compose("config", list(overrides), return_hydra_config=True)
@@ -105,7 +104,7 @@ def _plain(node: Any) -> Any:
 
 
 def _trainer(plain: dict[Any, Any]) -> dict[str, Any]:
-    """Return the trainer group with the arguments that are Lightning's alone under `more`."""
+    """Return the trainer group; arguments that only Lightning knows move to `more`."""
     own = {field.name for field in fields(Trainer)}
     given = {str(key): value for key, value in plain["trainer"].items()}
     more = {key: value for key, value in given.items() if key not in own}
@@ -126,8 +125,8 @@ def _leaves(node: Any, prefix: str = "") -> list[str]:
 def schema_node() -> DictConfig:
     """Return what Hydra composes against: the groups with their types.
 
-    `trainer` holds only what is set there, so that a printed configuration stays short. `to_config` knows its names, as
-    the layer table knows those that model.widths and its like may hold.
+    `trainer` holds only what is set there, so that a printed configuration stays short. `to_config` checks its names.
+    The layer table checks the names in model.widths and similar keys.
     """
     kinds = get_type_hints(Config)
     node = OmegaConf.create(
@@ -145,7 +144,7 @@ def schema_node() -> DictConfig:
 
 @cache
 def register() -> None:
-    """Tell Hydra of the schema, and of sweeps/ as a group: a flat folder, without a search path."""
+    """Register the schema with Hydra, and the files of sweeps/ as a group, which is not on Hydra's search path."""
     known = ConfigStore.instance()
     known.store(name="schema", node=schema_node(), provider="schema.py")
     for file in sorted((ROOT / "sweeps").glob("*.yaml")):

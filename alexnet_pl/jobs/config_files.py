@@ -1,4 +1,7 @@
-"""What is wrong in a YAML file of a group, as one's own experiment: file, line, reason; Hydra names none of them."""
+"""Find mistakes in a YAML file of a group, such as an experiment of one's own.
+
+A sentence names file, line and reason; Hydra names none of them.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +19,14 @@ from alexnet_pl.errors import first_line, one_line
 from alexnet_pl.files import LARGEST
 
 GLOBAL = "# @package _global_"
-"""How a file begins whose keys are those of the whole configuration"""
+"""First line of a file whose keys are those of the whole configuration"""
 
 
 def mistakes(file: Path, prefix: str, key_mistake: Callable[[str, Any], str | None]) -> Iterator[str]:
     """Yield a sentence for each mistake in a file of a group.
 
     Args:
-        prefix: of its keys, `data.`; empty where they are those of the whole configuration.
+        prefix: prefix of its keys, `data.`; empty if they are those of the whole configuration.
         key_mistake: (key, value) -> why the key cannot have the value.
     """
     if (size := file.stat().st_size) > LARGEST:
@@ -91,7 +94,7 @@ def _lines(node: yaml.Node | None, prefix: str = "") -> Iterator[tuple[str, int]
 
 
 def _leaves(content: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the dotted keys that a file sets and their values, but those that are computed."""
+    """Yield the dotted keys that a file sets and their values, except values that are computed."""
     for key, value in content.items():
         if isinstance(value, dict) and value:
             yield from _leaves(value, f"{prefix}{key}.")

@@ -1,4 +1,4 @@
-"""Which GPUs a job may use where several jobs run at once on one machine (hydra.sweeper.n_jobs)."""
+"""Share GPUs among jobs that run at once on one machine (hydra.sweeper.n_jobs)."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from alexnet_pl.files import lock
 from alexnet_pl.parallel.layouts import gpu_count
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-"""CUDA's environment variable for the devices that a process sees"""
+"""CUDA's environment variable that lists the devices a process sees"""
 _ours: set[Path] = set()
-"""Claims of this process's jobs: all that tells them apart where the file system has no locks"""
+"""Claims of this process's jobs. Without locks in the file system, only these keep its jobs apart."""
 
 
 def claim_gpus(count: int, held: ExitStack, jobs_per_gpu: int = 1) -> dict[str, str] | None:
-    """Claim `count` of the GPUs this process sees, if so many are not claimed by other jobs.
+    """Claim `count` of the GPUs that this process sees, if so many are free.
 
-    A claim is a lock on a file for each place on a GPU, which ends with its process, or when `held` is closed. All GPUs
-    have a first job before one has a second.
+    Each GPU has a place for each job that may share it, and a claim is a lock on the file of a place. The claim ends
+    with its process, or when `held` is closed. Every GPU gets a first job before any gets a second.
 
     Args:
-        jobs_per_gpu: how many jobs may share a GPU, with as many places for each.
+        jobs_per_gpu: how many jobs may share a GPU.
     Returns:
-        The environment variable by which a job sees these GPUs only; None where too few are free.
+        The environment variable that shows a job these GPUs only; None if too few are free.
     Raises:
         ConfigError: the folder of the claims is not this user's own.
     """
@@ -57,10 +57,10 @@ def claim_gpus(count: int, held: ExitStack, jobs_per_gpu: int = 1) -> dict[str, 
 
 
 def _claims() -> Path:
-    """This user's folder for claims.
+    """Return this user's folder for claims, among the temporary files.
 
     Raises:
-        ConfigError: somebody else made it first, or may write there: a folder of temporary files is everybody's.
+        ConfigError: somebody else made it first, or may write there.
     """
     folder = Path(tempfile.gettempdir()) / f"alexnet_pl-{os.getuid()}"
     if not os.path.lexists(folder):

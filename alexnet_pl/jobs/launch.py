@@ -1,7 +1,7 @@
-"""The processes of a run, one per device: started together, watched, ended together.
+"""Start the processes of a run, one per device, watch them, and end them together.
 
-Lightning could start them, by repeating the command from inside the first one. Started here they begin side by side,
-and whichever of them dies, the others end too. torchrun or Slurm may have started them: then this process is one.
+Lightning would start them by repeating the command from inside the first one. Started here they begin side by side, and
+if one dies, the others end too. If torchrun or Slurm has started them, this process is one of them.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from alexnet_pl.jobs.process import STOP_SIGNALS, Process
 from alexnet_pl.parallel.layouts import Layout, rank_variables
 
 GRACE = 40.0
-"""Seconds that the first process has to end once another has failed; it may have to finish with W&B"""
+"""Seconds that the first process gets to end once another has failed; it may have to finish with W&B"""
 GRACE_OF_OTHERS = 5.0
-"""Seconds that the others have"""
+"""Seconds that the other processes get"""
 POLL_EVERY = 0.05
-"""Seconds between two looks at whether the processes still run"""
+"""Seconds between two checks whether the processes still run"""
 LOOK_EVERY = 5.0
-"""Seconds between two looks at whether a process has told that the run failed"""
+"""Seconds between two checks whether a process has written that the run failed"""
 
 
 def rank() -> int:
-    """Return the number of this process among those of its run; the first one writes the run folder."""
+    """Return the number of this process in its run. Process 0 writes the run folder."""
     return slurm.number("RANK", 0)
 
 
@@ -48,7 +48,7 @@ def is_orphaned() -> bool:
 
 
 def started() -> int:
-    """Return how many processes torchrun or Slurm started, this one among them; of one alone, drop ranks left over.
+    """Return how many processes torchrun or Slurm started, this one included. Alone, drop leftover ranks.
 
     Raises:
         ConfigError: their variables are not numbers, or do not make a group.
@@ -69,10 +69,10 @@ def started() -> int:
 
 
 def refuse_other_group(where: Layout) -> None:
-    """Refuse a number of processes, started by torchrun or Slurm, that is not the run's.
+    """Refuse processes of torchrun or Slurm that are not as many as the run needs.
 
     Raises:
-        ConfigError: it is another number, or the run needs several machines and neither of them is there.
+        ConfigError: it is another number, or the run needs several machines without torchrun and Slurm.
     """
     tasks = slurm.task_count()
     count, by = started(), "Slurm" if tasks > 1 else "torchrun"
@@ -95,9 +95,9 @@ def refuse_other_group(where: Layout) -> None:
 
 
 def join_group(where: Layout) -> bool:
-    """Return whether this process is one of several that torchrun or Slurm started for the run; make it ready for it.
+    """Return whether torchrun or Slurm started this process as one of several for the run; prepare it if so.
 
-    Slurm's variables become torchrun's, so that Lightning and torch know one way only.
+    Slurm's variables become torchrun's, so that Lightning and torch see only one way.
     """
     if where.processes == 1:
         return False
@@ -107,9 +107,9 @@ def join_group(where: Layout) -> bool:
 
 
 def process_variables(where: Layout) -> list[dict[str, str]]:
-    """Return what tells each process of a run about the others; one entry for each that is to be started here.
+    """Return the environment variables of each process to start here, which tell it about the others.
 
-    A task of Slurm starts its own part of the run, or nothing where the run does not need the task.
+    A task of Slurm starts its own part of the run, or nothing if the run does not need the task.
     """
     if slurm.task_count() > 1:
         if where.processes == 1:
@@ -133,7 +133,7 @@ class Ending(NamedTuple):
 
 
 class Stop:
-    """The signal that asked this process for the end, and how often one did."""
+    """The signal that asked this process to end, and how often one did."""
 
     def __init__(self) -> None:
         self.signum, self.count = 0, 0
@@ -142,7 +142,7 @@ class Stop:
 
 @contextmanager
 def passing_on_signals(ask_to_end: Callable[[int], None]) -> Iterator[Stop]:
-    """Pass the signals that ask for the end on to the processes of runs, instead of ending at once."""
+    """Pass signals that ask to end on to the processes of runs, instead of ending at once."""
     stop, before = Stop(), dict[int, Any]()
 
     def pass_on(signum: int, frame: Any) -> None:
@@ -162,9 +162,9 @@ class Group:
     Args:
         words: the module whose `main` each of them calls, and its arguments.
         more: environment variables besides those that tell the processes about each other.
-        failed: whether a process has told that the run failed, here or on another machine. It may hang after that: NCCL
-            waits for the others as it closes, and they for a process that takes no further part.
-        held: a file that they keep open, as the run folder's lock.
+        failed: returns whether a process has written that the run failed, here or on another machine. It may hang
+            after that: NCCL waits for the others as it closes, and they wait for it.
+        held: a file that they keep open, such as the run folder's lock.
     """
 
     def __init__(
@@ -191,15 +191,15 @@ class Group:
             raise
 
     def ask_to_end(self, signum: int) -> None:
-        """Have them save and end."""
+        """Ask them to save and end."""
         for process in self.processes:
             process.send_signal(signal.SIGINT if signum == signal.SIGINT else signal.SIGTERM)
 
     def is_running(self, hurry: bool = False) -> bool:
-        """Look after them once: when one has failed, the others have little time. Return whether one still runs.
+        """Check them once, and end the others some time after one has failed. Return whether one still runs.
 
         Args:
-            hurry: the end was asked for more than once.
+            hurry: whether a signal asked them to end more than once.
         """
         if all(process.returncode is not None for process in self.processes):
             self.first = self._first_failure() if self.first is None else self.first
@@ -218,12 +218,12 @@ class Group:
         return True
 
     def kill(self) -> None:
-        """End those that still run, without ado."""
+        """Kill those that still run."""
         for process in self.processes:
             process.send_signal(signal.SIGKILL)
 
     def ending(self) -> Ending:
-        """Return how they ended, once none runs."""
+        """Return how they ended, after all have ended."""
         code = (self.processes[self.first].returncode or 0) if self.first is not None else 0
         killed = f"killed by {signal.Signals(-code).name}" if code < 0 and self.first not in self.overdue else ""
         if killed and len(self.processes) > 1:
@@ -233,7 +233,7 @@ class Group:
         return Ending(code, killed)
 
     def _first_failure(self) -> int | None:
-        """Return one that failed, rather one that was killed than one that ended for it; None where none has."""
+        """Return a process that failed; None if none did. A killed one comes before those that ended because of it."""
         failures = [number for number, process in enumerate(self.processes) if process.returncode]
         killed = [number for number in failures if (self.processes[number].returncode or 0) < 0]
         return next(iter(killed or failures), None)

@@ -1,6 +1,6 @@
-"""Run jobs on this machine: each in processes of its own, several at once where asked for.
+"""Run jobs on this machine, each in processes of its own, several at once if asked for.
 
-Why own processes: a job that crashes or is killed ends no other, and each may take another number of devices.
+So a job that crashes or is killed ends no other, and each may take another number of devices.
 """
 
 from __future__ import annotations
@@ -24,33 +24,33 @@ from alexnet_pl.runs.run import JOB_VARIABLE, Run
 WORDS = ["alexnet_pl.training.fit"]
 """The module that a process of a run executes; its argument is the run folder"""
 ASK_EVERY = 1.0
-"""Seconds between two attempts to get GPUs"""
+"""Seconds between two attempts to claim GPUs"""
 CLAIM_WAIT = 120.0
 """Seconds that a task of Slurm waits for the first one to claim the run folder"""
 
 
 @dataclass
 class Job:
-    """A job of a sweep, and once it is started what it holds."""
+    """A job of a sweep, with what it holds once it is started."""
 
     run: Run
     cfg: Config
     overrides: list[str]
     place: str = "1 of 1"
-    """among the jobs, as 3 of 8"""
+    """its place among the jobs, `3 of 8`"""
     group: launch.Group | None = None
     failed_before: int = 0
-    """when an earlier failure was written into its folder"""
+    """time at which an earlier failure was written into its folder"""
     held: ExitStack = field(default_factory=ExitStack)
     """its folder's lock and its claims on GPUs"""
     asked: float = -math.inf
-    """when it last asked for GPUs in vain"""
+    """time at which it last found too few free GPUs"""
 
 
 def run_jobs(jobs: Sequence[Job], at_once: int, jobs_per_gpu: int = 1) -> None:
-    """Run jobs to their end, in their order; of one that fails the reason is printed, and the others go on.
+    """Run jobs in their order. Print the reason of each that fails, and go on with the others.
 
-    A signal that asks for the end has the running jobs save; then this process exits with 128 + the signal.
+    A signal that asks to end makes the running jobs save. Then this process exits with 128 + the signal.
 
     Args:
         at_once: how many may run at the same time; they share the cores, and each claims GPUs of its own.
@@ -94,9 +94,9 @@ def run_jobs(jobs: Sequence[Job], at_once: int, jobs_per_gpu: int = 1) -> None:
 
 
 def _start(job: Job, at_once: int, jobs_per_gpu: int, stop: launch.Stop) -> bool:
-    """Claim a job's folder and start its processes; of one that cannot start the reason is printed.
+    """Claim a job's folder and start its processes, or print why it cannot start.
 
-    Returns false where it has to wait for GPUs.
+    Return false if it has to wait for GPUs.
     """
     run, where = job.run, layouts.layout(job.cfg.trainer)
     if run.done:
@@ -127,9 +127,9 @@ def _start(job: Job, at_once: int, jobs_per_gpu: int, stop: launch.Stop) -> bool
 
 
 def _claim(job: Job, stop: launch.Stop) -> bool:
-    """Claim the run folder; of several tasks of Slurm the first does, and the others wait for it.
+    """Claim the run folder. The first task of Slurm does so, and the others wait for it.
 
-    Returns whether this task has a part in the run.
+    Return whether this task has a part in the run.
     """
     run, trainer = job.run, job.cfg.trainer
     if slurm.is_first_task():
@@ -153,7 +153,7 @@ def _claim(job: Job, stop: launch.Stop) -> bool:
 
 
 def _finish(job: Job, stop: launch.Stop) -> None:
-    """Let go of what an ended job holds; print why it failed, unless it was asked to end."""
+    """Release what an ended job holds; print why it failed, unless a signal asked it to end."""
     assert job.group
     reason = "" if stop.count else failure_reason(job.group.ending(), job.run, job.failed_before)
     job.held.close()
@@ -169,7 +169,7 @@ def start(run: Run, cfg: Config, more: dict[str, str], failed_before: int, at_on
 
     Args:
         more: environment variables for them.
-        failed_before: when an earlier failure was written into the folder.
+        failed_before: time at which an earlier failure was written into the folder.
         at_once: how many runs share the machine's cores.
     """
     where = layouts.layout(cfg.trainer)
@@ -181,10 +181,10 @@ def start(run: Run, cfg: Config, more: dict[str, str], failed_before: int, at_on
 
 
 def failure_reason(ending: launch.Ending, run: Run, failed_before: int) -> str:
-    """Return why a run's processes failed, empty if they did not; kept in its folder where they could not do so.
+    """Return why a run's processes failed, empty if they did not. Write it into the folder if they could not.
 
     Args:
-        failed_before: when an earlier failure was written there.
+        failed_before: time at which an earlier failure was written there.
     """
     if not ending.code:
         return ""

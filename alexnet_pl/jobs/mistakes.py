@@ -1,4 +1,4 @@
-"""What is wrong with overrides, and the errors of Hydra, OmegaConf and YAML, each as one sentence."""
+"""Find mistakes in overrides, and turn errors of Hydra, OmegaConf and YAML into one sentence each."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ from alexnet_pl.files import ROOT
 from alexnet_pl.jobs import config_files
 
 OURS = ("logger", "callbacks", "plugins", "overfit_batches", "enable_model_summary", "default_root_dir", "barebones")
-"""Arguments of Lightning's Trainer that a run sets itself, or that would not do here what they say"""
+"""Arguments of Lightning's Trainer that a run sets itself, or that would not work here"""
 OF_HYDRA = ("hydra", "hydra.sweeper", "hydra.sweeper.params", "hydra.launcher", "hydra/sweeper")
-"""Parts of Hydra's configuration that are taken as they are here"""
+"""Parts of Hydra's configuration that the command line cannot change"""
 FOLDERS = (ROOT / "conf",)
-"""Where the files of groups lie, besides those of --config-dir"""
+"""Folders with the files of groups, besides that of --config-dir"""
 
 
 # ------------------------------------------------------------------------------------------------ overrides
 def find_mistakes(
     overrides: Sequence[str], several: bool = False, folders: Sequence[Path] = FOLDERS
 ) -> dict[str, list[str]]:
-    """Return what is wrong with each override: no such key or choice, another type, a damaged file: {override: [...]}.
+    """Return the mistakes of each override: no such key or choice, another type, a damaged file: {override: [...]}.
 
     Hydra itself stops at the first.
 
     Args:
-        several: they are those of a sweep, and may list several values.
-        folders: where the files of groups lie.
+        several: whether the overrides are those of a sweep, and may list several values.
+        folders: folders with the files of groups.
     """
     mistakes: dict[str, list[str]] = {}
     parser, known = OverridesParser.create(), OmegaConf.structured(Config)
@@ -73,7 +73,7 @@ def _override_mistakes(override: Override, known: DictConfig, folders: Sequence[
     key, value = override.key_or_group, override.value()
     groups = {"sweep", *_groups(), *(path.name for folder in folders for path in folder.iterdir() if path.is_dir())}
     if key in OF_HYDRA or key.startswith("hydra.callbacks.checks"):
-        yield f"{override.input_line} would change what checks and starts the runs: leave it out"
+        yield f"{override.input_line} would change the parts of Hydra that check and start the runs: leave it out"
         return
     if key == "hydra.job.env_copy" and isinstance(value, list):
         yield from (f"{key} names {name}, which is not set" for name in value if str(name) not in os.environ)
@@ -89,14 +89,14 @@ def _override_mistakes(override: Override, known: DictConfig, folders: Sequence[
 
 
 def _values(value: Any) -> list[Any]:
-    """Return the values of a sweep over choices, or the only one; of glob(), which Hydra expands, none."""
+    """Return the values of a sweep over choices, or the only one; none for glob(), which Hydra expands."""
     if isinstance(value, ChoiceSweep):
         return [element.text if isinstance(element, QuotedString) else element for element in value.list]
     return [] if isinstance(value, Glob) else [value]
 
 
 def _choice_mistakes(group: str, choice: Any, known: DictConfig, folders: Sequence[Path]) -> Iterator[str]:
-    """Yield what is wrong with the choice of a group, and in its file."""
+    """Yield the mistakes in the choice of a group, and in its file."""
     names = choice if isinstance(choice, list) else [choice]
     folders = [ROOT / "sweeps"] if group == "sweep" else [folder / group for folder in folders]
     if not names or not all(isinstance(name, str) and name and "${" not in name for name in names):
@@ -112,10 +112,10 @@ def _choice_mistakes(group: str, choice: Any, known: DictConfig, folders: Sequen
 
 
 def key_mistake(key: str, value: Any, known: DictConfig) -> str | None:
-    """Return why a key cannot have a value, or does not exist; None where it can.
+    """Return why a key cannot have a value, or does not exist; None if all is well.
 
     Args:
-        known: the schema, in which the value is set.
+        known: the schema; the value is set in it.
     """
     if key.startswith("trainer.") and not is_key(key):
         return lightning_mistake(key.removeprefix("trainer."), value)
@@ -131,7 +131,7 @@ def key_mistake(key: str, value: Any, known: DictConfig) -> str | None:
 
 
 def lightning_mistake(key: str, value: Any) -> str | None:
-    """Return why a key, or its value, cannot be given to Lightning's Trainer; None where it can. Imports Lightning."""
+    """Return why Lightning's Trainer cannot take a key or its value; None if it can. Import Lightning to find out."""
     own = [f"trainer.{field.name}" for field in fields(Trainer) if field.name != "more"]
     if key == "overfit_batches":
         return f"trainer.{key} would not train as it says: use trainer.limit_train_batches above 0"
@@ -151,10 +151,10 @@ def _groups() -> list[str]:
 
 
 def quote_text(word: str, several: bool = False) -> str:
-    """Return an override of a key that holds a text, as a path, as Hydra takes it, whatever is in the text.
+    """Quote the value of a key that holds a text, such as a path, so that Hydra takes it whatever is in it.
 
     Args:
-        several: the command is a sweep, whose overrides may list several values.
+        several: whether the command is a sweep, whose overrides may list several values.
     """
     key, equals, text = word.partition("=")
     name = key.lstrip("+")
@@ -182,12 +182,16 @@ def unknown(key: str) -> str:
         return f"{key} is not a key of the configuration: does its file begin with `{config_files.GLOBAL}`?"
     groups = list(get_type_hints(Config))
     keys = [known for known in key_types() if "." in known or not dot]
-    near = suggest(key, keys) if group in groups else suggest(group, groups)
+    inside = [known for known in keys if key in known.rpartition(".")[2]]  # lr, epochs: typed without their group
+    if inside and not dot and len(key) > 1:
+        near = f"did you mean {min(inside, key=lambda known: len(known.rpartition('.')[2]))}?"
+    else:
+        near = suggest(key, keys) if group in groups else suggest(group, groups)
     return f"{key} is not a key of the configuration: {near}"
 
 
 def explain(error: OmegaConfBaseException) -> str:
-    """Return OmegaConf's several lines about one key as one sentence."""
+    """Turn OmegaConf's several lines about one key into one sentence."""
     key = error.full_key or str(error.key or "")
     kind = key_types().get(key) or key_types().get(key.rpartition(".")[0])  # or an entry of a dict
     choices = next((k for k in (kind, *get_args(kind)) if isinstance(k, type) and issubclass(k, Enum)), None)
@@ -215,7 +219,7 @@ def explain(error: OmegaConfBaseException) -> str:
 
 
 def user_error(error: BaseException | None) -> UserError | None:
-    """Return the user's mistake behind an error of Hydra, OmegaConf, YAML or the file system; None for a bug."""
+    """Return the user's mistake behind an error of Hydra, OmegaConf, YAML or the file system. None: a bug."""
     while error is not None:
         if isinstance(error, MissingConfigException) and error.options is not None:  # an OSError as well
             group, _, choice = str(error.missing_cfg_file).rpartition("/")

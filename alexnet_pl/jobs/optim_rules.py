@@ -1,4 +1,4 @@
-"""What is refused of the optim group: rates and schedules that cannot be, layers that the net does not have."""
+"""Refuse mistakes in the optim group: rates and schedules that cannot be, layers that the net does not have."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from alexnet_pl.config.schema import Config, Optim
 from alexnet_pl.config.suggestions import suggest
 
 CUTS = ("lr", "bias_lr")
-"""Schedules of milestones for all layers"""
+"""Keys of the schedules of milestones for all layers"""
 
 
 def optim_rules(c: Config) -> Iterator[str]:
@@ -19,10 +19,10 @@ def optim_rules(c: Config) -> Iterator[str]:
 
 
 def layer_rules(o: Optim, layers: list[str]) -> Iterator[str]:
-    """Yield a sentence for each layer with a rule that is none of the net's, and where no layer is left to train.
+    """Yield a sentence for each layer with a rule that the net does not have, and if no layer is left to train.
 
     Args:
-        layers: of the net, those with weights.
+        layers: the net's layers with weights.
     """
     own = [layer for each in o.layer_lr for layer in each.layers]
     for key, names in (("layer_decay", o.layer_decay), ("layer_lr", own), ("frozen", o.frozen)):

@@ -1,9 +1,9 @@
-"""Processes that start warm: forks of one that has torch and Lightning imported, by the standard library's fork server.
+"""Start processes warm, as forks of one that has imported torch and Lightning (the standard library's fork server).
 
-To import them takes longer than a small run. The first start also starts the server, which imports them, starts no
-thread and leaves CUDA alone. Each process is a fork of it in a session of its own: it hears signals from here only,
-whoever sends them, and the server hears none. What malloc and OpenMP read at the start of an interpreter is the
-server's; a process that needs other values is a new interpreter instead.
+These imports take longer than a small run. The first start also starts the server, which imports them, starts no thread
+and does not touch CUDA. Each process is a fork of it in a session of its own, so that signals reach it from here only.
+The server receives none. malloc and OpenMP read some variables when an interpreter starts, so a fork has the server's
+values. A process that needs other values is a new interpreter instead.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from typing import Any, TextIO
 from alexnet_pl import console, cpu
 
 PRELOADED = ["alexnet_pl.training.fit", "alexnet_pl.jobs.sweep", "torch._dynamo", "wandb"]
-"""What the server imports: what a job needs, and what multiprocessing imports anew in each as the command's module.
-torch's optimisers import _dynamo when the first is made."""
+"""Modules that the server imports: those that a job needs, and the command's, which multiprocessing imports again in
+each process. torch's optimisers import _dynamo when the first one is made."""
 SIGNAL_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
 STOP_SIGNALS = [getattr(signal, name) for name in SIGNAL_NAMES if hasattr(signal, name)]
-"""What asks a run to save and end; Slurm sends SIGUSR1 or SIGUSR2 before it preempts a job or its time is up"""
+"""Signals that ask a run to save and end. Slurm sends SIGUSR1 or SIGUSR2 before it preempts a job or its time is up."""
 
 
 class Process:
@@ -40,7 +40,7 @@ class Process:
 
     method = "forkserver" if sys.platform == "linux" else "spawn"  # a fork with torch loaded is unsafe on macOS
     served: dict[str, str | None] | None = None
-    """what the server's interpreter read at its start, once there is a server"""
+    """environment variables that the server's interpreter read at its start, once there is a server"""
 
     def __init__(self, words: Sequence[str], env: dict[str, str], held: TextIO | None = None) -> None:
         read_at_start = {name: env.get(name) for name in cpu.READ_AT_START}
@@ -57,7 +57,7 @@ class Process:
 
     @property
     def returncode(self) -> int | None:
-        """The exit code, or minus the signal that killed it; None while it runs."""
+        """Exit code, or minus the signal that killed the process; None while it runs."""
         code: int | None = self._process.exitcode
         if code == 255 and self.method == "forkserver":  # or the server was killed, and cannot tell
             with suppress(ProcessLookupError):
@@ -66,7 +66,7 @@ class Process:
         return code
 
     def send_signal(self, signum: int) -> None:
-        """Send a signal, unless it has ended."""
+        """Send a signal, unless the process has ended."""
         if self.returncode is None:
             with suppress(ProcessLookupError):  # the server knows already
                 os.kill(self.pid, signum)
@@ -88,7 +88,7 @@ def _keep(duplicate: Any) -> int:
 
 @contextmanager
 def _environment(env: dict[str, str]) -> Iterator[None]:
-    """Have these environment variables and no others inside, for an interpreter to read at its start."""
+    """Set exactly these environment variables inside, for an interpreter to read at its start."""
     before = dict(os.environ)
     _replace_environment(env)
     try:
@@ -99,7 +99,7 @@ def _environment(env: dict[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _without_signals() -> Iterator[None]:
-    """Start processes inside that do not hear signals to the whole group, as Ctrl-C is, until they allow it."""
+    """Make processes that start inside ignore signals to the whole group, such as Ctrl-C, until they allow them."""
     resource_tracker.ensure_running()  # which else would let signals through again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
@@ -114,7 +114,7 @@ def _replace_environment(env: dict[str, str]) -> None:
 
 
 def _begin(words: Sequence[str], env: dict[str, str], folder: str, held: object) -> None:
-    """Do what a new interpreter would do at its start, in a fork of another one; then the work."""
+    """Do in a fork what a new interpreter would do at its start; then do the work."""
     os.setsid()
     for signum in STOP_SIGNALS:
         signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)

@@ -1,4 +1,4 @@
-"""The functions that conf/ and sweeps/ call, `${lookup:...}` and others; to import this file is to register them."""
+"""Register the functions that conf/ and sweeps/ call, such as `${lookup:...}`, when this file is imported."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from alexnet_pl.runs.naming import job_folder_name, run_group
 
 
 def lookup(choice: str, table: dict[str, Any]) -> Any:
-    """Return the value of a choice, or what `else` says: `${lookup:${model.activation},{relu:0.002,else:0.008}}`."""
+    """Return the value for a choice, or that of `else`: `${lookup:${model.activation},{relu:0.002,else:0.008}}`."""
     name = choice.name if isinstance(choice, Enum) else str(choice)
     values = {str(key): value for key, value in table.items()}
     if name not in values and "else" not in values:
@@ -23,7 +23,7 @@ def lookup(choice: str, table: dict[str, Any]) -> Any:
 
 
 def packed(root: str | None, what: str, default: Any) -> Any:
-    """Return what the packed dataset in a folder says; the default where none is: `${packed:${data.root},size,256}`."""
+    """Return a value of the packed dataset in a folder; without one, the default: `${packed:${data.root},size,256}`."""
     found = store.read(expand(root)) if root else None
     if not found:
         return default

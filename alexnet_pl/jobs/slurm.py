@@ -1,7 +1,7 @@
-"""Slurm: what a sweep asks it for, what its tasks are in a run, and how a preempted job goes back into the queue.
+"""Slurm: what a sweep asks it for, which part of a run a task has, and how a preempted job returns to the queue.
 
-Hydra's launcher (submitit) starts the job, and the job starts the run. submitit's own handler would put a job back into
-the queue at once; ours waits for the run to save, then calls it.
+Hydra's launcher (submitit) starts the job, and the job starts the run. submitit's own handler would return a job to the
+queue at once. Ours waits for the run to save, and then calls it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from alexnet_pl.parallel.layouts import Layout, rank_variables
 
 
 def require() -> None:
-    """Raise ConfigError where this machine cannot send jobs to Slurm."""
+    """Raise ConfigError if this machine cannot send jobs to Slurm."""
     if shutil.which("srun") is None:
         raise ConfigError(
             "hydra/launcher=submitit_slurm sends jobs to Slurm, and there is no srun here: start it on a machine "
@@ -31,7 +31,7 @@ def require() -> None:
 
 
 def request_devices(hydra_config: DictConfig, trainers: Sequence[Trainer]) -> None:
-    """Have Slurm start one task per device, as many as the largest job of the sweep needs.
+    """Ask Slurm for one task per device, as many as the largest job of the sweep needs.
 
     Raises:
         ConfigError: the number of devices is open, or the launcher hides a job's GPUs from each other.
@@ -53,13 +53,13 @@ def number(name: str, default: int | None = None) -> int:
     """Return an environment variable of Slurm or torchrun as a number.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: it is no number.
     """
     value = os.environ.get(name, "" if default is None else str(default))
     if not value.isdecimal():
         raise ConfigError(
-            f"{name}={value} in the environment must be a number: Slurm and torchrun set it, so unset what another "
-            "program has left of theirs"
+            f"{name}={value} in the environment must be a number, as Slurm and torchrun set it: unset it if another "
+            "program left it"
         )
     return int(value)
 
@@ -70,14 +70,14 @@ def task_count() -> int:
 
 
 def is_first_task() -> bool:
-    """Return whether this is the first task of a job; also outside of srun."""
+    """Return whether this is the first task of a job; true outside of srun."""
     return task_count() <= 1 or number("SLURM_PROCID") == 0
 
 
 def task_variables(where: Layout) -> dict[str, str] | None:
     """Return torchrun's variables for a task that srun started; None for one that the run does not need.
 
-    Jobs of one sweep have as many tasks as the largest needs.
+    All jobs of a sweep have as many tasks as the largest needs.
 
     Raises:
         ConfigError: srun's variables are missing, or are no numbers.
@@ -91,7 +91,7 @@ def task_variables(where: Layout) -> dict[str, str] | None:
 
 
 def first_host() -> str:
-    """Return the machine of the first task, as Slurm lists them: gpu[03-05,9],big1 begins with gpu03.
+    """Return the first task's machine, the first in Slurm's list: gpu03 for gpu[03-05,9],big1.
 
     Raises:
         ConfigError: Slurm has not listed them.
@@ -103,9 +103,10 @@ def first_host() -> str:
 
 
 def requeue(handler: Any, signum: int) -> bool:
-    """Hand a stopped job to the handler of Slurm's launcher, which puts it back into the queue, if there is one.
+    """Call the handler of Slurm's launcher, if there is one, to return a stopped job to the queue.
 
-    Returns whether this task must end quietly: the first one does it, and another's exit code could end it before.
+    Return whether this task must end quietly. The first task calls the handler, and another's exit code could end it
+    before.
     """
     if not callable(handler) or handler is signal.default_int_handler:
         return False

@@ -1,4 +1,4 @@
-"""A sweep: every job composed and checked before the first starts, the outcome shown at the end."""
+"""Run a sweep: compose and check every job before the first starts, and show the outcome at the end."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ from alexnet_pl.runs.run import JOBS_VARIABLE, Run, find_checkpoint
 from alexnet_pl.runs.sweep import record_sweep
 
 LENGTH = re.compile(r",?trainer\.max_epochs=[^,]*")
-"""How the name of a run's folder says how long it is"""
+"""The part of a run folder's name that says how long the run is"""
 MOST_JOBS = 10_000
-"""In a sweep: each of them is composed and checked before the first starts"""
+"""Most jobs in a sweep: each of them is composed and checked before the first starts"""
 
 
 class HydraCallback(Callback):
     """Refuse the mistakes of a single run before Hydra makes its folder."""
 
     made: ClassVar[list[Path]] = []
-    """The run's folder and those that it lies in, of which Hydra makes what was not there; the innermost first"""
+    """The folders that Hydra made for this run: its own, and those that it lies in, the innermost first"""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Check a run; Hydra passes `config` by name, and drops what is raised here, all but `SystemExit`."""
+        """Check a run. Hydra passes `config` by name, and drops every exception from here except `SystemExit`."""
         try:
             cfg = to_config(config)
             # before torch is imported, to count GPUs
@@ -74,16 +74,16 @@ def run_sweep(
     context: HydraContext,
     launch_jobs: Callable[[list[list[str]]], Sequence[JobReturn]],
 ) -> None:
-    """Run the jobs of a sweep; exit with 1 where some are not done at the end. `hydra_plugins` calls it.
+    """Run the jobs of a sweep. Exit with 1 if some are not done at the end. `hydra_plugins` calls it.
 
     Args:
         words: the overrides, some of them with several values.
         n_jobs: how many run at once on this machine; auto: one per core of a CPU, or as the GPUs allow.
         jobs_per_gpu: how many of them may share a GPU.
         composed: what Hydra composed for the sweep as a whole.
-        launch_jobs: launches jobs by their overrides, where Hydra's launcher is not the basic one.
+        launch_jobs: launches jobs by their overrides, if Hydra's launcher is not the basic one.
     Raises:
-        ConfigError: a sentence for each mistake in any of the jobs; none was started then.
+        ConfigError: a sentence for each mistake in any of the jobs. None is started then.
     """
     if n_jobs != "auto" and not (isinstance(n_jobs, int) and n_jobs > 0):
         raise ConfigError(f"hydra.sweeper.n_jobs={n_jobs} must be at least 1 job at once, or auto")
@@ -134,10 +134,10 @@ def count_at_once(n_jobs: int | str, configs: Sequence[Config], jobs_per_gpu: in
 
 
 class Composer:
-    """Composes jobs of a sweep; those that differ only in plain values of keys share one composition.
+    """Compose jobs of a sweep. Jobs that differ only in plain values of keys share one composition.
 
-    Hydra takes a tenth of a second for each composition, which reads files and copies what it knows. Where keys are
-    added or removed the order counts, and Hydra composes each job.
+    Hydra takes a tenth of a second for each composition, as it reads files and copies its state. If keys are added or
+    removed, their order counts, and Hydra composes each job.
     """
 
     def __init__(self, composed: DictConfig, loader: ConfigLoader) -> None:
@@ -147,7 +147,7 @@ class Composer:
         self.shares = "override_dirname" not in OmegaConf.to_yaml(composed.hydra.sweep)  # which each job has of its own
 
     def compose(self, overrides: list[Override], number: int = 0) -> DictConfig:
-        """Return what Hydra composes for these overrides, of the job of a number, from 0."""
+        """Return what Hydra composes for the overrides of a job with a number, from 0."""
         words = [override.input_line or "" for override in overrides]
         if not self.shares or any(override.type is not OverrideType.CHANGE for override in overrides):
             return _numbered(self.loader.load_sweep_config(self.composed, words), number)
@@ -163,7 +163,7 @@ class Composer:
         return _numbered(job, number)
 
     def _is_plain(self, override: Override) -> bool:
-        """Return whether an override sets the value of a key, and chooses no part of the configuration."""
+        """Return whether an override sets the value of a key, rather than the choice of a group."""
         key = override.key_or_group
         if key not in self.groups:
             self.groups[key] = bool(self.loader.get_group_options(key, ObjectType.CONFIG))
@@ -171,7 +171,7 @@ class Composer:
 
 
 def _numbered(job: DictConfig, number: int) -> DictConfig:
-    """Return a job that knows its number, as Hydra's launchers number it: a folder may be named by it."""
+    """Return a job with its number, as Hydra's launchers give it; the name of a folder may contain it."""
     with open_dict(job.hydra):
         job.hydra.job.num, job.hydra.job.id = number, str(number)
     return job
@@ -180,7 +180,7 @@ def _numbered(job: DictConfig, number: int) -> DictConfig:
 def _compose_jobs(
     words: list[str], composed: DictConfig, loader: ConfigLoader, folder: Path, here: bool
 ) -> list[local.Job]:
-    """Return the jobs of a sweep, checked; a job asked for twice is one.
+    """Return the checked jobs of a sweep; equal jobs count once.
 
     Raises:
         ConfigError: a sentence for each mistake.
@@ -196,9 +196,9 @@ def _compose_jobs(
                 name, cfg = str(job.hydra.sweep.subdir), to_config(job)
                 if name in jobs and jobs[name].cfg != cfg:
                     raise ConfigError(
-                        f"two jobs have the same folder {name}: {' '.join(jobs[name].overrides)} and "
-                        f"{' '.join(overrides)} differ in nothing that names it: give each a name=... of its own, in a "
-                        "command of its own"
+                        f"two jobs have the same folder {name}, as {' '.join(jobs[name].overrides)} and "
+                        f"{' '.join(overrides)} differ only in keys that are not in its name: run them by two "
+                        "commands, each with a name=... of its own"
                     )
                 jobs[name] = local.Job(Run(folder / name), cfg, overrides)
                 check_run(cfg, jobs[name].run, here)
@@ -217,7 +217,7 @@ def _compose_jobs(
 
 
 def _show_outcome(runs: list[Run], logs: str | None) -> None:
-    """Print how each job fared; exit with 1 where some are not done."""
+    """Print how each job ended; exit with 1 if some are not done."""
     done = sum(run.status == "done" for run in runs)
     print(f"\n{done} of {len(runs)} jobs done in {runs[0].folder.parent}")
     for run in runs:
@@ -229,7 +229,7 @@ def _show_outcome(runs: list[Run], logs: str | None) -> None:
 
 
 def find_shorter(cfg: Config, folder: Path) -> Path | None:
-    """Return the folder of a finished run beside a new one that differs from it in its length alone; None without."""
+    """Return the folder of a finished run beside a new one that differs only in its length; None without one."""
     name = LENGTH.sub("", folder.name)
     for done in sorted(folder.parent.glob("*/done.json")):
         if LENGTH.sub("", done.parent.name) == name:
@@ -243,14 +243,14 @@ def find_shorter(cfg: Config, folder: Path) -> Path | None:
 
 
 def print_notes(configs: Sequence[Config]) -> None:
-    """Say on stderr what is easily missed in nets, each thing once."""
+    """Print on stderr the notes about nets, each once."""
     plans = [(cfg.model, layer_specs(cfg.model, cfg.data.input_size)) for cfg in configs]
     for note in dict.fromkeys(note for model, plan in plans for note in notes(model, plan)):
         print(f"note: {note}", file=sys.stderr)
 
 
 def check_run(cfg: Config, run: Run, here: bool = True) -> None:
-    """Refuse a configuration that cannot run, or whose folder holds another one."""
+    """Refuse a configuration that cannot run, or whose folder holds another configuration."""
     checks.check(cfg, here=here)
     if run.done and set(changed := config_differences(run.config, as_dict(cfg))) == {"trainer.max_epochs"}:
         raise ConfigError(
@@ -270,10 +270,10 @@ def check_run(cfg: Config, run: Run, here: bool = True) -> None:
 
 
 def _expand(words: list[str], parser: OverridesParser) -> list[list[str]]:
-    """Return the overrides of each job: the product of the values of all keys, of a key given twice of the last.
+    """Return the overrides of each job: the product of the values of all keys. The last of equal keys counts.
 
     Raises:
-        ConfigError: a kind of sweep without a list of values, as interval(), or more jobs than MOST_JOBS.
+        ConfigError: a kind of sweep without a list of values, such as interval(), or more jobs than MOST_JOBS.
     """
     values: dict[str, list[str]] = {}
     for override in parser.parse_overrides(words):

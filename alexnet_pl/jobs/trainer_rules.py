@@ -1,4 +1,4 @@
-"""What is refused of the trainer group: Lightning would refuse it when the run has its folder, or stumble over it."""
+"""Refuse mistakes in the trainer group. Lightning would find them only when the run has its folder, or not at all."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LEAST = {
     "max_epochs": -1, "max_steps": -1, "check_val_every_n_epoch": 1, "num_sanity_val_steps": -1,
     "accumulate_grad_batches": 1, "gradient_clip_val": 0,
 }  # fmt: skip
-"""The least value of a number; -1 is no end, or all there are"""
+"""The least value of each key; -1 means no end, or all"""
 PROFILERS = ("simple", "advanced", "pytorch")
 
 
@@ -52,7 +52,7 @@ def _limit_rules(c: Config) -> Iterator[str]:
 
 
 def interval_rules(c: Config) -> Iterator[str]:
-    """Yield a sentence if validation comes after more batches than an epoch has; other rules must be held by then."""
+    """Yield a sentence if validation comes after more batches than an epoch has. The other rules must hold already."""
     t, images = c.trainer, training_images(c.data)
     if not images or not _is_count(t.val_check_interval):
         return
@@ -72,7 +72,7 @@ def _is_count(value: Any) -> bool:
 
 
 def _device_rules(t: Trainer) -> Iterator[str]:
-    """Yield what is wrong with a list of devices; of a number see `layouts.layout_rules`."""
+    """Yield the mistakes in a list of devices; `layouts.layout_rules` checks a number."""
     listed = t.devices.split(",") if isinstance(t.devices, str) and "," in t.devices else t.devices
     if isinstance(listed, list) and listed:
         numbers = [str(device).strip() for device in listed]

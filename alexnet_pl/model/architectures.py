@@ -1,7 +1,7 @@
 """The nets as layer tables: rows of weights, and how a configuration departs from them. No torch here.
 
-`ARCHITECTURES` holds the rows, top to bottom the way of an image; `architecture_rows` applies what a configuration
-changes in them.
+`ARCHITECTURES` holds the rows in the order in which an image passes them. `architecture_rows` applies a
+configuration's changes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from alexnet_pl.errors import ConfigError
 # ------------------------------------------------------------------------------------------------ rows
 @dataclass(frozen=True)
 class Row:
-    """A layer with weights; `std` is the width of its Gaussian, biases start at `bias`."""
+    """A layer with weights. They start from a Gaussian of standard deviation `std`, and biases start at `bias`."""
 
     name: str
     outputs: int  # kernels over both towers, or units
@@ -123,7 +123,7 @@ def architecture_rows(m: Model) -> list[Row]:
 
 
 def _width(m: Model, row: Row) -> int:
-    """Kernels or units of a layer but the last; a narrower net keeps even numbers, for two towers to share."""
+    """Return the kernels or units of a layer. A narrower net keeps even numbers, for two towers to share."""
     width = m.widths.get(row.name, row.outputs)
     return width if m.width == 1 else max(2, 2 * round(width * m.width / 2))
 

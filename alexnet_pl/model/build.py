@@ -1,4 +1,4 @@
-"""From the layer table to a net: one `nn.Sequential` whose modules carry the table's names, and how weights start.
+"""Build a net from the layer table: one `nn.Sequential` whose modules have the table's names, and initial weights.
 
     build(cfg.model, 224, seed=1)   ->  conv1_pad, conv1, conv1_act, conv1_lrn, conv1_pool, conv2, ... fc8
 
@@ -36,7 +36,7 @@ def build_net(cfg: Model, input_size: int, seed: int) -> nn.Sequential:
     Args:
         cfg: the `model` group.
         input_size: side of the square input in pixels.
-        seed: of the initial weights; the same seed gives the same weights on every device.
+        seed: seed of the initial weights; the same seed gives the same weights on every device.
     Raises:
         ConfigError: there is no such net; see `model.specs.layer_specs`.
     """
@@ -58,7 +58,7 @@ def build_net(cfg: Model, input_size: int, seed: int) -> nn.Sequential:
 
 
 def _layer(spec: LayerSpec, cfg: Model, linear: type[nn.Linear]) -> nn.Module:
-    """Return the module of a layer, a fully connected one of this type; its weights are not set yet."""
+    """Return the module of a layer; a fully connected one has this type. Its weights are not set yet."""
     compiled = cfg.compile_lrn
     match spec.kind:
         case "pad":
@@ -114,10 +114,10 @@ def _init_weights(module: Any, spec: LayerSpec, cfg: Model, generator: torch.Gen
 
 
 def set_arithmetic(benchmark: bool = False) -> None:
-    """Have GPUs compute the same bits each time, and fp32 in fp32, which cuDNN's convolutions take for TF32.
+    """Make GPUs compute the same bits each time, and fp32 in fp32; by default cuDNN's convolutions use TF32.
 
     Args:
-        benchmark: cuDNN times its algorithms and takes the fastest, which may add in another order each time.
+        benchmark: whether cuDNN times its algorithms and takes the fastest, which may add in another order each time.
     """
     torch.backends.cudnn.deterministic = not benchmark
     torch.backends.cudnn.allow_tf32 = False
@@ -134,7 +134,7 @@ TORCHVISION = {
     "fc7": "classifier.4",
     "fc8": "classifier.6",
 }
-"""Our layers' names in torchvision's alexnet"""
+"""Our layers' names -> their names in torchvision's alexnet"""
 
 
 def _rename(state: dict[str, Any], prefix: str, names: dict[str, str]) -> None:

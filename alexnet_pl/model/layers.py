@@ -1,4 +1,4 @@
-"""The layers that torch does not have: locally connected, within a tower, logits in full precision, dropout of 2012."""
+"""Layers that torch does not have: locally connected, within a tower, logits in full precision, dropout of 2012."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from alexnet_pl.config.choices import Activation
 
 
 def memory_format(channels_last: bool) -> torch.memory_format:
-    """Return the order in which feature maps (N, C, H, W) lie in memory: NHWC, or as they are written."""
+    """Return the memory format of feature maps (N, C, H, W): NHWC, or NCHW as written."""
     return torch.channels_last if channels_last else torch.contiguous_format
 
 
@@ -33,7 +33,7 @@ class LocalConv2d(nn.Module):
         return self.compute(x, self.weight, self.bias)
 
     def compute(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """Do the same with any weights, as F.conv2d does."""
+        """Do the same with given weights, as F.conv2d does."""
         windows = F.unfold(x, self.size, padding=self.padding)  # (N, channels * size * size, places)
         out = windows.permute(2, 0, 1) @ weight.mT  # (places, N, kernels)
         return out.permute(1, 2, 0).unflatten(2, bias.shape[1:]) + bias
@@ -58,9 +58,9 @@ class TowerLinear(nn.Module):
 
 
 class Logits(nn.Linear):
-    """The last layer, which autocast leaves in the precision of its weights: errors are counted on its outputs.
+    """The last layer. Autocast leaves it in the precision of its weights, because errors are counted on its outputs.
 
-    bf16 has 8 bits: it rounds logits from 8 to 16 to 1/16, and of equal ones the first class would win.
+    bf16 has 8 bits, so it rounds logits from 8 to 16 to 1/16. Of equal logits the first class would win.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -73,9 +73,10 @@ class Logits(nn.Linear):
 
 
 class Flatten(nn.Flatten):
-    """torch's own, but the gradient comes back in the memory format of the maps.
+    """torch's Flatten, but with a gradient in the memory format of the maps.
 
-    Otherwise it comes as NCHW, and an average pool of channels-last maps takes six times as long over it on a CPU.
+    torch's own gives a gradient in NCHW, and on a CPU an average pool of channels-last maps then takes six times as
+    long.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -92,8 +93,8 @@ def _to_channels_last(gradient: Tensor) -> Tensor:
 class MaskDropout(nn.Module):
     """Dropout as in 2012: a mask in training, and in evaluation everything times 1 - rate (paper, section 4.2).
 
-    torch's own scales the survivors up in training instead. For the layer above that is another optimisation: its
-    inputs are twice as large, and its learning rate counts four times.
+    torch's own scales the survivors up in training instead. That changes the optimisation of the layer above: its
+    inputs are twice as large, so its learning rate counts four times.
     """
 
     def __init__(self, rate: float) -> None:
@@ -111,7 +112,7 @@ class MaskDropout(nn.Module):
 
 
 class AbsTanh(nn.Module):
-    """|tanh(x)|, which the paper's section 3.1 compares itself with (Jarrett et al., 2009)."""
+    """|tanh(x)|, to which the paper's section 3.1 compares ReLU (Jarrett et al., 2009)."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, ...) -> the same."""

@@ -1,13 +1,13 @@
-"""Normalisation by neighbouring activity, fast and exact: across maps (the paper's LRN) and over space.
+"""Normalise by neighbouring activity, fast and exact: across maps (the paper's LRN) and over space.
 
 Both divide a unit by a power of a sum of squares S over a window W of its neighbours:
 
     S = k + alpha W(x^2)        y = x S^-beta
     dx = g S^-beta - 2 alpha beta x W(g x S^(-beta - 1))
 
-where g is the gradient of y. The second line holds because the windows are symmetric: a unit's neighbours have it as
-theirs. Only x is kept for the backward; S is cheaper to compute again than to keep. The sums are plain additions, so
-two runs on one device give the same bits. `bench/lrn.py` compares with `F.local_response_norm`.
+Here g is the gradient of y. The second line holds because windows are symmetric: if u is in the window of v, then v is
+in the window of u. Only x is stored for the backward pass; S is cheaper to compute again than to store. The sums are
+plain additions, so two runs on one device give the same bits. `bench/lrn.py` compares with `F.local_response_norm`.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from alexnet_pl.errors import first_line
 log = logging.getLogger(__name__)
 
 CHUNK = 2**21
-"""Numbers (8 MB) that a CPU's last cache holds some of; fewer means more waiting for threads"""
+"""Numbers (8 MB) in a chunk. A CPU's last cache holds several chunks; smaller ones make threads wait more."""
 
 
 class ResponseNorm(nn.Module):
-    """What the two normalisations share; `window` makes the difference.
+    """Base of the two normalisations, which differ in `window`.
 
     Args:
         alpha: factor of each square in the window. The released code divides its `scale` by the window's size first.
-        beta: the power.
-        k: what is added to the sum.
-        compiled: whether it runs through torch.compile where there is a compiler. On a GPU that saves most of the
-            memory traffic; on a CPU, beside `_in_chunks`, AlexNet's step gains next to nothing (`bench/step.py`).
+        beta: the exponent.
+        k: constant that is added to the sum.
+        compiled: whether to use torch.compile if there is a compiler. On a GPU that saves most of the memory traffic.
+            On a CPU, after `_in_chunks`, AlexNet's step gains next to nothing (`bench/step.py`).
     """
 
     def __init__(self, alpha: float, beta: float, k: float, compiled: CompileLrn) -> None:
@@ -102,16 +102,16 @@ class ResponseNorm(nn.Module):
             return _in_chunks(plain, *tensors)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave compiled code out: it is neither copied nor pickled."""
+        """Leave out compiled code, which cannot be copied or pickled."""
         return self.__dict__ | {"_bodies": {}}
 
 
 class LocalResponseNorm(ResponseNorm):
-    """Across neighbouring maps, within each tower (paper, section 3.3; `cmrnorm` in the released code).
+    """Normalise across neighbouring maps, within each tower (paper, section 3.3; `cmrnorm` in the released code).
 
     Args:
         size: maps in the window, odd; at a tower's first and last maps the window is cut.
-        towers: the maps are split into so many equal parts; no window crosses from one to the next.
+        towers: number of equal parts of the maps; no window crosses from one to the next.
     """
 
     def __init__(self, size: int, alpha: float, beta: float, k: float, towers: int, compiled: CompileLrn) -> None:
@@ -131,7 +131,7 @@ class LocalResponseNorm(ResponseNorm):
 
 
 class SpatialResponseNorm(ResponseNorm):
-    """Over a square of each map: the unpublished third normalisation (`rnorm` after layer 2 in the released code)."""
+    """Normalise over a square of each map: the unpublished third normalisation (`rnorm` in the released code)."""
 
     def __init__(self, size: int, alpha: float, beta: float, k: float, compiled: CompileLrn) -> None:
         super().__init__(alpha, beta, k, compiled)
@@ -160,9 +160,9 @@ class _Apply(torch.autograd.Function):
 
 @cache
 def compiles(compiled: CompileLrn, device: torch.device) -> bool:
-    """Return whether to call torch.compile, which needs a C++ compiler, on GPUs Triton with a C compiler instead.
+    """Return whether torch.compile works: on CPUs it needs a C++ compiler, on GPUs Triton and a C compiler.
 
-    Warn of a GPU that lacks them: there it costs as much as the rest of the step.
+    Warn on a GPU without them, where the normalisation costs as much as the rest of the step.
     """
     if compiled is CompileLrn.never or (compiled is CompileLrn.on_gpu and device.type == "cpu"):
         return False
@@ -177,7 +177,7 @@ def compiles(compiled: CompileLrn, device: torch.device) -> bool:
 
 
 def _sums(values: Tensor, dim: int, size: int) -> Tensor:
-    """Sum the `size` neighbours along one dimension, the unit itself in their middle; zeros lie beyond the ends."""
+    """Sum `size` neighbours along one dimension, with the unit itself in the middle, and zeros beyond the ends."""
     count, margin = values.shape[dim], size // 2
     padded = F.pad(values, [0, 0] * (values.ndim - 1 - dim) + [margin, margin])
     total = padded.narrow(dim, 0, count) + padded.narrow(dim, 1, count)
@@ -197,7 +197,7 @@ def _widen(x: Tensor) -> Tensor:
 def _in_chunks(body: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
     """Take few images at a time on a CPU, so that intermediate results stay in its cache.
 
-    That was measured to be twice as fast.
+    It was twice as fast when measured.
     """
     first = tensors[0]
     images = max(1, CHUNK // max(1, first[:1].numel()))

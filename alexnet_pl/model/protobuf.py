@@ -1,7 +1,7 @@
-"""Read the weights in Caffe's and ONNX's files: protocol buffers, of which only a handful of fields matter here.
+"""Read the weights in Caffe's and ONNX's files: protocol buffers, of which only some fields matter here.
 
-A message is a row of fields: a number, a kind, and a value. Nothing is run, and nothing is as large as a file claims
-to be, but only as large as the file is. The numbers of the fields are those of caffe.proto and onnx.proto.
+A message is a row of fields: a number, a kind, and a value. No code of a file runs, and nothing becomes larger than the
+file, whatever sizes the file claims. The numbers of the fields are those of caffe.proto and onnx.proto.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
-"""Kinds of values"""
+"""Kinds of a field's value"""
 MOST_FIELDS = 10_000
-"""In one message; published nets have some twenty layers, and a longer row of tiny fields only takes time"""
+"""Most fields in one message. Published nets have some twenty layers; a longer row of tiny fields only takes time."""
 
 
 class Malformed(Exception):
-    """Bytes that are no such message; the text says why in a few words."""
+    """Bytes that are no such message. The text says why in a few words."""
 
 
 # ------------------------------------------------------------------------------------------------ the wire
@@ -53,7 +53,7 @@ def read_fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
 
 
 def _varint(data: memoryview, at: int) -> tuple[int, int]:
-    """Return the number whose seven-bit groups begin at a place, the lowest first, and the place behind it."""
+    """Return the number whose seven-bit groups begin at a position, the lowest first, and the position after it."""
     value = 0
     for shift in range(0, 70, 7):
         if at >= len(data):
@@ -76,7 +76,7 @@ def _text(value: int | memoryview) -> str:
 
 
 def _numbers(value: int | memoryview) -> list[int]:
-    """Return the varints of a repeated field, which are packed into bytes or come one by one."""
+    """Return the varints of a repeated field, packed into bytes or one by one."""
     if isinstance(value, int):
         return [value]
     if len(value) > 80:
@@ -92,7 +92,7 @@ def _array(parts: list[memoryview], dtype: str, shape: list[int]) -> np.ndarray:
     """Return packed numbers as an array of float32.
 
     Raises:
-        Malformed: they are not as many as the shape says.
+        Malformed: their number does not fit the shape.
     """
     size, count = np.dtype(dtype).itemsize, math.prod(shape)
     if sum(map(len, parts)) != size * count or any(len(part) % size for part in parts):
@@ -110,7 +110,7 @@ class CaffeNet:
     layers: list[tuple[str, str]] = field(default_factory=list)
     """name and kind: Convolution, Pooling, LRN, InnerProduct, or another"""
     blobs: dict[str, list[np.ndarray]] = field(default_factory=dict)
-    """layer -> its weights, float32, as they were stored"""
+    """layer -> its weights, float32, with the stored shapes"""
 
 
 OLD_KINDS = {4: "Convolution", 14: "InnerProduct", 15: "LRN", 17: "Pooling"}
@@ -149,7 +149,7 @@ def _read_layer(net: CaffeNet, data: memoryview, name: int, kind: int, blobs: in
 
 
 def read_blob(data: memoryview) -> np.ndarray:
-    """Return a BlobProto, which is also what a .binaryproto holds: float32, of its own shape or (n, c, h, w).
+    """Return a BlobProto, which a .binaryproto holds, too: float32, of its own shape or (n, c, h, w).
 
     Raises:
         Malformed: it is something else, or damaged.

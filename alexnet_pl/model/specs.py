@@ -1,6 +1,6 @@
-"""From rows to layers: what happens between the rows, with shapes and costs per image. No torch here.
+"""From the rows of a table to all layers of a net, with shapes and costs per image. No torch here.
 
-`layer_specs` lays out everything between an image and the logits, or says why such a net cannot be. Shapes are
+`layer_specs` returns everything between an image and the logits, or says why such a net cannot be. Shapes are
 (channels, height, width).
 """
 
@@ -18,15 +18,15 @@ from alexnet_pl.model.architectures import Conv, Full, Row, architecture_rows
 
 Kind = Literal["pad", "conv", "local", "full", "act", "lrn", "spatial", "max", "avg", "dropout"]
 MONOTONE = (Activation.relu, Activation.tanh, Activation.sigmoid)
-"""Activations that commute with the maximum: above a max-pool they give the same as below it"""
+"""Activations that commute with the maximum, so that their order with a max-pool does not matter"""
 SPATIAL_SIZE, SPATIAL_BETA, SPATIAL_K = 5, 0.75, 1
 SPATIAL_ALPHA = 1e-3 / SPATIAL_SIZE**2
-"""The spatial normalisation's constants, of net 145 in the released code, which divides 1e-3 by the window's area"""
+"""The spatial normalisation's constants in net 145 of the released code, which divides 1e-3 by the window's area"""
 
 
 @dataclass(frozen=True)
 class LayerSpec:
-    """One thing done to an image, with its cost per image."""
+    """One layer, with or without weights, with its cost per image."""
 
     name: str  # as the module is called
     kind: Kind
@@ -44,7 +44,7 @@ class LayerSpec:
 
     @property
     def fan_in(self) -> int:
-        """Inputs of one unit."""
+        """Number of inputs of one unit."""
         return self.inputs[0] // self.groups * (self.size**2 if self.size else self.inputs[1] * self.inputs[2])
 
 
@@ -108,7 +108,7 @@ def _layer_specs(m: Model, input_size: int) -> Iterator[LayerSpec]:
 
 
 def _convolution(m: Model, row: Conv, shape: tuple[int, int, int], towers: int, input_size: int) -> Iterator[LayerSpec]:
-    """Return the convolution of a row, after the zeros of 2012 where windows do not end at the image's edge."""
+    """Return the convolution of a row, after the zeros of 2012 if windows do not end at the image's edge."""
     padding, side = row.padding, shape[1]
     if row.stride > 1 and m.conv1_padding is Conv1Padding.symmetric:
         padding = 2
@@ -146,7 +146,7 @@ def _unshared(m: Model, row: Row) -> str:
 
 
 def activation_bytes(m: Model, plan: list[LayerSpec]) -> int:
-    """Return bytes per image that the backward pass needs of the forward pass, in fp32: each tensor once."""
+    """Return the bytes per image that the forward pass stores for the backward pass, in fp32, each tensor once."""
     numbers: dict[str, int] = {}
     below = "image"
     for layer in plan:
@@ -168,7 +168,7 @@ def activation_bytes(m: Model, plan: list[LayerSpec]) -> int:
 
 
 def notes(m: Model, plan: list[LayerSpec]) -> Iterator[str]:
-    """Yield what is easily missed where the activation is another than the net was made for."""
+    """Yield notes on settings that may not suit an activation that the net was not made for."""
     kinds = {layer.name: number for number, layer in enumerate(plan) if layer.kind in ("act", "max")}
     acts = {name: kinds.get(f"{name.removesuffix('_pool')}_act", -1) for name in kinds if name.endswith("_pool")}
     above = [name for name, act in acts.items() if kinds[name] < act]

@@ -1,4 +1,4 @@
-"""Read the files of weights: bytes and tensors, of no more than any AlexNet has, and without running a pickle."""
+"""Read files of weights: bytes and tensors, no more than an AlexNet has, and without running a pickle."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from alexnet_pl.errors import ConfigError, first_line
 from alexnet_pl.files import require_file
 
 LARGEST = 2**31
-"""Bytes of a file, and of the weights in it: eight times those of AlexNet"""
+"""Most bytes of a file, and of the weights in it: eight times those of AlexNet"""
 
 
 def checked(path: Path) -> Path:
-    """Return a path, once it is known to be a file of a size that weights may have.
+    """Return a path, after checking that it is a file of a size that weights may have.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: it is not.
     """
     try:
         size = require_file(path, "give a file of weights")
@@ -36,7 +36,7 @@ def checked(path: Path) -> Path:
 
 
 def load_tensors(path: Path) -> Any:
-    """Return the weights that torch.save has written.
+    """Return weights that torch.save has written.
 
     Raises:
         ConfigError: they cannot be read, or are too large.
@@ -53,10 +53,10 @@ def load_tensors(path: Path) -> Any:
 
 
 def load_torch(path: Path, mmap: bool = False) -> Any:
-    """Return what torch.save has written, without running what a pickle asks for.
+    """Return the content of a file of torch.save, without running code of the pickle.
 
     Args:
-        mmap: leave tensors on the disk until they are used.
+        mmap: whether to leave tensors on the disk until they are used.
     Raises:
         ValueError: torch cannot read it; the text says why in a few words.
     """
@@ -70,7 +70,7 @@ def load_torch(path: Path, mmap: bool = False) -> Any:
 
 
 def load_state(path: Path) -> dict[str, Tensor]:
-    """Return the tensors in a state dict or a safetensors file, all of them floating-point numbers.
+    """Return the tensors in a state dict or a safetensors file; all must hold floating-point numbers.
 
     Raises:
         ConfigError: it holds something else, or cannot be read.
@@ -95,7 +95,7 @@ def load_state(path: Path) -> dict[str, Tensor]:
 
 
 def torchvision_file() -> Path:
-    """Return the file of torchvision's published weights; torch.hub fetches it once.
+    """Return the file of torchvision's published weights, which torch.hub downloads once.
 
     Raises:
         ConfigError: it cannot be fetched.

@@ -1,14 +1,14 @@
-"""Read published weights: torchvision's, Caffe's, the ONNX model zoo's, and what `alexnet_pl.export` writes.
+"""Read published weights: torchvision's, Caffe's, the ONNX model zoo's, and those that `alexnet_pl.export` writes.
 
-    torchvision           torchvision's alexnet, downloaded where torch.hub keeps its files
-    FILE.pth              the same from its file; or a state dict beside the preprocessing.json that export wrote
-    FILE.safetensors      likewise
-    FOLDER                that export wrote, with net.safetensors or net.pt
+    torchvision           torchvision's alexnet, downloaded to the folder of torch.hub
+    FILE.pth              the same from its file; or a state dict beside the preprocessing.json of an export
+    FILE.safetensors      the same in another format
+    FOLDER                an export, with net.safetensors or net.pt
     caffe:FILE            a .caffemodel of bvlc_alexnet or CaffeNet
     FILE.onnx             the model zoo's bvlcalexnet, which is Caffe's
 
-No pickle is run, and nothing grows beyond the size of its file. Whatever else a file holds is refused in a sentence.
-All come out alike: parameters by our layers' names, and what happens to an image before it reaches the net.
+No pickle runs, and nothing becomes larger than its file. Other files are refused in a sentence. The result is the same
+for all: parameters by our layers' names, and the preprocessing of images.
 """
 
 from __future__ import annotations
@@ -37,38 +37,38 @@ from alexnet_pl.model.specs import layer_specs
 from alexnet_pl.model.weight_files import LARGEST, checked, load_state, torchvision_file
 
 CAFFE_MEAN = (122.679, 116.669, 104.007)
-"""Of ImageNet's pixels, RGB of 0..255, which Caffe's examples subtract where there is no mean image"""
+"""Mean colour of ImageNet, RGB of 0..255, which Caffe's examples subtract if there is no mean image"""
 TORCHVISION_MEAN, TORCHVISION_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet's pixels, RGB of 0..1: what torchvision's nets expect to be taken off and divided by"""
+"""Mean and standard deviation of ImageNet's pixels, RGB of 0..1, for torchvision's nets"""
 OUR_NAMES = {
     f"{theirs}.{kind}": f"{ours}.{kind}" for ours, theirs in TORCHVISION.items() for kind in ("weight", "bias")
 }
-"""Parameters of torchvision's alexnet by our layers' names"""
+"""torchvision's names of alexnet's parameters -> ours"""
 EXPORTED = ("net.safetensors", "net.pt")
-"""The weights in a folder that export wrote"""
+"""File names of the weights in an export's folder"""
 PREPROCESSING = {
     "model": {}, "crop": {"size": int}, "resize": {"shorter_side": int, "squares": str}, "mean": {"file": str},
     "scale": {"value": float}, "classes": [str],
 }  # fmt: skip
-"""What is read of preprocessing.json"""
+"""The types of the entries that are read from preprocessing.json"""
 
 
 @dataclass
 class Weights:
-    """A published net, and how an image becomes its input."""
+    """A published net, and its preprocessing of images."""
 
     name: str
     model: Model
     state: dict[str, Tensor]
     """float32, by our layers' names: conv1.weight"""
     mean: Tensor
-    """float32 (input_size, input_size, 3): what is subtracted, in RGB of 0..255"""
+    """float32 (input_size, input_size, 3): mean image to subtract, in RGB of 0..255"""
     scale: float
-    """what the difference is divided by"""
+    """divisor of the difference"""
     classes: list[str]
     input_size: int
     resized_size: int
-    """side in pixels of the square that an image becomes, before its centre is cut out"""
+    """side in pixels of the square that an image becomes, before the net's input is cut out"""
     squares: Squares
 
 
@@ -76,7 +76,7 @@ def read_weights(word: str, mean: Path | None = None) -> Weights:
     """Return the published net that a word names.
 
     Args:
-        word: as the head of this file lists them.
+        word: a word from the list at the head of this file.
         mean: a .binaryproto with Caffe's mean image; None: the one beside the weights, else the mean colour.
     Raises:
         ConfigError: there is no such file, or it holds something else.
@@ -101,14 +101,14 @@ def read_weights(word: str, mean: Path | None = None) -> Weights:
 
 
 def refuse_mean(word: str, mean: Path | None) -> None:
-    """Raise ConfigError where a mean image is given for a net that has its own."""
+    """Raise ConfigError if a mean image is given for a net that has its own."""
     if mean is not None and not (word.startswith("caffe:") or word.endswith(".onnx")):
         raise ConfigError(f"--mean {mean} is for Caffe's weights (caffe:FILE, FILE.onnx): {word} has a mean of its own")
 
 
 # ------------------------------------------------------------------------------------------------ nets
 def net_config(name: str, **changes: Any) -> Model:
-    """Return the net of conf/model/`name`.yaml, without Hydra, for so many classes as `num_classes` in `changes` says.
+    """Return the net of conf/model/`name`.yaml with some changes, without Hydra. `num_classes` must be among them.
 
     Raises:
         OmegaConfBaseException: a change is no key, or of another type.
@@ -155,7 +155,7 @@ def parameter_shapes(model: Model, input_size: int) -> dict[str, tuple[int, ...]
 
 
 def _fit(state: dict[str, Tensor], model: Model, input_size: int, path: Path | str) -> dict[str, Tensor]:
-    """Return a state as float32, once it has all parameters of a net and no others.
+    """Return a state as float32, after checking that it has exactly a net's parameters.
 
     Raises:
         ConfigError: it is of another net.
@@ -172,7 +172,7 @@ def _fit(state: dict[str, Tensor], model: Model, input_size: int, path: Path | s
 
 
 def class_names(count: int) -> list[str]:
-    """Return ImageNet's class names where there are 1000, else numbers."""
+    """Return ImageNet's class names if there are 1000 classes, else numbers."""
     if count == 1000:
         from torchvision.models import AlexNet_Weights
 
@@ -182,7 +182,7 @@ def class_names(count: int) -> list[str]:
 
 # ------------------------------------------------------------------------------------------------ torchvision
 def _torchvision(state: dict[str, Tensor], name: str) -> Weights:
-    """Return torchvision's alexnet; what its pixels are divided by, for each colour, goes into conv1's weights."""
+    """Return torchvision's alexnet. Its divisors of pixels, one for each colour, go into conv1's weights."""
     if not state.keys() <= OUR_NAMES.keys() or "classifier.6.bias" not in state:
         raise ConfigError(
             f"{name} does not hold torchvision's alexnet, and has no preprocessing.json beside it: give that net, or "
@@ -199,7 +199,7 @@ def _torchvision(state: dict[str, Tensor], name: str) -> Weights:
 
 # ------------------------------------------------------------------------------------------------ Caffe
 def _caffe(path: Path, mean: Path | None) -> Weights:
-    """Return bvlc_alexnet or CaffeNet: their weights are alike, and the order of normalisation and pooling is not."""
+    """Return bvlc_alexnet or CaffeNet. They differ in the order of normalisation and pooling only."""
     try:
         found = protobuf.read_caffemodel(memoryview(checked(path).read_bytes()))
     except protobuf.Malformed as error:
@@ -215,7 +215,7 @@ def _caffe(path: Path, mean: Path | None) -> Weights:
 
 
 def _onnx(path: Path, mean: Path | None) -> Weights:
-    """Return bvlc_alexnet from the model zoo's file: Caffe's weights, here with Caffe's crops of 227 pixels."""
+    """Return bvlc_alexnet from the ONNX model zoo's file: Caffe's weights, here with Caffe's crops of 227 pixels."""
     try:
         found = protobuf.read_initializers(memoryview(checked(path).read_bytes()))
     except protobuf.Malformed as error:
@@ -227,7 +227,7 @@ def _onnx(path: Path, mean: Path | None) -> Weights:
 
 
 def _bvlc(blobs: dict[str, np.ndarray], name: str, path: Path, mean: Path | None) -> Weights:
-    """Return one of Caffe's nets; its colours are blue, green and red, and are turned in conv1's weights."""
+    """Return one of Caffe's nets. Its colours are blue, green, red; conv1's weights are reordered to RGB."""
     if "fc8.bias" not in blobs:
         raise ConfigError(f"{path} is not of bvlc_alexnet or CaffeNet: it has no layer fc8")
     model = net_config(name, num_classes=blobs["fc8.bias"].size)
@@ -244,7 +244,10 @@ def _bvlc(blobs: dict[str, np.ndarray], name: str, path: Path, mean: Path | None
 
 
 def _caffe_mean(weights: Path, given: Path | None) -> Tensor:
-    """Return the centre of the mean image, RGB, float32 (227, 227, 3): given, beside the weights, or one colour."""
+    """Return the centre of the mean image, RGB, float32 (227, 227, 3): the given one, else the one beside the weights.
+
+    Without either, it is one colour.
+    """
     beside = sorted(weights.parent.glob("*.binaryproto")) if given is None else [given]
     if len(beside) > 1:
         raise ConfigError(f"{weights.parent} holds {len(beside)} .binaryproto files: say with --mean which one it is")
@@ -265,7 +268,7 @@ def _caffe_mean(weights: Path, given: Path | None) -> Tensor:
 
 # ------------------------------------------------------------------------------------------------ exports
 def _exported(path: Path, told: Path) -> Weights:
-    """Return a net that export wrote: its weights, preprocessing.json, and the mean image that this one names."""
+    """Return a net that export wrote, from its weights, preprocessing.json, and the mean image that this file names."""
     state = load_state(path)
     plain = files.read_json(told, PREPROCESSING, "export the net again")
     try:

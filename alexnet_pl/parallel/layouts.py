@@ -1,4 +1,4 @@
-"""How a run lies over its processes, one per device: who shares the batch and who shares the net.
+"""How a run is divided over its processes, one per device: which share the batch, and which share the net.
 
     layout       each process has                                  and exchanges in a step
     single       everything                                        nothing
@@ -8,8 +8,9 @@
     owt          all convolutions for its part of the batch,       gradients of the convolutions, units
                  its columns of the fully connected layers         for the whole batch
 
-towers is the paper's (section 3.2). owt is "one weird trick for parallelizing convolutional neural networks"
-(Krizhevsky, 2014): nearly all arithmetic is in the convolutions, nearly all weights in the fully connected layers.
+The layout `towers` is the paper's (section 3.2). The layout `owt` is "One weird trick for parallelizing convolutional
+neural networks" (Krizhevsky, 2014). It uses that convolutions have nearly all the arithmetic, and fully connected
+layers nearly all the weights.
 """
 
 from __future__ import annotations
@@ -25,17 +26,17 @@ from alexnet_pl.config.suggestions import suggest
 from alexnet_pl.model.specs import LayerSpec
 
 STRATEGIES = {"auto": "ddp", "ddp": "ddp", "towers": "towers", "owt": "owt"}
-"""What trainer.strategy can be, and what it means for more than one process"""
+"""The values of trainer.strategy, and the layout of each for more than one process"""
 GPU_FILES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/kfd")
-"""Device files of which Linux has one where torch can find a GPU: NVIDIA's, Windows' subsystem's, AMD's"""
+"""Device files, of which Linux has one if torch can find a GPU: NVIDIA's, that of Windows' subsystem, AMD's"""
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 PRECISIONS = ("auto", "32-true", "32", "64-true", "64", "bf16-mixed", "16-mixed", "bf16-true", "16-true")
-"""What Lightning computes in, of what our layouts know; auto chooses"""
+"""The precisions of Lightning that our layouts know; auto chooses one"""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """`processes` = `data` x `towers`; those of one tower group have neighbouring numbers."""
+    """A layout: `processes` = `data` x `towers`. The processes of one tower group have neighbouring numbers."""
 
     name: str  # single, ddp, towers, towers_ddp or owt
     devices: int = 1  # per machine
@@ -48,12 +49,12 @@ class Layout:
 
     @property
     def data(self) -> int:
-        """Parts in which a batch is given out."""
+        """Number of slices that a batch is divided into."""
         return self.processes // self.towers
 
 
 def layout(t: Trainer) -> Layout:
-    """Return what the `trainer` group asks for."""
+    """Return the layout that the `trainer` group asks for."""
     count, nodes = device_count(t), t.num_nodes or 1
     kind = STRATEGIES.get(str(t.strategy or "auto"), "ddp") if count * nodes > 1 else "single"
     if kind == "towers" and count * nodes % 2 == 0:
@@ -65,7 +66,7 @@ def rank_variables(where: Layout, number: int, local: int, node: int, address: s
     """Return torchrun's environment variables for one process of a run.
 
     Args:
-        number: of the process in the run; `local`: on its machine; `node`: of its machine.
+        number: number of the process in the run; `local`: on its machine; `node`: number of its machine.
         address, port: where the processes meet.
     """
     variables = {
@@ -100,7 +101,7 @@ def wants_gpus(t: Trainer) -> bool:
 def gpu_count() -> int:
     """Return how many CUDA devices this process may use.
 
-    torch is asked only where a GPU's device file exists: its import would hold up every command by seconds.
+    Ask torch only if a GPU's device file exists: its import would delay every command by seconds.
     """
     if sys.platform == "linux" and not any(Path(file).exists() for file in GPU_FILES):
         return 0
@@ -119,7 +120,7 @@ def resolve_accelerator(t: Trainer) -> str:
 
 
 def resolve_precision(t: Trainer) -> str:
-    """Return in what a run computes: trainer.precision, and what auto means here."""
+    """Return the precision of a run: trainer.precision, with auto resolved for this machine."""
     if t.precision == "auto" and resolve_accelerator(t) == "cuda":
         import torch
 
@@ -153,7 +154,7 @@ def device_summary(t: Trainer) -> str:
 
 # ------------------------------------------------------------------------------------------------ what cannot be
 def layout_rules(c: Config, plan: list[LayerSpec]) -> Iterator[str]:
-    """Yield a sentence for everything that the net or the batch has against the layout."""
+    """Yield a sentence for each reason why the net or the batch does not fit the layout."""
     t, m = c.trainer, c.model
     if t.accelerator not in ACCELERATORS:
         yield f"trainer.accelerator={t.accelerator} is not a choice: {suggest(t.accelerator, list(ACCELERATORS))}"
@@ -196,7 +197,7 @@ def _tower_rules(where: Layout, m: Model, plan: list[LayerSpec]) -> Iterator[str
             "or train on one (trainer=auto)"
         )
     if plan[-1].outputs[0] % 2:
-        yield f"model.num_classes={m.num_classes} cannot be shared by two towers: one more is unused, and no harm"
+        yield f"model.num_classes={m.num_classes} cannot be shared by two towers: add a class, which stays unused"
 
 
 def _owt_rules(where: Layout, m: Model, plan: list[LayerSpec]) -> Iterator[str]:
@@ -212,7 +213,7 @@ def _owt_rules(where: Layout, m: Model, plan: list[LayerSpec]) -> Iterator[str]:
 
 
 def device_rules(t: Trainer) -> Iterator[str]:
-    """Yield a sentence if this machine has fewer devices than the run asks for, or none of the kind."""
+    """Yield a sentence if this machine has too few devices for the run, or none of the kind."""
     if t.accelerator == "mps" and sys.platform != "darwin":
         yield "trainer.accelerator=mps is Apple's GPU, and this is no Mac: leave it out"
     if not wants_gpus(t):
@@ -223,5 +224,5 @@ def device_rules(t: Trainer) -> Iterator[str]:
     if there < asked and (there or t.accelerator in ("gpu", "cuda")):
         yield (
             f"trainer.devices={t.devices} asks for {asked} {'GPU' if asked == 1 else 'GPUs'} and {there or 'none'} "
-            f"{'is' if there < 2 else 'are'} here: lower it, or set trainer.accelerator=cpu"
+            f"{'is' if there < 2 else 'are'} here: use fewer, or set trainer.accelerator=cpu"
         )

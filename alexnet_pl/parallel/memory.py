@@ -1,4 +1,4 @@
-"""The memory that a device of a layout needs: weights, gradients, velocities, and what the backward pass keeps."""
+"""The memory that a device of a layout needs: weights, gradients, velocities, and tensors for the backward pass."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from alexnet_pl.parallel.layouts import Layout, layout, resolve_accelerator, res
 from alexnet_pl.parallel.traffic import bytes_per_step
 
 PROCESS = 200e6
-"""Bytes that a process with torch takes besides, on a CPU"""
+"""Bytes that a process with torch needs besides, on a CPU"""
 
 
 def memory_bytes(where: Layout, m: Model, plan: list[LayerSpec], batch_size: int) -> tuple[int, int]:
-    """Return bytes each process needs in fp32: for weights, gradients and velocities, and for the backward pass."""
+    """Return the bytes each process needs in fp32: for weights, gradients and velocities; and for the backward pass."""
     weights, image_keeps = 0.0, float(activation_bytes(m, plan))
     for layer in plan:
         whole = layer.kind != "full" or where.name != "owt"
@@ -28,7 +28,7 @@ def memory_bytes(where: Layout, m: Model, plan: list[LayerSpec], batch_size: int
 
 
 def sharing_summary(cfg: Config) -> str:
-    """Return what each device of a run on several keeps and sends; nothing for one device."""
+    """Return in words the memory and traffic of each device of a run; nothing for a run on one device."""
     where, plan = layout(cfg.trainer), layer_specs(cfg.model, cfg.data.input_size)
     if where.processes == 1:
         return ""
@@ -42,7 +42,7 @@ def sharing_summary(cfg: Config) -> str:
 
 
 def memory_rules(cfg: Config) -> Iterator[str]:
-    """Yield a sentence if a run cannot fit into the memory of its devices, even where no other program has any."""
+    """Yield a sentence if a run cannot fit into the memory of its devices, even if no other program uses them."""
     where, d, precision = layout(cfg.trainer), cfg.data, resolve_precision(cfg.trainer)
     size = 0.5 if "16" in precision else 2 if "64" in precision else 1
     plan = layer_specs(cfg.model, d.input_size)

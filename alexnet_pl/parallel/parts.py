@@ -1,7 +1,7 @@
-"""Which parameters of a net a process has a part of, or a copy: sums and norms of gradients, whole tensors and back.
+"""The parameters of one net over several processes: parts and copies, their gradients, and whole tensors.
 
-Parameters are ordinary tensors, of which a layer of the net computes with what is here. What they are over all
-processes counts twice only: before an update, and in a checkpoint, which is the same whatever the layout.
+Parameters are ordinary tensors, and a layer computes with the part that is here. The whole matters twice only: before
+an update, and in a checkpoint, which is the same for every layout.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from torch.distributed.device_mesh import DeviceMesh
 
 
 class Parts:
-    """How the parameters of this process's part of a net relate to those of the others.
+    """How the parameters of this process relate to those of the others.
 
-    Of those in `split`, each process of the `across` mesh has as many rows, in the order of their ranks. Of those in
-    `copied`, each process of the `among` mesh has a copy, and its gradient of its own images.
+    A parameter in `split` is divided by rows over the `across` mesh, equally and in the order of ranks. A parameter in
+    `copied` has a copy on each process of the `among` mesh, with a gradient of that process's images.
     """
 
     def __init__(self) -> None:
@@ -28,14 +28,14 @@ class Parts:
         self.among: DeviceMesh | None = None
 
     def split_rows(self, layer: nn.Module, mesh: DeviceMesh) -> None:
-        """Leave this process its rows of a layer's weights and biases, along their first dimension."""
+        """Cut a layer's weights and biases to this process's rows, along their first dimension."""
         self.across = mesh
         for p in layer.parameters(recurse=False):
             p.data = _rows(p.data, mesh)
             self.split.add(p)
 
     def copy(self, layer: nn.Module, mesh: DeviceMesh) -> None:
-        """Note that the processes of a mesh have copies of what is here of a layer; all drew the same weights."""
+        """Note that all processes of a mesh have a copy of this layer's parameters; all drew the same weights."""
         if mesh.size() > 1:
             self.among = mesh
             self.copied += layer.parameters(recurse=False)
@@ -62,15 +62,15 @@ class Parts:
         nn.utils.clip_grads_with_norm_(parameters, largest, total)
 
     def rows_here(self, whole: Tensor, parameter: Tensor) -> Tensor:
-        """Return what this process has of a whole tensor that is laid out as a parameter is."""
+        """Return this process's part of a whole tensor that is divided as a parameter is."""
         return _rows(whole, self.across) if self.across and parameter in self.split else whole
 
     @torch.no_grad()
     def gather_rows(self, value: Tensor, parameter: Tensor, alive: list[Any]) -> Tensor:
-        """Return the whole of a tensor that is laid out as a parameter is, on the first process; others keep theirs.
+        """Return on the first process the whole of a tensor that is divided as a parameter is; others get their part.
 
         Args:
-            alive: keeps the tensors that are sent, until the caller lets them go.
+            alive: list that keeps the sent tensors in memory until the caller releases them.
         """
         if self.across is None or parameter not in self.split:
             return value

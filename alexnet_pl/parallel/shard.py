@@ -1,13 +1,13 @@
-"""One net over several processes: which part of each layer a process has, and where processes exchange activations.
+"""Divide one net over several processes: give each its part of the layers, and exchange activations between them.
 
-`parallelize` takes the plain net of model/build.py and leaves each process its part: the same layers with fewer
-kernels, and exchanges as layers between them. Parameters keep their names; `Parts` knows the whole ones. Processes
-communicate in `AllGather` and `AllToAll` only, and once before each update.
+`parallelize` cuts the plain net of model/build.py to the part of this process: the same layers with fewer kernels, and
+exchanges as layers between them. Parameters keep their names; `Parts` knows the whole ones. Processes communicate in
+`AllGather` and `AllToAll` only, and once before each update.
 
-Two rules make gradients right. Where parts are gathered and each process goes on to do *different* work with the
-whole (its own kernels of the next layer), the gradients that come back are parts of a sum: they are summed. Where each
-does the *same* work (the loss, over all classes), each has the whole gradient already and takes its own part.
-`tests/parallel/test_shard.py` shows what the wrong choice does; one of them only doubles the learning rate.
+Two rules make gradients right after parts are gathered. Each process may do *different* work with the whole, as for
+its own kernels of the next layer. Then the gradients that come back are parts of a sum, so sum them. Or each does the
+*same* work, as for the loss over all classes. Then each has the whole gradient already, and takes its own part of it.
+`tests/parallel/test_shard.py` shows the effect of the wrong choice; one of them only doubles the learning rate.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from alexnet_pl.parallel.parts import Parts
 
 
 class CurrentSlice:
-    """This process's slice of the batch that the net sees, in inputs of the net; layers read it as they need it.
+    """Holds this process's slice of the current batch, counted in inputs of the net, for layers that need it.
 
     The LightningModule sets `slice` before each batch. With several views of an image, each view is an input.
     """
@@ -39,11 +39,11 @@ class CurrentSlice:
 def parallelize(
     net: nn.Sequential, plan: list[LayerSpec], layout: Layout, mesh: DeviceMesh | None, current: CurrentSlice
 ) -> Parts:
-    """Leave this process its part of a net, in place; return how that relates to the others' parts.
+    """Cut a net to the part of this process, in place; return how it relates to the others' parts.
 
     Args:
-        net: the same on all processes, of model.build.
-        plan: its layers, of model.specs.
+        net: a net of model/build.py, the same on all processes.
+        plan: its layers, from model/specs.py.
         mesh: the processes, ("data_parallel", "tensor_parallel") as Lightning calls them; None for single and ddp.
         current: holds the slice of each batch before the net sees it.
     """
@@ -64,7 +64,7 @@ def parallelize(
 def _split_towers(
     net: nn.Sequential, plan: list[LayerSpec], mesh: DeviceMesh, current: CurrentSlice, parts: Parts
 ) -> None:
-    """Leave each process of a tower group one tower: half 0 or half 1 of a layer's kernels, one of its two groups."""
+    """Give each process of a tower group one tower: half 0 or half 1 of a layer's kernels, one of its two groups."""
     tower, gathers = mesh["tensor_parallel"], dict[str, nn.Module]()
     for spec in plan:
         layer: Any = net.get_submodule(spec.name)
@@ -88,7 +88,7 @@ def _split_towers(
 def _apply_one_weird_trick(
     net: nn.Sequential, plan: list[LayerSpec], mesh: DeviceMesh, current: CurrentSlice, parts: Parts
 ) -> None:
-    """Copy convolutions, each for its own images; split fully connected layers by units, each for all images."""
+    """Copy convolutions to work on own images; split fully connected layers by units to work on all images."""
     gathers = dict[str, nn.Module]()
     for spec in plan:
         layer: Any = net.get_submodule(spec.name)
@@ -119,10 +119,10 @@ def _insert(net: nn.Sequential, gathers: dict[str, nn.Module]) -> None:
 
 
 class SharedDropout(nn.Module):
-    """Dropout where this process has a slice of the batch (`rows`), of the units (`columns`), or of both.
+    """Dropout for a process that has a slice of the batch (`rows`), of the units (`columns`), or of both.
 
-    The mask is drawn for all images and all units, from a generator that is in step on all processes, and each takes
-    its part: the masks do not depend on the parallelism.
+    All processes draw the same mask, for all images and all units, and each takes its part. So masks do not depend on
+    the layout.
     """
 
     def __init__(
@@ -151,9 +151,9 @@ class SharedDropout(nn.Module):
 
 
 class AllGather(nn.Module):
-    """Put the processes' parts together along a dimension.
+    """Concatenate the processes' parts along a dimension.
 
-    Backward: the sum of the gradients, or, with `same_work_after`, this process's part of the gradient it has.
+    Backward: the sum of the gradients; with `same_work_after`, this process's part of its own gradient.
     """
 
     def __init__(self, mesh: DeviceMesh, dim: int, same_work_after: bool = False) -> None:
@@ -189,14 +189,14 @@ class _Gather(torch.autograd.Function):
 
 
 class AllGatherBatch(AllGather):
-    """Put the slices of the batch together, each filled up with zeros to the size of a full one."""
+    """Concatenate the slices of the batch, each padded with zeros to the size of a full one."""
 
     def __init__(self, mesh: DeviceMesh, current: CurrentSlice) -> None:
         super().__init__(mesh, 0)
         self.current = current
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, units) -> (full * processes, units); what fills up comes last."""
+        """(n, units) -> (full * processes, units); the padding comes last."""
         return super().forward(F.pad(x, (0, 0, 0, self.current.slice.full - len(x))))
 
 
@@ -216,9 +216,9 @@ class AllToAll(nn.Module):
 
 
 class _Exchange(torch.autograd.Function):
-    """Send part i of the first dimension to process i, which puts it at this process's number.
+    """Send part i of the first dimension to process i, which stores it at this process's number.
 
-    It is its own inverse, and so its own backward.
+    The exchange is its own inverse, and so its own backward.
     """
 
     @staticmethod

@@ -1,6 +1,6 @@
-"""How Lightning trains on several devices: which strategy, and checkpoints that are one whole file for all of them.
+"""Lightning's strategies for several devices, which write one checkpoint for all of them.
 
-Processes are started by jobs/launch.py, torchrun or Slurm, never by Lightning; gloo connects CPUs, NCCL GPUs.
+jobs/launch.py, torchrun or Slurm starts the processes, never Lightning. gloo connects CPUs, and NCCL connects GPUs.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from alexnet_pl.parallel import layouts
 from alexnet_pl.parallel.parts import Parts
 
 INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
-"""Environment variables with the network interfaces over which processes meet"""
+"""Environment variables that name the network interfaces over which processes meet"""
 
 
 def trainer_options(t: Trainer) -> dict[str, Any]:
     """Return the arguments of Lightning's Trainer that the group sets, with the strategy of its layout.
 
-    `plugins` is a list, to which the caller may add.
+    `plugins` is a list that the caller may extend.
     """
     where, precision = layouts.layout(t), layouts.resolve_precision(t)
     options: dict[str, Any] = {key: value for key, value in vars(t).items() if value is not None}
@@ -53,15 +53,15 @@ def trainer_options(t: Trainer) -> dict[str, Any]:
 
 
 def ddp_factor(layout: layouts.Layout) -> int:
-    """Return what a loss is multiplied with: DDP averages the processes' gradients, and ours are parts of a sum.
+    """Return the factor of the loss: DDP averages gradients over processes, and ours are parts of a sum.
 
-    Each process divides its images' loss by the images of the whole batch, so uneven parts weigh what they should.
+    Each process divides its images' loss by the images of the whole batch, so uneven slices have the right weight.
     """
     return layout.data if layout.name == "ddp" else 1
 
 
 def lost_connection(error: BaseException) -> str:
-    """Return why a process of the run could not be reached, in the words of gloo or NCCL; empty for other errors."""
+    """Return why a process of the run could not be reached, as gloo or NCCL says; empty for other errors."""
     if not isinstance(error, DistError) and not (isinstance(error, RuntimeError) and "gloo" in str(error)):
         return ""
     said = re.sub(r"^\[.*?\] *", "", str(error).rpartition("Last error:")[2].strip()).split("\n")[0]
@@ -72,7 +72,7 @@ def lost_connection(error: BaseException) -> str:
 def shutdown_process_group() -> None:
     """Close the connections between the processes of a run; all of them must call this.
 
-    A process that ends with open ones can crash on its way out, in the threads that serve them (gloo, torch 2.15).
+    A process that ends with open connections can crash in the threads that serve them (gloo, torch 2.15).
     """
     if dist.is_initialized():
         dist.barrier()  # without it, the first to close would be an error to the others
@@ -80,10 +80,10 @@ def shutdown_process_group() -> None:
 
 
 def exit_without_farewell(code: int) -> None:
-    """Have this process, which failed, exit with its connections open.
+    """Make this process, which failed, exit with its connections open.
 
-    Lightning has NCCL close them in an exit function, where it waits for the others, who wait for this process. Exit
-    functions run in reverse order, so this one ends the process before that.
+    Lightning closes them in an exit function, where NCCL waits for the other processes, and they wait for this one.
+    Exit functions run in reverse order, so this one ends the process before that.
     """
     if dist.is_initialized():
         atexit.register(_exit_at_once, code)
@@ -96,17 +96,17 @@ def _exit_at_once(code: int) -> None:
 
 
 class WholeCheckpointStrategy(ModelParallelStrategy):
-    """Lightning's strategy for nets over several devices, with checkpoints as those of a net on one.
+    """Lightning's strategy for a net over several devices. Its checkpoints are those of a net on one device.
 
     Lightning's own single files number the optimiser's state in the order of the net's parameters. A plain run numbers
-    it in the order of the optimiser's groups, which is another one here.
+    it in the order of the optimiser's groups, which differs here.
 
     Args:
-        data, towers: processes that share the batch, and the net.
-        largest_norm: at which gradients are clipped, as trainer.gradient_clip_val; 0: they are not.
+        data, towers: number of processes that share the batch, and that share the net.
+        largest_norm: gradients are clipped at this norm, as by trainer.gradient_clip_val; 0: no clipping.
 
-    Seen: where gathered tensors were freed at once, a process crashed inside gloo, twice in some
-    thousand checkpoints (torch 2.15). The cause is unknown, so each tensor of a checkpoint is kept until it is written.
+    When gathered tensors were freed at once, a process crashed inside gloo, twice in some thousand checkpoints
+    (torch 2.15). The cause is unknown, so each tensor of a checkpoint stays in memory until it is written.
     """
 
     def __init__(self, data: int, towers: int, largest_norm: float) -> None:
@@ -123,7 +123,7 @@ class WholeCheckpointStrategy(ModelParallelStrategy):
         return self.lightning_module.parts  # type: ignore[union-attr, return-value]
 
     def optimizer_step(self, optimizer: Optimizer, closure: Callable[[], Any], *args: Any, **kwargs: Any) -> Any:
-        """Update, once the copies' gradients are summed, and the norm of all is clipped."""
+        """Sum the copies' gradients, clip the norm of all, and update."""
 
         def closure_and_sum() -> Any:
             result = closure()
@@ -178,7 +178,7 @@ class WholeCheckpointStrategy(ModelParallelStrategy):
         return self.lightning_module.state_dict(keep_vars=True)
 
     def _whole(self, tensors: Mapping[str, tuple[Any, Tensor]]) -> dict[str, Any]:
-        """Return the values, each laid out as the parameter beside it, as a net on one device has them.
+        """Return whole tensors from values that are each divided as the parameter beside it.
 
         All processes but the first get nothing.
         """
@@ -190,7 +190,7 @@ class WholeCheckpointStrategy(ModelParallelStrategy):
         return out if self.is_global_zero else {}
 
     def _here(self, whole: Any, parameter: Tensor | None) -> Any:
-        """Return what this process has of a whole tensor, laid out as the parameter is."""
+        """Return this process's part of a whole tensor, divided as the parameter is."""
         if not isinstance(whole, Tensor) or parameter is None or whole.shape[1:] != parameter.shape[1:]:
             return whole
         return self.parts.rows_here(whole, parameter)

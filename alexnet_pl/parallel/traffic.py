@@ -1,4 +1,4 @@
-"""What a layout sends: the bytes of each device in a step, and how often it sends."""
+"""The traffic of a layout: the bytes that each device sends in a step, and how often it sends."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from alexnet_pl.parallel.layouts import Layout
 
 
 def bytes_per_step(where: Layout, plan: list[LayerSpec], batch_size: int, precision: str = "32-true") -> int:
-    """Return bytes that each process sends in a training step, exchanges going round in rings.
+    """Return the bytes that each process sends in a training step, if exchanges go round in rings.
 
-    A sum over n processes sends 2 (n - 1) / n of its bytes (half of it to sum, half to spread); a gather and its
-    backward send each part n - 1 times, the last one only on its way forward.
+    A sum over n processes sends 2 (n - 1) / n of its bytes: half to sum, and half to distribute. A gather sends each
+    part n - 1 times forward, and as often backward. The last gather, of the logits, sends forward only.
     """
     number = 2 if precision.startswith(("bf16", "16")) else 4  # of the net's activations
     gradient = 2 if precision in ("bf16-true", "16-true") else 4  # as the weights are, and the logits
@@ -46,7 +46,7 @@ def collectives_per_step(where: Layout, plan: list[LayerSpec]) -> int:
 
 
 def _buckets(plan: list[LayerSpec]) -> int:
-    """DDP sends the gradients of whole layers together, from the last one on: from 1 MB at first, then from 25."""
+    """Return how often DDP sends. It collects whole layers' gradients from the last layer on: first 1 MB, then 25."""
     buckets, size, limit = 0, 0, 2**20
     for layer in reversed(plan):
         size += 4 * layer.parameters

@@ -1,4 +1,4 @@
-"""Predict: what a trained net sees in images, and which images it finds alike.
+"""Predict the classes of images with a trained net, and find their nearest neighbours.
 
     python -m alexnet_pl.predict runs/alexnet cat.jpg photographs/ "more/*.png"
     python -m alexnet_pl.predict runs/alexnet - < cat.jpg                        standard input
@@ -7,8 +7,8 @@
     python -m alexnet_pl.predict runs/alexnet cat.jpg --figure figure4.png       Figure 4, left
     python -m alexnet_pl.predict runs/alexnet cat.jpg --neighbours data/packed --figure figure4.png
 
-The last line draws Figure 4, right. A sentence names each image that cannot be read; the command
-goes on, and ends with exit code 1. Names in a file are for xargs:
+The last line draws Figure 4, right. If an image cannot be read, the command names it, goes on, and
+ends with exit code 1. xargs passes names from a file:
 
     xargs -d '\\n' python -m alexnet_pl.predict runs/alexnet < names.txt
 """
@@ -33,11 +33,11 @@ def make_parser() -> argparse.ArgumentParser:
     add("run", metavar="RUN", help=f"a run folder, a folder of one run, a checkpoint, {WEIGHTS_WORDS}")
     add("images", metavar="IMAGE", nargs="+", help='files, folders, patterns, or "-" for standard input')
     add("--mean", metavar="FILE", type=Path, help="Caffe's mean image (.binaryproto), for its weights")
-    views = "views of each image: 1, the centre, or the average of ten views (10-crop) (%(default)s)"
+    views = "views of each image: 1 (the centre) or 10 (10-crop) (default: %(default)s)"
     add("--views", type=int, choices=[1, 10], default=1, help=views)
-    right = "a CSV file of image,class; otherwise the name of an image's folder counts, where it is a class"
+    right = "a CSV file of image,class (default: the name of an image's folder, if it is a class)"
     add("--labels", metavar="FILE", type=Path, help=right)
-    near = "find the six nearest by the last hidden layer in a folder, a pattern, or a packed store"
+    near = "find the six nearest images, by the last hidden layer, in a folder, a pattern, or a packed store"
     add("--neighbours", metavar="SET", help=near)
     add("--csv", metavar="FILE", type=Path, help="write the predictions as a table")
     add("--json", metavar="FILE", type=Path, help="write predictions and neighbours")
@@ -47,7 +47,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Run the command. Exit code 0: all images were read; 1: some were not, or a mistake, each in one sentence."""
+    """Run the command. Exit code 0: all images were read; 1: a mistake, or images not read, a sentence each."""
     start_command()
     options = Options(**vars(make_parser().parse_intermixed_args()))
     warnings.filterwarnings("ignore", module="PIL")  # what is wrong with an image is printed

@@ -1,4 +1,4 @@
-"""Find the images that the last hidden layer finds most alike: Figure 4, right (section 6.1)."""
+"""Find the images that are most alike in the last hidden layer: Figure 4, right (section 6.1)."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from alexnet_pl.model.layers import MaskDropout
 from alexnet_pl.runs.trained import TrainedModel
 
 NEAREST = 6
-"""Neighbours of an image in the paper's figure"""
+"""Number of neighbours of an image in the paper's figure"""
 
 
 @dataclass(frozen=True)
 class Neighbour:
-    """An image of the set."""
+    """An image of the gallery, with its distance."""
 
     number: int
     name: str
@@ -28,9 +28,9 @@ class Neighbour:
 
 
 def hidden_layers(net: TrainedModel) -> TrainedModel:
-    """Return a net up to its last hidden layer: fc7 behind its activation, before dropout.
+    """Return a net up to its last hidden layer: fc7 with its activation, before dropout.
 
-    A net without a hidden fully connected layer ends at what goes into its only one.
+    A net without a hidden fully connected layer ends before its only one.
     """
     layers = list(net.net.children())[:-1]
     while isinstance(layers[-1], (nn.Dropout, MaskDropout)):
@@ -48,10 +48,10 @@ def nearest_images(
     """Find the nearest images of a gallery for each of some images, by Euclidean distance in the last hidden layer.
 
     Args:
-        net: `hidden_layers` of one.
-        units: float (n, units), what it puts out for the images whose neighbours are wanted.
-        names: of these images; a file is not its own neighbour.
-        advance: called with how many more images of the gallery are through.
+        net: `hidden_layers` of a net.
+        units: float (n, units), its outputs for the n images.
+        names: names of the n images; a file is not its own neighbour.
+        advance: called with the number of further images of the gallery that are done.
     Returns:
         For each image up to six neighbours, the nearest first.
     """

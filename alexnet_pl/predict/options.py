@@ -1,4 +1,4 @@
-"""What to predict, as the command line says it. This file imports no torch, so that a mistake is shown at once."""
+"""The options of a prediction. This file imports no torch, so that the command shows a mistake at once."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 from alexnet_pl.errors import ConfigError, UserError
 
 SUFFIXES = (".png", ".svg", ".pdf")
-"""Of figures"""
+"""Suffixes of figures"""
 
 
 @dataclass
 class Options:
-    """What to predict, and where to write it."""
+    """The images to predict, and the files to write."""
 
     run: str
     """a run folder, a folder of one run, a checkpoint, or published weights"""
@@ -22,7 +22,7 @@ class Options:
     mean: Path | None = None
     """the mean image of Caffe's weights"""
     views: int = 1
-    """of each image: the centre, or ten"""
+    """views of each image: 1 (the centre), or 10"""
     labels: Path | None = None
     """a CSV file of image,class"""
     neighbours: str | None = None
@@ -33,11 +33,11 @@ class Options:
 
     @property
     def outputs(self) -> list[Path]:
-        """The files to write."""
+        """Files to write."""
         return [path for path in (self.csv, self.json, self.figure) if path is not None]
 
     def check(self) -> None:
-        """Raise UserError where a file cannot be written."""
+        """Raise UserError if a file cannot be written."""
         if self.figure and self.figure.suffix.lower() not in SUFFIXES:
             raise ConfigError(
                 f"--figure {self.figure} must end with {', '.join(SUFFIXES)}: its name says what is written"

@@ -14,7 +14,7 @@ from alexnet_pl.runs.trained import TrainedModel
 
 
 def to_csv(predictions: Sequence[Prediction]) -> str:
-    """Return a line for each guess: image, class (the right one, where it is known), rank, guess, probability."""
+    """Return a line for each guess: image, class (the right one, if known), rank, guess, probability."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["image", "class", "rank", "guess", "probability"])
@@ -31,7 +31,7 @@ def to_json(
     """Return the net, and for each image its likeliest classes and its neighbours.
 
     Args:
-        nearest: the neighbours of each image; empty where none were looked for.
+        nearest: the neighbours of each image; empty if none were asked for.
     """
     rows = []
     for number, each in enumerate(predictions):

@@ -15,12 +15,12 @@ from alexnet_pl.predict.predictions import TOP, Prediction
 from alexnet_pl.runs.figures import drawing, save, shorten
 
 IMAGES, ROWS = 32, 8
-"""Most that a figure holds: images with bars, and rows of neighbours"""
+"""Most images with bars in a figure, and most rows of neighbours"""
 RIGHT, WRONG = "#f4a6a0", "#a9c4e4"
-"""Of bars, as in the paper: the right class, and the others"""
+"""Colours of bars, as in the paper: the right class, and the others"""
 
 Row = tuple[Prediction, list[tuple[Tensor, Neighbour]]]
-"""An image, and its neighbours as they look, uint8 (S, S, 3)"""
+"""An image, and its neighbours as pixels, uint8 (S, S, 3)"""
 
 
 def draw_predictions(predictions: Sequence[Prediction], path: Path) -> list[Path]:
@@ -29,7 +29,7 @@ def draw_predictions(predictions: Sequence[Prediction], path: Path) -> list[Path
 
 
 def draw_neighbours(rows: Sequence[Row], path: Path) -> list[Path]:
-    """Draw each image at the left of its neighbours, 8 rows in a figure; return the files written."""
+    """Draw each image to the left of its neighbours, 8 rows in a figure; return the files written."""
     files = []
     for part, file in _split(rows, ROWS, path):
         words = _words([prediction for prediction, _ in part])

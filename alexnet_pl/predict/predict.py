@@ -1,4 +1,4 @@
-"""Predict the classes of images, find their neighbours, print both, and write what was asked for."""
+"""Predict the classes of images, find their neighbours, print both, and write the requested files."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from alexnet_pl.runs.mirror import attach_results
 from alexnet_pl.runs.trained import TrainedModel, load
 
 WIDTH = 24
-"""Characters of a bar for certainty"""
+"""Characters of a bar for a probability of 1"""
 
 
 def predict(options: Options) -> bool:
-    """Do all that the options ask for; return whether every image could be read.
+    """Predict as the options say; return whether every image could be read.
 
     Raises:
         UserError: a mistake, or not one image could be read.
@@ -63,7 +63,7 @@ def predict(options: Options) -> bool:
 
 
 def open_gallery(place: str, net: TrainedModel, warn: Warn) -> ImageFiles | StoreImages:
-    """Return the images to compare with: of a packed store, or the files that a word stands for."""
+    """Return the gallery to compare with: the images of a packed store, or the files that a word names."""
     root = files.expand(place)
     if (root / "plan.json").is_file():
         return StoreImages(root)
@@ -82,8 +82,8 @@ def predict_and_show(
 
     Args:
         views: 1, or 10 to average over.
-        labels: as `read_labels` takes them.
-        keep: the squares, too; of many images they fill the memory.
+        labels: right classes, as `read_labels` returns them.
+        keep: whether to keep the squares; those of many images fill the memory.
     Raises:
         UserError: none of them could be read, or the labels are not of this net.
     """
@@ -120,7 +120,7 @@ def show(prediction: Prediction, console: Console) -> None:
 def find_neighbours(
     net: TrainedModel, predictions: Sequence[Prediction], gallery: ImageFiles | StoreImages, console: Console
 ) -> list[list[Neighbour]]:
-    """Find the images of a gallery that the net finds most like each of some images, and print them.
+    """Find the images of a gallery that are most like each of some images to the net, and print them.
 
     Raises:
         UserError: the gallery has no image.
@@ -147,7 +147,7 @@ def draw(
     path: Path,
     console: Console,
 ) -> None:
-    """Draw predictions, or neighbours where there is a gallery; a run's W&B run gets the first figure, if a PNG."""
+    """Draw predictions, or neighbours if there is a gallery. A run's W&B run gets the first figure if it is a PNG."""
     if gallery:
         squares = [[(next(gallery.read([each.number]))[1], each) for each in row] for row in nearest]
         figures = draw_neighbours(list(zip(predictions, squares, strict=True)), path)

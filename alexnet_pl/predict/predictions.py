@@ -1,4 +1,4 @@
-"""Predict the five likeliest classes of images, and find out whether the right one is among them."""
+"""Predict the five likeliest classes of images, and find the rank of the right class."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from alexnet_pl.runs.trained import TrainedModel
 
 TOP = 5
 IMAGE, CLASS = ("image", "file", "filename", "path", "name"), ("class", "label")
-"""What the two columns of a file of right classes are called, if it has a header"""
+"""Names of the two columns in a file of right classes, if it has a header"""
 
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """An image as the net sees it."""
+    """The prediction for an image."""
 
     name: str
     square: Tensor
-    """uint8 (S, S, 3); empty where nothing is done with it any more"""
+    """uint8 (S, S, 3); empty if it is not needed any more"""
     top: list[tuple[str, float]]
     """class and probability, the likeliest first; fewer than five for a net of fewer classes"""
     label: str | None
-    """the right class, where it is known"""
+    """the right class, if it is known"""
     rank: int | None
-    """where the right class stands among all, 1 for the likeliest"""
+    """rank of the right class among all; 1 is the likeliest"""
 
 
 def predict_images(
@@ -43,8 +43,8 @@ def predict_images(
     """Yield a prediction for each image that can be read.
 
     Args:
-        views: 1, the centre, or 10, over which the probabilities are averaged (section 4.1).
-        labels: the right class by an image's name or its file's; None: the name of its folder, where that is a class.
+        views: 1 for the centre, or 10; the probabilities of ten views are averaged (section 4.1).
+        labels: the right class by an image's name or its file's; None: the name of its folder, if that is a class.
     """
     for numbers, squares in image_batches(files, max(1, 64 // views)):
         # A float32 softmax, as on every device: the likely classes are shown. evaluate ranks all, in float64.
@@ -59,13 +59,13 @@ def predict_images(
 
 
 def read_labels(file: Path, classes: list[str]) -> dict[str, str]:
-    """Read the right classes from a CSV file, the class by its name or its number.
+    """Read the right classes from a CSV file. A class is given by its name or its number.
 
-    A line is `image,class`; under a header that says so there may be more columns, as in predict's own tables, and
-    lines without a class, which count for nothing.
+    A line is `image,class`. Below a header there may be more columns, as in predict's own tables. Lines without a class
+    are ignored.
 
     Raises:
-        ConfigError: it cannot be read, a class is none of the net's, or an image has two.
+        ConfigError: it cannot be read, the net does not have a class, or an image has two classes.
     """
     found: dict[str, str] = {}
     names = {str(number): name for number, name in enumerate(classes)} | {name: name for name in classes}
@@ -93,6 +93,6 @@ def read_labels(file: Path, classes: list[str]) -> dict[str, str]:
 
 
 def unmatched_labels(labels: dict[str, str], names: Iterable[str]) -> list[str]:
-    """Return the images that a file of right classes names, and that are none of these."""
+    """Return the images that a file of right classes names, but that are not among these."""
     there = {known for name in names for known in (name, Path(name).name)}
     return [name for name in labels if name not in there]

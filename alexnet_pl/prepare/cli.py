@@ -1,4 +1,4 @@
-"""Prepare: pack a dataset of images once, so that training need not decode photographs each time.
+"""Pack a dataset of images once, so that training need not decode photographs each time.
 
     python -m alexnet_pl.prepare data/photographs data/packed    from SOURCE to STORE
     python -m alexnet_pl.prepare SOURCE STORE --size 64          Tiny ImageNet at its own size
@@ -7,8 +7,8 @@
 SOURCE is ImageNet as it was downloaded, or any folder of images with a folder for each class.
 STORE is the packed dataset: a folder with all images in a few large files. As in 2012 (section 2),
 each image is scaled so that its shorter side has 256 pixels, and its central square is kept.
-Stop the command at any moment, also by force: the same command continues from there, and the
-store is then the same to the byte.
+You can stop the command at any moment, also by force. The same command continues from there, and
+the store is then the same to the byte.
 """
 
 from __future__ import annotations
@@ -32,25 +32,26 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add("source", type=Path, nargs="?", metavar="SOURCE", help=layouts)
     add("store", type=Path, nargs="?", metavar="STORE", help="the folder to pack into")
-    add("--name", help="what the dataset is called in figures and tables (the source's own name)")
-    add("--size", type=int, default=default.size, help="pixels along a side (%(default)s)")
+    add("--name", help="name of the dataset in figures and tables (default: the source's own name)")
+    add("--size", type=int, default=default.size, help="side of the packed images in pixels (default: %(default)s)")
     squares = (
-        "centre scales the shorter side and keeps the middle, torchvision likewise but for half a pixel, "
-        "warp scales both sides, as for Caffe's numbers (%(default)s)"
+        "centre: scale the shorter side and keep the middle. torchvision: the same except for half a pixel. "
+        "warp: scale both sides, as for Caffe's numbers (default: %(default)s)"
     )
     add("--resize", choices=list(Squares.__members__), default=default.resize, help=squares)
     forms = (
-        "raw is fastest to read, jpeg an eighth as large; auto (the default): raw if half of the memory holds the store"
+        "raw is fastest to read, jpeg is an eighth as large, auto is raw if half of the memory holds the store "
+        "(default: %(default)s)"
     )
     add("--form", choices=["auto", "raw", "jpeg"], default=default.form, help=forms)
-    add("--quality", type=int, default=default.quality, help="of the JPEGs (%(default)s)")
-    share = "where there is no validation set: share of each class to keep for it (%(default)s)"
+    add("--quality", type=int, default=default.quality, help="quality of the JPEGs (default: %(default)s)")
+    share = "share of each class to keep for validation, if there is no validation set (default: %(default)s)"
     add("--hold-out", type=float, metavar="SHARE", default=default.hold_out, help=share)
-    skipped = "share of the files that may give no image (%(default)s); skipped.csv lists them"
+    skipped = "share of the files that may give no image (default: %(default)s). skipped.csv lists them."
     add("--max-skipped", type=float, metavar="SHARE", default=default.max_skipped, help=skipped)
-    add("--workers", type=int, metavar="N", default=default.workers, help="threads (%(default)s)")
-    add("--dry-run", action="store_true", help="say what would be done, and stop")
-    add("--verify", type=Path, metavar="STORE", help="only compare a finished store with its checksums")
+    add("--workers", type=int, metavar="N", default=default.workers, help="number of threads (default: %(default)s)")
+    add("--dry-run", action="store_true", help="print what the command would do, and stop")
+    add("--verify", type=Path, metavar="STORE", help="instead of packing, compare a finished store with its checksums")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""How to pack, as the command line says it. This file imports no torch, so that a mistake is shown at once."""
+"""The options of packing. This file imports no torch, so that the command shows a mistake at once."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from alexnet_pl.errors import ConfigError
 
 @dataclass
 class Options:
-    """How to pack."""
+    """The options of packing."""
 
     name: str | None = None
-    """what the dataset is called; None: as its source"""
+    """name of the dataset; None: that of its source"""
     size: int = 256
     """side of the squares in pixels"""
     resize: str = "centre"
     """how images become squares: a choice of `Squares`"""
     form: str = "auto"
-    """raw, jpeg, or auto: whichever suits this machine"""
+    """raw, jpeg, or auto: the one that suits this machine"""
     quality: int = 90
-    """of the JPEGs"""
+    """quality of the JPEGs"""
     hold_out: float = 0.0
-    """share of each class that becomes val, where the source has none"""
+    """share of each class that becomes val, if the source has none"""
     max_skipped: float = 0.01
     """share of the files that may give no image"""
     workers: int = field(default_factory=cpu.count)
-    """threads"""
+    """number of threads"""
 
     def check(self) -> None:
-        """Raise ConfigError where an option makes no sense."""
+        """Raise ConfigError if an option makes no sense."""
         if not LEAST_PIXELS <= self.size <= MOST_PIXELS:
             raise ConfigError(
                 f"--size {self.size} must lie between {LEAST_PIXELS} and {MOST_PIXELS} pixels (2012: 256)"

@@ -1,8 +1,8 @@
 """Pack a source into a store, part by part, with a journal, so that it can be stopped at any moment.
 
-A part is written beside its place and renamed, then its page of the journal likewise. What has a page is done; a part
-without one is packed anew. At the end every part is read again and compared with the checksum in its page; only then
-comes the done mark. So a finished store is sound, and the same to the byte however often its making was stopped.
+A part is written beside its place and renamed, and then its page of the journal in the same way. A part with a page is
+done; a part without one is packed anew. At the end every part is read again and compared with the checksum in its page.
+Only then the done mark is written. So a finished store is sound, and the same to the byte after any number of stops.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ from alexnet_pl.errors import ConfigError, UserError
 PAGE = pa.schema(
     {"name": pa.string(), "label": pa.int64(), "offset": pa.int64(), "bytes": pa.int64(), "skipped": pa.string()}
 )
-"""A page of the journal: a row for each file of a part, with the reason where it was skipped"""
+"""A page of the journal: a row for each file of a part, with the reason if it was skipped"""
 
 Advance = Callable[[int], None]
-"""Called with how many more files are through"""
+"""A function that is called with the number of further files that are done"""
 J = TypeVar("J")
 R = TypeVar("R")
 
 
 class Job(NamedTuple):
-    """A part to pack: the files from start up to stop of a split."""
+    """A part to pack: the files of a split from start to stop - 1."""
 
     split: str
     number: int
@@ -58,7 +58,7 @@ class Packing:
 
     Args:
         max_skipped: share of the files that may give no image.
-        workers: threads; nearly all of their time is spent in libraries that let the others run.
+        workers: threads; they spend nearly all of their time in libraries that let the others run.
     """
 
     def __init__(self, source: Source, root: Path, plan: store.Plan, max_skipped: float, workers: int) -> None:
@@ -90,7 +90,7 @@ class Packing:
                 self.refuse()
 
     def refuse(self) -> NoReturn:
-        """Raise ConfigError: too many files gave no image; what they are is left in skipped.csv."""
+        """Raise ConfigError, because too many files gave no image; list them in skipped.csv."""
         skipped = sum(self.write_skipped(self.pages()).values())
         lost = "1 file" if skipped == 1 else f"{skipped:,} files"
         raise ConfigError(
@@ -99,7 +99,7 @@ class Packing:
         )
 
     def parallel(self, work: Callable[[J, threading.Event], R], jobs: Iterable[J]) -> Iterator[R]:
-        """Yield the results of work(job, stopped) as they come; on an error, or when no more is wanted, stop all."""
+        """Yield the results of work(job, stopped) as they come. Stop all on an error, or when the caller stops."""
         stopped = threading.Event()
         with ThreadPoolExecutor(self.workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             try:
@@ -113,7 +113,7 @@ class Packing:
     # -------------------------------------------------------------------------------------------- one part
 
     def pack_part(self, job: Job, advance: Advance, stopped: threading.Event) -> int:
-        """Write a part and then its page of the journal; returns how many of its files were skipped."""
+        """Write a part and then its page of the journal; return how many of its files were skipped."""
         split = self.source.splits[job.split]
         rows: list[tuple[str, int, int, int, str | None]] = []
         digest, offset, squares = hashlib.sha256(), 0, Squares[self.plan.squares]
@@ -144,7 +144,7 @@ class Packing:
         """Read a finished part again and sum up its images.
 
         Raises:
-            UserError: its bytes are not those that were written; it will be packed anew.
+            UserError: its bytes are not those that were written. It will be packed anew.
         """
         page = self.page(job)
         if page is None:
@@ -180,7 +180,7 @@ class Packing:
         return self.root / "journal" / f"{job.split}-{job.number:05d}.parquet"
 
     def page(self, job: Job) -> pa.Table | None:
-        """Return what the journal says of a part; None where the part has to be packed."""
+        """Return the journal's page of a part; None if the part has to be packed."""
         with suppress(OSError, ValueError, LookupError, pa.ArrowException):  # a page that a power cut left half is none
             if not self.page_path(job).is_file():
                 return None
@@ -190,7 +190,7 @@ class Packing:
         return None
 
     def fits(self, page: pa.Table, job: Job) -> bool:
-        """Return whether a page speaks of the files of its part, in their order, and of as many bytes as there are."""
+        """Return whether a page lists the files of its part in their order, and as many bytes as the part has."""
         split, head = self.source.splits[job.split], page.schema.metadata or {}
         offsets, lengths = page["offset"].to_numpy(), page["bytes"].to_numpy()
         return (
@@ -209,10 +209,10 @@ class Packing:
     # -------------------------------------------------------------------------------------------- the end
 
     def finish(self, advance: Advance) -> store.Store:
-        """Check every part, write the index, the statistics and the list of what was skipped, and set the done mark.
+        """Check every part; write the index, the statistics, the list of skipped files, and the done mark.
 
         Raises:
-            UserError: a part is damaged, or a split is left without an image.
+            UserError: a part is damaged, or a split has no image.
         """
         pages, parts, sums = {}, {}, PixelStats(self.plan.size)
         for job, page, of_part in self.parallel(lambda job, stopped: self.check_part(job, advance, stopped), self.jobs):
@@ -247,7 +247,7 @@ class Packing:
         return done
 
     def write_index(self, split: str, pages: dict[Job, pa.Table]) -> int:
-        """Write `split`.parquet, a row for each image; returns how many there are."""
+        """Write `split`.parquet, a row for each image; return the number of images."""
         tables = []
         for job in self.jobs:
             if job.split == split:
@@ -259,7 +259,7 @@ class Packing:
         return len(index)
 
     def write_skipped(self, pages: dict[Job, pa.Table]) -> dict[str, int]:
-        """Write skipped.csv; returns how many files of each split stand there."""
+        """Write skipped.csv; return how many files of each split it lists."""
         counts = dict.fromkeys(self.source.splits, 0)
         with (
             files.atomic_path(self.root / "skipped.csv") as beside,
@@ -284,7 +284,7 @@ def count_skipped(pages: dict[Job, pa.Table]) -> int:
 
 
 def encode(image: Tensor, plan: store.Plan) -> bytes:
-    """Return a square, uint8 (size, size, 3), as the bytes that its store holds."""
+    """Return a square, uint8 (size, size, 3), as the bytes that go into its store."""
     if plan.quality is None:
         return image.contiguous().numpy().tobytes()
     return decode.encode_jpeg(image.contiguous(), plan.quality)

@@ -1,4 +1,4 @@
-"""Pack a source into a store, or go on with a packing that was stopped; verify a finished store."""
+"""Pack a source into a store, or continue a packing that was stopped; verify a finished store."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from alexnet_pl.prepare.preview import Preview, refuse_names
 
 
 def prepare(source: Path, root: Path, options: Options, console: Console, dry_run: bool = False) -> None:
-    """Pack a source into a store, or go on with it; a finished one is left as it is.
+    """Pack a source into a store, or continue. A finished store stays as it is.
 
     Args:
-        dry_run: say what would be done, and stop there.
+        dry_run: whether to stop after saying what would be done.
     Raises:
         ConfigError: a mistake, or a store of another source or with other options.
         UserError: the store cannot be finished.
@@ -72,8 +72,8 @@ def make_plan(
 ) -> store.Plan:
     """Return the plan of a packing.
 
-    `--form auto` is raw where the whole store stays in memory once it was read, and JPEG where it would not; a packing
-    that was begun keeps its form, and its name where none is given. The name else is the folder's or the zip file's.
+    `--form auto` is raw if the whole store can stay in memory once it was read, else JPEG. A packing that was begun
+    keeps its form, and its name if none is given. The default name is that of the folder or the zip file.
     """
     given = source.resolve()
     name = options.name or (begun.name if begun else given.stem if given.is_file() else given.name)
@@ -95,7 +95,7 @@ def make_plan(
 
 
 def refuse_change(begun: store.Plan, plan: store.Plan, root: Path) -> None:
-    """Raise ConfigError where the plan of a store is another than that it was begun with."""
+    """Raise ConfigError if the plan is not the one with which the store was begun."""
     old, new = vars(begun), vars(plan)
     if changed := [f"{key} was {old[key]} and is now {new[key]}" for key in old if old[key] != new[key]]:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""Pack a few images beforehand, to learn which source it is, what packing will take, and which form suits."""
+"""Pack a few images beforehand, to identify the source, to estimate time and size, and to choose the form."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from alexnet_pl.prepare.options import Options
 from alexnet_pl.prepare.packing import encode
 
 TRIED = 32
-"""Images of each split that are tried"""
+"""Number of images of each split to try"""
 
 
 class Preview:
-    """Know a source by some of its images, packed beforehand: which one it is, its store's size, the time for it."""
+    """Some packed images of a source, which give its identity, the size of its store, and the time to pack it."""
 
     def __init__(self, source: sources.Source, options: Options) -> None:
         self.files = sum(len(split) for split in source.splits.values())
@@ -94,7 +94,7 @@ class Preview:
 
 
 def refuse_names(names: Iterable[str]) -> None:
-    """Raise ConfigError where a name is no text: neither a table nor JSON could hold it."""
+    """Raise ConfigError if a name is no valid text, since neither a table nor JSON could hold it."""
     for name in names:
         try:
             name.encode()

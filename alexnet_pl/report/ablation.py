@@ -1,6 +1,6 @@
-"""Compare the lines of a panel by their errors at the end, and their differences with those the paper claims.
+"""Compare the lines of a panel by their final errors, and compare the differences with the paper's.
 
-Errors are shares of wrong predictions between 0 and 1; the paper's are in percent and percentage points.
+Errors are shares of wrong predictions between 0 and 1. The paper's are in percent and percentage points.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ ERRORS = {
     "ten views top-5": "test/top5_error",
     "training": "train/epoch_error",
 }
-"""Errors at the end, and where a run's rows hold them: on the validation set after the last epoch, on centre crops and
-from ten views; and the running training error over the last epoch."""
+"""Final errors, and their columns in a run's rows. Those on the validation set are after the last epoch, by centre
+crops and by ten views. The running training error is over the last epoch."""
 SEVERAL, CENTRE = "ten views", "validation"
 
 
 @dataclass(frozen=True)
 class SeedErrors:
-    """An error of each seed of a line."""
+    """One kind of error for each seed of a line."""
 
     values: list[float]
     seeds: list[int] = field(default_factory=list)
@@ -49,7 +49,7 @@ class SeedErrors:
 
 @dataclass(frozen=True)
 class ErrorDifference:
-    """A difference of two means, with its standard error and degrees of freedom where several seeds tell them."""
+    """A difference of two means, with its standard error and degrees of freedom if there are several seeds."""
 
     mean: float
     error: float | None
@@ -58,22 +58,22 @@ class ErrorDifference:
 
     @property
     def margin(self) -> float | None:
-        """How far from zero chance alone puts it in 19 of 20 cases (Student's t)."""
+        """Half width of the 95 % interval (Student's t): the range of chance alone in 19 of 20 cases."""
         return None if self.error is None else float(stdtrit(self.freedom, 0.975)) * self.error
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """What holds the difference in 19 of 20 cases."""
+        """The 95 % interval of the difference."""
         return None if self.margin is None else (self.mean - self.margin, self.mean + self.margin)
 
 
 def runs_that_count(line: Line) -> list[RunCurves]:
-    """Return the runs of a line that are done, or all where none is."""
+    """Return the runs of a line that are done, or all runs if none is."""
     return [run for run in line.runs if run.run.done] or line.runs
 
 
 def seed_errors(line: Line, error: str) -> SeedErrors | None:
-    """Return one of `ERRORS` for each run that counts; None where one of them has not measured it."""
+    """Return one of `ERRORS` for each run that counts; None if one of them has not measured it."""
     runs = runs_that_count(line)
     known = [value for run in runs if (value := _last_error(run, error)) is not None]
     return SeedErrors(known, [run.seed for run in runs]) if len(known) == len(runs) else None
@@ -86,9 +86,9 @@ def _last_error(run: RunCurves, error: str) -> float | None:
 
 
 def compare_errors(of: SeedErrors, against: SeedErrors) -> ErrorDifference:
-    """Return how much higher one error is than another: seed by seed over the seeds both have, if there are several.
+    """Return how much higher one error is than another. If both have several equal seeds, compare seed by seed.
 
-    A seed gives both the same images in the same order, and what they have in common the same initial weights.
+    A seed gives both runs the same order of images, and equal layers the same initial weights.
     """
     other = dict(zip(against.seeds, against.values, strict=True))
     pairs = [(a, other[seed]) for seed, a in zip(of.seeds, of.values, strict=True) if seed in other]
@@ -96,7 +96,7 @@ def compare_errors(of: SeedErrors, against: SeedErrors) -> ErrorDifference:
 
 
 def unpaired_difference(of: SeedErrors, against: SeedErrors) -> ErrorDifference:
-    """Return how much higher one error is than another; the seeds of two nets are taken as independent."""
+    """Return how much higher one error is than another, if the seeds of two nets are independent."""
     if of.spread is None or against.spread is None:
         return ErrorDifference(of.mean - against.mean, None)
     parts = [each.spread**2 / len(each.values) for each in (of, against) if each.spread is not None]
@@ -107,7 +107,7 @@ def unpaired_difference(of: SeedErrors, against: SeedErrors) -> ErrorDifference:
 
 
 def paired_difference(pairs: list[tuple[float, float]]) -> ErrorDifference:
-    """Return the same for the two errors of each of several seeds."""
+    """Return the same from pairs of errors, one pair for each seed."""
     each = [a - b for a, b in pairs]
     return ErrorDifference(fmean(each), stdev(each) / sqrt(len(each)), len(each) - 1.0, paired=True)
 
@@ -129,7 +129,7 @@ def has_settings(line: Line, arm: dict[str, Any]) -> bool:
 
 @dataclass(frozen=True)
 class ClaimResult:
-    """A difference of the paper beside ours."""
+    """A difference of the paper's, and ours."""
 
     claim: paper.Claim
     top: str  # top-1 or top-5
@@ -141,7 +141,7 @@ class ClaimResult:
 
 
 def judge(claim: paper.Claim, panels: list[Panel]) -> list[ClaimResult]:
-    """Compare every difference of a claim with each pair of lines that are its arms and done; else it is `not run`."""
+    """Compare every difference of a claim with each pair of finished lines that are its arms; else it is `not run`."""
     results = []
     for difference in claim.differences:
         pairs = [pair for panel in panels for pair in _pairs(difference, panel)]
@@ -155,7 +155,7 @@ def judge(claim: paper.Claim, panels: list[Panel]) -> list[ClaimResult]:
 
 
 def _pairs(difference: paper.Difference, panel: Panel) -> list[tuple[Line, Line]]:
-    """Return the lines that are the difference's arms; of several, those that agree in whatever else is compared."""
+    """Return the lines that are a difference's arms. If there are several, they must agree in all other settings."""
     done = [line for line in panel.lines if any(run.run.done for run in line.runs)]
     ofs, others = ([line for line in done if has_settings(line, arm)] for arm in (difference.of, difference.against))
     arms = difference.of | difference.against
@@ -188,7 +188,7 @@ def _judge_pair(
 
 
 def verdict(points: float, ours: ErrorDifference) -> str:
-    """Return whether our difference has the sign of the paper's; within what chance may do, it has none."""
+    """Return whether our difference has the sign of the paper's. Within the range of chance it has no sign."""
     if ours.margin is not None and abs(ours.mean) <= ours.margin:
         return "within spread"
     sign = "no difference" if not ours.mean else "same sign" if (ours.mean > 0) == (points > 0) else "opposite"
@@ -196,7 +196,7 @@ def verdict(points: float, ours: ErrorDifference) -> str:
 
 
 def describe_runs(lines: list[Line]) -> str:
-    """Return dataset, scale where it is not the paper's, and length of the lines' runs, and what cut them short.
+    """Return dataset, scale (unless it is the paper's) and length of the lines' runs, and what cut them short.
 
     For example: `shapes (10 classes), scale=small, 2 epochs, trainer.max_steps=8`.
     """

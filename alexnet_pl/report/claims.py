@@ -1,4 +1,4 @@
-"""The paper's claims and how far they are tested: claims.html and claims.md in a folder of sweeps."""
+"""Write the paper's claims, and how far they are tested, to claims.html and claims.md in a folder of sweeps."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
+from alexnet_pl.config.keys import format_value
 from alexnet_pl.console import Meter, make_console
 from alexnet_pl.errors import ConfigError
 from alexnet_pl.report import paper
 from alexnet_pl.report.ablation import CENTRE, SEVERAL, ClaimResult, describe_runs, has_settings, judge, seed_errors
 from alexnet_pl.report.compare import Report, collect
-from alexnet_pl.report.curves import Line, cut_short, format_value
+from alexnet_pl.report.curves import Line, cut_short
 from alexnet_pl.report.html_parts import make_page
 from alexnet_pl.report.outputs import literal, markdown_table, write_text
 from alexnet_pl.report.tables import VERDICTS, VIEWS, finding, format_errors, format_points
@@ -25,7 +26,7 @@ from alexnet_pl.runs.sweep import read_sweep
 
 @dataclass
 class SweepFolder:
-    """A folder of runs, and its report where it has one."""
+    """A folder of runs, with its report if it has one."""
 
     path: Path
     jobs: int
@@ -40,7 +41,7 @@ class SweepFolder:
 
     @property
     def findings(self) -> list[str]:
-        """What the timed panels show that have published numbers."""
+        """Findings of the timed panels that have published numbers."""
         panels = self.report.panels if self.report else []
         texts = (finding(panel) for panel in panels if panel.published)
         return list(dict.fromkeys(filter(None, texts)))
@@ -55,14 +56,14 @@ class ClaimStatus:
 
     @property
     def state(self) -> str:
-        """`not run`; or for each folder `3 of 4 jobs done`, or `done`, and what came out so far."""
+        """State of the claim: `not run`; or for each folder `done` or `3 of 4 jobs done`, with the findings so far."""
         if not self.claim.sweep:
             return "needs no sweep: the command shows it"
         return "; ".join(map(self._folder_state, self.folders)) or "not run"
 
     @property
     def tested(self) -> bool:
-        """Whether a whole sweep is done."""
+        """Return whether a whole sweep is done."""
         return any(folder.done == folder.jobs and not folder.cut for folder in self.folders)
 
     def _folder_state(self, folder: SweepFolder) -> str:
@@ -80,13 +81,13 @@ class ClaimStatus:
         return f"{state}{outcome} on {describe_runs(folder.lines)}"
 
     def results(self, folder: SweepFolder) -> list[ClaimResult]:
-        """Return a folder's differences beside the paper's, where it has both arms."""
+        """Return a folder's differences beside the paper's, if it has both arms."""
         results = judge(self.claim, folder.report.panels if folder.report else [])
         return [result for result in results if result.lines]
 
     @property
     def paper_numbers(self) -> list[str]:
-        """The paper's numbers: those of no table first, then a difference or an arm each."""
+        """Return the paper's numbers: first those outside of tables, then one for each difference or arm."""
         differences = [
             f"{format_arm(d.of)} against {format_arm(d.against)}: {format_errors(d.top1, d.top5, '+g')} points"
             for d in self.claim.differences
@@ -99,7 +100,7 @@ class ClaimStatus:
 
     @property
     def ours(self) -> list[str]:
-        """Our numbers beside those, and what they were measured on."""
+        """Return our numbers beside the paper's, and the data that they were measured on."""
         texts = []
         for folder in self.folders:
             for r in self.results(folder):
@@ -114,7 +115,7 @@ class ClaimStatus:
 
 
 def _line_errors(line: Line) -> list[str]:
-    """Return a line's errors by each kind of views that it has: `model.lrn=[]: 14.15 / 7.00 %, validation (...)`."""
+    """Return a line's errors for each number of views: `model.lrn=[]: 14.15 / 7.00 %, validation (...)`."""
     texts = []
     for kind in (SEVERAL, CENTRE):
         found = (seed_errors(line, f"{kind} {top}") for top in ("top-1", "top-5"))
@@ -145,7 +146,7 @@ def total(claims: list[ClaimStatus]) -> str:
 
 
 def survey(root: Path) -> list[ClaimStatus]:
-    """Return every claim with the folders below `root` whose runs are of its sweep."""
+    """Return every claim with the folders below `root` that hold runs of its sweep."""
     if (root / "run.json").is_file():
         raise ConfigError(f"{root} is not a folder with folders of runs in it: give one such as runs")
     claims = [ClaimStatus(claim) for claim in paper.claims()]
@@ -162,7 +163,7 @@ def survey(root: Path) -> list[ClaimStatus]:
 
 
 def _sweep_names(folder: Path) -> set[str]:
-    """Return the named sweeps that a folder's runs are of."""
+    """Return the named sweeps of a folder's runs."""
     asked: Iterable[list[str]] = read_sweep(folder).values()
     begun = [Run(path.parent).identity.get("overrides", []) for path in folder.glob("*/run.json")]
     return {name for overrides in [*asked, *begun] if (name := parse_overrides(overrides).get("sweep"))}
@@ -187,7 +188,7 @@ def write_claims(root: Path) -> tuple[list[ClaimStatus], list[Path]]:
     """Write claims.html and claims.md into a folder of sweeps; return the claims and the paths.
 
     Raises:
-        ConfigError: the folder is a run or no folder, or a file of a run is not what a run writes.
+        ConfigError: the folder is a run or no folder, or a file of a run is damaged.
     """
     if root.exists() and not root.is_dir():
         raise ConfigError(f"{root} is a file: give a folder with folders of runs in it, such as runs")

@@ -1,14 +1,14 @@
-"""Report: a folder of runs as one figure, one page and one file of numbers.
+"""Show a folder of runs as one figure, one page and one file of numbers.
 
-    python -m alexnet_pl.report runs/figure1              the runs of a folder, compared
-    python -m alexnet_pl.report runs/figure1 --kernels    Figure 3: the first kernels of each run
-    python -m alexnet_pl.report torchvision --kernels     or of published weights
-    python -m alexnet_pl.report --claims                  the paper's claims and what runs/ tests
+    python -m alexnet_pl.report runs/figure1              compare the runs of a folder
+    python -m alexnet_pl.report runs/figure1 --kernels    draw the first kernels of each run (Figure 3)
+    python -m alexnet_pl.report torchvision --kernels     draw those of published weights
+    python -m alexnet_pl.report --claims                  list the paper's claims and what runs/ tests
 
-The command writes <folder's name>.png and .svg, report.html (one file, opens without a network),
-report.md and report.json into the folder, and each table as .csv and .tex (booktabs). It prints the
-tables, too. It reads run folders only.
-Runs that must not be compared are refused by name.
+The command writes <folder's name>.png and .svg, report.html, report.md and report.json into the
+folder. report.html is one file and opens without a network. Each table is also written as .csv and
+.tex (booktabs), and printed. The command reads run folders only. It refuses, by name, runs that
+must not be compared.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from alexnet_pl.report.tables import finding, report_tables
 from alexnet_pl.report.workspace import publish, split_project
 
 RUNS = Path("runs")
-"""Where sweeps go; it is made for a claims page before the first of them"""
+"""The folder of sweeps. A claims page makes it before the first sweep."""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -45,21 +45,21 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="a run, or a folder of runs such as runs/figure1; with --kernels also published weights",
     )
-    allow = "a key in which runs may differ; `trainer` is all keys that begin with it (repeatable)"
+    allow = "allow runs to differ in a key; `trainer` stands for all its keys (repeatable)"
     add("--allow", metavar="KEY", action="append", default=[], help=allow)
     claims = (
-        "instead: list the paper's claims and how far each is tested by the sweeps in a folder (runs), in claims.html "
-        "and claims.md there"
+        "instead of a report, list the paper's claims and how far the sweeps in a folder test them (default: runs), "
+        "in claims.html and claims.md there"
     )
     add("--claims", metavar="RUNS", nargs="?", const=RUNS, type=Path, help=claims)
     kernels = (
-        "instead: draw each run's first kernels, tower by tower (the paper's Figure 3), into its kernels.png, and "
-        "print how colourful each tower's are; takes wandb:ENTITY/PROJECT/NAME:ALIAS, too"
+        "instead of a report, draw each run's first kernels, tower by tower (the paper's Figure 3), into its "
+        "kernels.png. Print how colourful each tower's kernels are. FOLDER may be wandb:ENTITY/PROJECT/NAME:ALIAS."
     )
     add("--kernels", action="store_true", help=kernels)
-    project = "also make a workspace of the runs in the W&B project they were sent to, or update it"
+    project = "also make or update a workspace of the runs, in the W&B project that has them"
     add("--wandb", metavar="ENTITY/PROJECT", help=project)
-    dry = "only write that workspace to wandb_workspace.json in the folder; needs neither key nor network"
+    dry = "only write that workspace to wandb_workspace.json in the folder, without key and network"
     add("--wandb-dry-run", action="store_true", help=dry)
     return parser
 
@@ -68,7 +68,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def show_report(report: Report, console: Console) -> None:
-    """Print the tables, the metrics' definitions, what is not complete, and the notes."""
+    """Print the tables, the metrics' definitions, the incomplete runs, and the notes."""
     for table in report_tables(report):
         for title, rows in table.sections:
             console.print(make_table(title, table.heads, rows), soft_wrap=False)

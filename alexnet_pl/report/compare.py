@@ -1,7 +1,7 @@
 """Arrange the runs of a folder for comparison, and refuse those that must not be compared.
 
 A folder's runs form panels (`report.panel`), a panel's runs form lines, and a line holds its seeds. A line is a value
-of `report.compare`; where that is empty, one of what the overrides of the panel's runs differ in, but for the seed.
+of `report.compare`. If that is empty, it is a value of the overrides in which the panel's runs differ, except the seed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LENGTH = ("stop_at_train_error", "trainer.max_epochs")
 
 @dataclass
 class Ratio:
-    """How many times as many epochs `slow` needs as `fast`; at least that many where `slow` did not cross."""
+    """The ratio of the epochs that `slow` and `fast` need; a lower bound if `slow` did not cross."""
 
     slow: str
     fast: str
@@ -48,7 +48,7 @@ class Panel:
     lines: list[Line]
 
     def ratio(self, metric: str) -> Ratio | None:
-        """Return slower over faster, of the means; its spread is over the seeds both lines have. Only for two lines."""
+        """Return the mean of the slower of two lines over that of the faster; the spread is over their common seeds."""
         timings = {line.name: timing for line in self.lines if (timing := line.timing(metric))}
         if len(timings) != 2 or len(self.lines) != 2:
             return None
@@ -67,12 +67,12 @@ class Panel:
 
     @property
     def paper_ratio(self) -> str:
-        """The published ratio, where it is about these lines."""
+        """Published ratio, if it is about these lines."""
         return self.published.get("ratio", "") if all(line.name in self.published for line in self.lines) else ""
 
     @property
     def best(self) -> Line | None:
-        """In a learning-rate search: the lowest error over the last epoch, of the lines that were trained longest."""
+        """Best line of a learning-rate search: the lowest error over the last epoch, among those trained longest."""
         full = max(line.epochs for line in self.lines) - 1e-6
         known = [(line.last_error, i) for i, line in enumerate(self.lines) if line.epochs >= full]
         ranked = sorted((error, i) for error, i in known if error is not None)
@@ -100,12 +100,12 @@ class Report:
 
     @property
     def incomplete(self) -> list[Run]:
-        """Every run without a done mark or without metrics."""
+        """All runs without a done mark or without metrics."""
         return [run.run for run in self.runs if not run.run.done] + self.absent
 
     @property
     def differing_keys(self) -> list[str]:
-        """The keys that differ between the lines, but for the seed."""
+        """Keys that differ between the lines, except the seed."""
         return [key for key in _differing_values([line.runs[0] for _, line in self.lines]) if key != "seed"]
 
 
@@ -113,7 +113,7 @@ def collect(folder: Path, allow: Sequence[str] = ()) -> Report:
     """Read all runs of a folder and arrange them in panels and lines.
 
     Args:
-        allow: keys that may differ between any runs; `model` is all keys that begin with `model.`.
+        allow: keys that may differ between any runs; `model` stands for all keys that begin with `model.`.
     Raises:
         ConfigError: no run, no metrics, or runs that must not be compared.
     """
@@ -159,7 +159,7 @@ def _panel(title: str, runs: list[RunCurves], allow: Sequence[str]) -> Panel:
 
 
 def swept_keys(runs: list[RunCurves]) -> list[str]:
-    """Return the keys and groups that overrides set and in which the runs differ, in the order of the overrides."""
+    """Return the keys and groups in overrides that differ between runs, in the order of the overrides."""
     keys = dict.fromkeys(key for run in runs for key in _override_keys(run))
     return [key for key in keys if len({run.value(key) for run in runs}) > 1]
 
@@ -169,9 +169,9 @@ def _override_keys(run: RunCurves) -> list[str]:
 
 
 def _name(compare: list[str], run: RunCurves, declared: bool) -> str:
-    """Return a line's name: `tanh` where one key is declared; else `model.activation=tanh, model.lrn=[]`.
+    """Return a line's name: `tanh` if one key is declared; else `model.activation=tanh, model.lrn=[]`.
 
-    A line alone is named by all overrides it was given.
+    A single line is named by all its overrides.
     """
     if declared and len(compare) == 1:
         return run.value(compare[0])
@@ -187,7 +187,7 @@ def _number(value: str) -> float:
 
 
 def _refuse_mixture(place: str, runs: list[RunCurves], allowed: set[str]) -> None:
-    """Raise ConfigError where runs differ in a key that is not allowed."""
+    """Raise ConfigError if runs differ in a key that is not allowed."""
 
     def may(key: str) -> bool:
         if "experiment" in allowed and key not in ("report.compare", "report.target"):  # it sets what it likes
@@ -208,10 +208,10 @@ def _refuse_mixture(place: str, runs: list[RunCurves], allowed: set[str]) -> Non
 
 
 def _differing_values(runs: list[RunCurves], group: str = "") -> dict[str, list[str]]:
-    """Return the keys in which runs differ, bookkeeping left out, with their values.
+    """Return the keys in which runs differ, with their values, without bookkeeping.
 
     Args:
-        group: `report` for the keys of how the figure is drawn, which count as bookkeeping otherwise.
+        group: `report` for the keys that set how the figure is drawn, which are bookkeeping otherwise.
     """
     configs = [run.config[group] if group else run.config for run in runs]
     keys = {key for other in configs[1:] for key in config_differences(configs[0], other)}
@@ -225,13 +225,13 @@ def _differing_values(runs: list[RunCurves], group: str = "") -> dict[str, list[
 
 
 def commit(run: Run) -> str:
-    """Return the commit a run was started from, in nine digits, and whether the checkout had changes beyond it."""
+    """Return the commit of a run in nine digits, and whether the checkout had other changes."""
     git = run.identity.get("git", {})
     return (git.get("commit") or "unknown")[:9] + (" + uncommitted changes" if git.get("dirty") else "")
 
 
 def _notes(runs: list[RunCurves]) -> list[str]:
-    """Return a sentence for each fact, such as a library's version, in which the runs differ."""
+    """Return a sentence for each fact in which the runs differ, such as a library's version."""
     facts = [{"git commit": commit(r.run)} | r.run.identity.get("versions", {}) for r in runs]
     notes = []
     for fact in dict.fromkeys(key for known in facts for key in known):

@@ -1,4 +1,4 @@
-"""Turn a run's rows into curves, and curves into the epochs they need to the target.
+"""Turn a run's rows into curves, and curves into the epochs that they need to the target.
 
 Errors are shares of wrong predictions between 0 and 1, times are epochs.
 """
@@ -13,6 +13,7 @@ from itertools import pairwise
 from statistics import fmean, median, stdev
 from typing import Any
 
+from alexnet_pl.config.keys import format_value
 from alexnet_pl.runs.naming import flatten_config, parse_overrides
 from alexnet_pl.runs.run import Run
 
@@ -23,17 +24,17 @@ METRICS = {
     "less noisy, since no single lucky window can reach the target",
     "train_eval": "error on a fixed part of the training set, with the weights as they are after each epoch",
 }
-"""The training errors by which a crossing is timed: the first is the primary one. The page, the JSON and the terminal
-use these words."""
+"""The training errors whose crossing is timed; the first is the primary one. The page, the JSON and the terminal use
+these words."""
 
 EVALUATED = {
     "validation": "error on images that are not trained on, with the weights as they are after each epoch",
     "validation top-5": "share of those images whose class is not among the five that the net finds likeliest",
 }
-"""The errors that nothing is timed by; the second is measured where there are more than ten classes."""
+"""The errors that are not timed. The second is measured if there are more than ten classes."""
 
 MOST_POINTS = 500
-"""Points a drawn curve has at most."""
+"""Most points of a drawn curve"""
 
 
 KEYS = {
@@ -42,7 +43,7 @@ KEYS = {
     "validation": "val/error",
     "validation top-5": "val/top5_error",
 }
-"""Where the rows of a metrics.csv hold them."""
+"""Metric -> its columns in metrics.csv"""
 
 
 # ------------------------------------------------------------------------------------------------ one run
@@ -57,7 +58,7 @@ class Curve:
 
 
 def crossing(x: list[float], y: list[float], target: float) -> float | None:
-    """Return when y is first at or under the target: interpolated linearly from the point before; None for never."""
+    """Return x where y is first at or under the target, interpolated linearly from the point before; None: never."""
     for i, error in enumerate(y):
         if error <= target:
             share = (y[i - 1] - target) / (y[i - 1] - error) if i else 1.0
@@ -66,7 +67,7 @@ def crossing(x: list[float], y: list[float], target: float) -> float | None:
 
 
 def thin(curve: Curve) -> Curve:
-    """Return a curve of at most `MOST_POINTS` points to draw: a longer one's are means over stretches of it."""
+    """Return a curve of at most `MOST_POINTS` points to draw, which are means over stretches of a longer one."""
     stretch = math.ceil(len(curve.x) / MOST_POINTS)
     if stretch < 2:
         return curve
@@ -75,7 +76,7 @@ def thin(curve: Curve) -> Curve:
 
 
 def make_curves(rows: list[dict[str, float]]) -> dict[str, Curve]:
-    """Return the curves in the rows of a metrics.csv, by metric; a metric that was not measured has an empty one."""
+    """Return the curves in the rows of a metrics.csv, by metric. A metric that was not measured has an empty one."""
     after = {name: [(r["epoch"], r[key]) for r in rows if math.isfinite(r.get(key, math.nan))]
              for name, key in KEYS.items()}  # fmt: skip
     ends = [end for end, _ in after["window"]]
@@ -122,7 +123,7 @@ class RunCurves:
 
     @property
     def last_error(self) -> float | None:
-        """Running error over the last whole epoch."""
+        """Running training error over the last whole epoch."""
         return self.last.get("train/epoch_error")
 
     @cached_property
@@ -131,11 +132,11 @@ class RunCurves:
 
     @cached_property
     def overrides(self) -> dict[str, str]:
-        """The overrides it was started with."""
+        """Overrides of the run."""
         return parse_overrides(self.run.identity.get("overrides", []))
 
     def value(self, key: str) -> str:
-        """Return a key's value as an override spells it; of a group of keys its override, or nothing."""
+        """Return a key's value as in an override. For a group, return its override, or nothing."""
         return format_value(self.flat[key]) if key in self.flat else self.overrides.get(key, "")
 
 
@@ -144,7 +145,7 @@ CUT = ("limit_train_batches", "max_steps", "max_time", "max_epochs")
 
 
 def cut_short(run: Run) -> str:
-    """Return what makes a run less than its experiment, `scale=smoke` or `trainer.max_steps=8`; else nothing."""
+    """Return the settings that make a run shorter than its experiment, `trainer.max_steps=8`; else nothing."""
     config, given = flatten_config(run.config), parse_overrides(run.identity.get("overrides", []))
     if config.get("scale") == "smoke":
         return "scale=smoke"
@@ -153,24 +154,11 @@ def cut_short(run: Run) -> str:
     return ", ".join(f"{key}={value}" for key, value in values.items() if value not in ("null", "-1", "1.0"))
 
 
-def format_value(value: Any) -> str:
-    """Return a value as on the command line.
-
-    >>> format_value(["conv1", "conv2"]), format_value(None), format_value(True), format_value(0.01)
-    ('[conv1,conv2]', 'null', 'true', '0.01')
-    """
-    if isinstance(value, list):
-        return f"[{','.join(map(format_value, value))}]"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return "null" if value is None else str(value)
-
-
 def read_curves(run: Run) -> RunCurves | None:
-    """Return a run's curves, or None where it has no metrics.
+    """Return a run's curves, or None if it has no metrics.
 
     Raises:
-        ConfigError: metrics.csv is not what a run writes.
+        ConfigError: metrics.csv is damaged.
     """
     rows = run.metrics
     curves = make_curves(rows)
@@ -190,7 +178,7 @@ def _window(rows: list[dict[str, float]]) -> float:
 
 @dataclass
 class Timing:
-    """Epochs to the target by one metric: a value per seed, None where it was not reached by the curve's end."""
+    """Epochs to the target by one metric: a value per seed, None for a seed that did not reach it."""
 
     values: list[float | None]
     ends: list[float]
@@ -201,7 +189,7 @@ class Timing:
 
     @property
     def bound(self) -> float:
-        """The mean where all seeds crossed; else what it is at least: a seed that did not counts to its end."""
+        """Mean over the seeds. It is a lower bound if a seed did not cross, which then counts with its length."""
         return fmean(end if value is None else value for value, end in zip(self.values, self.ends, strict=True))
 
     @property
@@ -215,7 +203,7 @@ class Timing:
 
     @property
     def beyond(self) -> float | None:
-        """The epoch up to which a seed did not cross; None where all did."""
+        """Epoch up to which a seed did not cross; None if all did."""
         return min((e for v, e in zip(self.values, self.ends, strict=True) if v is None), default=None)
 
     def __str__(self) -> str:
@@ -237,14 +225,14 @@ class Line:
     target: float | None  # None: nothing is timed
 
     def timing(self, metric: str) -> Timing | None:
-        """Return the epochs to the target; None where no run has a point of this metric."""
+        """Return the epochs to the target; None if no run has a point of this metric."""
         found, target = [run.curves[metric] for run in self.runs], self.target
         if target is None or not any(curve.x for curve in found):
             return None
         return Timing([crossing(c.x, c.y, target) for c in found], [c.x[-1] if c.x else 0.0 for c in found])
 
     def mean(self, metric: str) -> tuple[Curve, Curve, Curve]:
-        """Return mean, lowest and highest error over the seeds, at the epochs where all seeds have a point."""
+        """Return mean, lowest and highest error over the seeds, at epochs where all seeds have a point."""
         found = [run.curves[metric] for run in self.runs]
         points = [{round(x, 6): y for x, y in zip(c.x, c.y, strict=True)} for c in found]
         x = sorted(set(points[0]).intersection(*points[1:]))
@@ -258,7 +246,7 @@ class Line:
 
     @property
     def last_error(self) -> float | None:
-        """Running error over the last whole epoch, mean over the seeds."""
+        """Running training error over the last whole epoch, mean over the seeds."""
         known = [run.last_error for run in self.runs if run.last_error is not None]
         return fmean(known) if len(known) == len(self.runs) else None
 

@@ -1,4 +1,4 @@
-"""The frame of an HTML page, and tables in it; every word from a run is escaped."""
+"""The frame of an HTML page, and its tables. Every text from a run is escaped."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def make_page(title: str, body: str) -> str:
 
 
 def make_row(cells: list[str], tag: str = "td") -> str:
-    """Return a row of a table; what follows a cell's line break is small print."""
+    """Return a row of a table. The text after a cell's line break is small print."""
     parts = [escape(cell).partition("\n") for cell in cells]
     return "<tr>" + "".join(f"<{tag}>{text}<small>{small}</small></{tag}>" for text, _, small in parts) + "</tr>"
 
@@ -51,6 +51,6 @@ def make_report_table(table: Table) -> str:
 
 
 def make_table(heads: list[str], rows: list[str], kind: str = "") -> str:
-    """Return a table of rows, which can be scrolled where it is wide; its kind is one of STYLE's."""
+    """Return a table of rows, which can be scrolled if it is wide. Its kind is one of STYLE's."""
     style = f' class="{kind}"' if kind else ""
     return f'<div class="wide"><table{style}>{make_row(heads, "th")}{"".join(rows)}</table></div>'

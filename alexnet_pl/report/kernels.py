@@ -1,9 +1,9 @@
 """Measure how colourful the first layer's kernels are, tower by tower, and lay them out as in Figure 3.
 
-In the paper one GPU's kernels came out "largely color-agnostic" and the other's "largely color-specific", in every run
-(section 6.1). Here that is a number. A kernel gives each pixel three weights; their part along (1, 1, 1) sees grey,
-what stands across it sees colour only. Colourfulness is the share of a kernel's energy that stands across: 0 for a
-kernel that sees brightness alone, 1 for one that only compares colours, 2/3 for noise.
+In the paper one GPU's kernels became "largely color-agnostic" and the other's "largely color-specific", in every run
+(section 6.1). Here that is a number. A kernel has three weights for each pixel. Their part along (1, 1, 1) sees grey,
+and the part orthogonal to it sees colour only. Colourfulness is the orthogonal part's share of a kernel's energy. It is
+0 for a kernel that sees only brightness, 1 for one that only compares colours, and 2/3 for noise.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from alexnet_pl.runs.trained import TrainedModel
 
 COLUMNS = 16
-"""Most kernels in a row, as in the paper"""
+"""Most kernels in a row, as in the paper's figure"""
 GAP = 1
-"""Pixels of a kernel between two of them"""
+"""Pixels between two kernels"""
 ENOUGH = 10
-"""Kernels of a tower that are not all zero, at least, for their mean to say something: the paper's have 48"""
+"""Least number of a tower's kernels, without those of zeros, for a meaningful mean; the paper's towers have 48"""
 LEARNED = 0.9
-"""Of the error of guessing: a net above that has learned too little for its kernels to say something"""
+"""Share of the error of guessing. A net above it has learned too little for its kernels to mean something."""
 SPECIALISED = 3.0
-"""Standard errors between the towers' means from which on they count as specialised: a rule of thumb, as the kernels
-of one net are no independent draws"""
+"""Least standard errors between the towers' means for specialised towers. This is a rule of thumb, as the kernels of
+one net are not independent."""
 
 
 def colourfulness(weights: np.ndarray) -> np.ndarray:
@@ -44,7 +44,7 @@ def specialisation(towers: list[np.ndarray]) -> dict[str, float]:
 
     Returns:
         For tower i, counted from 1: `tower{i}`, the mean of `colourfulness` over its kernels, `tower{i}_spread`, their
-        standard deviation, and `tower{i}_kernels`, how many they are. For two: `difference`, the second's mean minus
+        standard deviation, and `tower{i}_kernels`, their number. For two towers: `difference`, the second's mean minus
         the first's, and `standard_errors`, the same over its standard error (Welch's t). Kernels of zeros do not count.
     """
     found: dict[str, float] = {}
@@ -75,7 +75,7 @@ def describe_tower(found: dict[str, float], number: int) -> str:
 
 
 def doubt(net: TrainedModel) -> str:
-    """Return why the kernels of a net say nothing: its run was cut short, or has learned little; else nothing."""
+    """Return why the kernels of a net mean nothing: its run was cut short, or has learned little. Else return ""."""
     if net.run is None or not net.run.identity:
         return "nothing says how it was trained"
     if cut := cut_short(net.run):
@@ -90,11 +90,11 @@ def doubt(net: TrainedModel) -> str:
 
 
 def verdict(found: dict[str, float], doubt: str = "") -> str:
-    """Return in one sentence whether the towers specialise, or why nothing says so.
+    """Return in one sentence whether the towers specialise, or why that is unknown.
 
     Args:
-        found: by `specialisation`.
-        doubt: why the net's kernels say nothing, as the function of that name has it.
+        found: the result of `specialisation`.
+        doubt: why the net's kernels mean nothing, as the function of that name returns it.
     """
     if "difference" not in found:
         return "no verdict: it takes two towers"
@@ -113,7 +113,7 @@ def verdict(found: dict[str, float], doubt: str = "") -> str:
 def sheet(weights: np.ndarray) -> np.ndarray:
     """Lay kernels (n, 3, size, size) side by side: float64 (height, width, 3) of 0..1.
 
-    Each has its own scale around zero, which is grey; between them the figure is white.
+    Each has its own scale around zero, which is grey. The space between them is white.
     """
     n, _, size, _ = weights.shape
     rows, step = ceil(n / COLUMNS), size + GAP

@@ -1,6 +1,6 @@
 """Write the report of a folder of runs: figures and page, its tables as Markdown, CSV and LaTeX, its numbers as JSON.
 
-Whatever a run, a class or a file is called stands for itself in each of them: nothing of it is markup or a formula.
+Names of runs, classes and files are escaped in each format, so that no part of them is markup or a formula.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def write_report(folder: Path, allow: Sequence[str] = ()) -> tuple[Report, list[
     Args:
         allow: keys that may differ between any runs, as for `collect`.
     Raises:
-        ConfigError: nothing to draw, or runs that must not be compared; nothing is written then.
+        ConfigError: there is nothing to draw, or runs must not be compared. Nothing is written then.
     """
     folder = folder.resolve()
     report = collect(folder, allow)
@@ -56,7 +56,7 @@ def write_report(folder: Path, allow: Sequence[str] = ()) -> tuple[Report, list[
 def write_kernels(folder: Path) -> list[Path]:
     """Draw the first kernels of each finished run, also into its W&B run, and print how colourful they are.
 
-    Those of published weights are drawn into runs/published/.
+    Figures of published weights go into runs/published/.
 
     Raises:
         ConfigError: no run of the folder is done, or one has no checkpoint.
@@ -71,7 +71,7 @@ def write_kernels(folder: Path) -> list[Path]:
         return [path]
     done = [run for run in find_runs(folder) if run.done]
     if not done:
-        raise ConfigError(f"no run in {folder} is done: its kernels are drawn when it is")
+        raise ConfigError(f"no run in {folder} is done: draw the kernels when one has finished")
     for run in done:
         net = trained.load(run.folder)
         found = draw_kernels(net)
@@ -83,7 +83,7 @@ def write_kernels(folder: Path) -> list[Path]:
 
 
 def describe_kernels(name: str, net: TrainedModel, found: dict[str, float]) -> str:
-    """Return in a line how colourful the kernels of a net are."""
+    """Return a line about the colourfulness of a net's kernels."""
     towers = "; ".join(f"tower {i}: {describe_tower(found, i)}" for i in (1, 2) if f"tower{i}" in found)
     return f"{visible(name)}: {towers}. {verdict(found, doubt(net))}"
 
@@ -111,7 +111,7 @@ def markdown(report: Report) -> str:
 
 
 def markdown_table(heads: list[str], rows: list[list[str]], code: str = "") -> str:
-    """Return a table; what follows a cell's line break is set behind it.
+    """Return a table. The text after a cell's line break follows in the same line.
 
     Args:
         code: the head of a column of commands, which readers copy.
@@ -124,7 +124,7 @@ def markdown_table(heads: list[str], rows: list[list[str]], code: str = "") -> s
 
 
 def inline(cell: str) -> str:
-    """Return a cell of a table in one line, its small print behind a comma."""
+    """Return a cell of a table in one line, with its small print after a comma."""
     return cell.replace("\n", ", ")
 
 
@@ -134,7 +134,7 @@ def main_text(cell: str) -> str:
 
 
 def literal(text: str) -> str:
-    """Return one line in which every character stands for itself, in CommonMark and on GitHub (`$x$`, `:smile:`)."""
+    """Return one line of Markdown with no character as markup, in CommonMark and on GitHub (`$x$`, `:smile:`)."""
     escaped = "".join(f"\\{c}" if c in "\\`*_|<>[&$~#" else c for c in visible_line(text))
     return re.sub(r":(?=[\w+-]+:)|^[-+](?= )|(?<=^\d)[.)](?= )", r"\\\g<0>", escaped)
 
@@ -142,11 +142,11 @@ def literal(text: str) -> str:
 # ------------------------------------------------------------------------------------------------ CSV and LaTeX
 
 NUMBER = re.compile(r"[+-]([\d.]+( ± [\d.]+| \[[-+\d., ]+\])?)?")
-"""What begins like a formula and is none"""
+"""Texts that begin like a formula but are none"""
 
 
 def csv_table(table: Table) -> str:
-    """Return a table without small print in its cells; its first column is the section."""
+    """Return a table as CSV, without small print in its cells. Its first column is the section."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["section", *map(inline, table.heads)])
@@ -162,11 +162,11 @@ LATEX = {
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$", "|": "$|$", "±": r"$\pm$",
     "[": "{[}", "-": "{-}",
 }  # fmt: skip
-"""What is no letter to LaTeX, as a letter: `[` after the end of a row is its height, and `--` a dash"""
+"""Characters that are special to LaTeX -> as letters. `[` after the end of a row would be its height, `--` a dash."""
 
 
 def latex_table(table: Table) -> str:
-    """Return a float for booktabs, to be \\input: its caption, its rows without small print, and what they mean."""
+    """Return a float for booktabs and \\input: its caption, its rows without small print, and what they mean."""
     width = len(table.heads)
     lines = [_latex_row(table.heads), _latex_row([head.partition("\n")[2] for head in table.heads]), r"\midrule"]
     for number, (title, rows) in enumerate(table.sections):
@@ -189,7 +189,7 @@ def latex_table(table: Table) -> str:
 
 
 def latex(text: str) -> str:
-    """Return a text in which every character stands for itself."""
+    """Return a text of LaTeX with every character as a letter."""
     return "".join(LATEX.get(letter, letter) for letter in visible_line(text))
 
 
@@ -206,7 +206,7 @@ def _latex_number(text: str) -> str:
 
 
 def as_json(report: Report) -> dict[str, Any]:
-    """Return epochs and shares of wrong predictions; None for never or not measured.
+    """Return epochs and shares of wrong predictions as a dict; None stands for never, or not measured.
 
     Differences are in percentage points.
     """

@@ -1,6 +1,6 @@
-"""Make the report's page: one self-contained HTML file with a plot to zoom into, tables, what differs, what failed.
+"""Make the report's page: one self-contained HTML file with a plot to zoom into, tables, differences, and failures.
 
-The plot is plotly's; plotly.js is in the page, which loads nothing.
+The plot is plotly's. The page contains plotly.js and loads nothing.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from alexnet_pl.report.tables import (
 )
 
 LINE = 70
-"""Letters in a line of a title, or of a name below the plot"""
+"""Most letters in a line of a title, or of a name below the plot"""
 
 
 def report_page(report: Report) -> str:
-    """Return the whole HTML page; every word that comes from a run is escaped."""
+    """Return the whole HTML page. Every text from a run is escaped."""
     findings = "".join(
         f"<li>{escape(p.title)}: <b>{escape(text)}</b></li>" for p in report.panels if (text := finding(p))
     )
@@ -63,7 +63,7 @@ click a name in the legend to hide its line.{thinned if longest > MOST_POINTS el
 
 
 def _box(report: Report) -> str:
-    """Return the runs that failed, are missing or not finished, with the reason where one is known."""
+    """Return the runs that failed, are missing or not finished, with the reason if it is known."""
     if not report.incomplete:
         return ""
     items = ""
@@ -86,7 +86,7 @@ def _intro(target: float | None, both: bool) -> str:
 
 
 def _runs(report: Report) -> str:
-    """Return a table with a row for each run; how soon it reached the target, where there is one."""
+    """Return a table with a row for each run, with the epochs to the target if there is one."""
     metrics = METRICS if any(panel.target is not None for panel in report.panels) else ()
     heads = ["folder", "seed", "status", "epochs", *metrics]
     heads += ["lowest validation error", "commit", "CPU", "why it ended early"]
@@ -109,7 +109,7 @@ def _runs(report: Report) -> str:
 def plot(report: Report) -> tuple[str, bool]:
     """Return the plot as a piece of HTML, and whether it has a menu that chooses the error.
 
-    Where nothing is timed, training is on the left and validation on the right.
+    If nothing is timed, training is on the left and validation on the right.
     """
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
@@ -158,10 +158,10 @@ def plot(report: Report) -> tuple[str, bool]:
 
 
 def _cell_traces(panel: Panel, menu: list[str], legend: str, first: bool) -> list[tuple[str, dict[str, Any]]]:
-    """Return the metric and the trace of all that one cell of the plot can show; its menu's first metric is visible.
+    """Return metric and trace of everything that one cell of the plot can show. The menu's first metric is visible.
 
     Args:
-        first: whether this is the panel's first cell, which has the names: one name hides a line in all of them.
+        first: whether this is the panel's first cell, which has the names. A click on a name hides its line in all.
     """
     traces = []
     for line in panel.lines:
@@ -175,12 +175,12 @@ def _cell_traces(panel: Panel, menu: list[str], legend: str, first: bool) -> lis
 
 
 def _wrapped(text: str) -> str:
-    """Return a text for plotly, which breaks no lines and cuts what is too wide."""
+    """Return a text for plotly, which breaks no lines and cuts wide texts."""
     return "<br>".join(map(escape, textwrap.wrap(text, LINE)))
 
 
 def _menu(menu: list[str], drawn: list[tuple[str, str]], x: float) -> dict[str, Any]:
-    """Return a button for each metric; it changes what is visible of the menu's own traces."""
+    """Return a button for each metric, which makes the menu's traces of this metric visible."""
     own = [i for i, (of, _) in enumerate(drawn) if of == menu[0]]
     buttons = [
         {

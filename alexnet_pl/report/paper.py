@@ -1,4 +1,4 @@
-"""Read what the paper claims in numbers, what tests it, and what its authors' runs gave: the entries of paper.yaml."""
+"""Read paper.yaml: the paper's claims in numbers, the sweeps that test them, and the results of the authors' runs."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from alexnet_pl.errors import ConfigError
 
 FILE = Path(__file__).with_name("paper.yaml")
 VIEWS = "views"
-"""Beside the settings of an arm: 10 are errors averaged over ten views of each image, 1 those of the centre alone."""
+"""Key beside the settings of an arm: 10 for errors averaged over ten views of each image, 1 for those of the centre"""
 
 
 @dataclass
 class Difference:
-    """How much higher one arm's errors are than another's."""
+    """A difference: how much higher one arm's errors are than another's."""
 
     of: dict[str, Any]
     """settings of the runs that have the error, {model.lrn: []}, and perhaps `views`"""
     against: dict[str, Any]
-    """settings of those it is compared with"""
+    """settings of the runs that it is compared with"""
     top1: float | None = None
     """percentage points of top-1 error"""
     top5: float | None = None
@@ -36,10 +36,10 @@ class Difference:
 
 @dataclass
 class Value:
-    """Published errors of one arm."""
+    """The published errors of one arm."""
 
     arm: dict[str, Any]
-    """settings of the runs, as above; {} are all of the sweep's"""
+    """settings of the runs, as above; {} stands for all runs of the sweep"""
     views: int | None = None
     """10 or 1"""
     top1: float | None = None
@@ -54,21 +54,21 @@ class Claim:
 
     id: str
     topic: str
-    """what it is about, in a word or two"""
+    """subject, in a word or two"""
     section: str
-    """where the paper says it, "3.3"; or `Table 2`"""
+    """place in the paper, "3.3"; or `Table 2`"""
     says: str
-    """what it says, with the numbers"""
+    """the sentence, with the numbers"""
     sweep: str = ""
     """the file in sweeps/ that tests it"""
     command: str = ""
-    """the command that does; without a sweep, that shows it"""
+    """the command that tests it; without a sweep, the command that shows it"""
     runs: str = ""
-    """the authors' own runs behind the numbers, as far as they are known"""
+    """the authors' own runs behind the numbers, if they are known"""
     differences: list[Difference] = field(default_factory=list)
     values: list[Value] = field(default_factory=list)
     numbers: str = ""
-    """what it says in numbers that are no errors at the end"""
+    """numbers of the claim that are not final errors"""
 
 
 @cache

@@ -1,7 +1,7 @@
 """Draw the report's figures, with matplotlib.
 
-What is timed is drawn as in the paper's Figure 1 (solid ReLU, dashed tanh), all else as learning curves; and the first
-kernels of a net as in Figure 3. Names and numbers stand around the axes, so that none covers a curve.
+Timed panels look like the paper's Figure 1 (solid ReLU, dashed tanh), and all others are learning curves. The first
+kernels of a net look like Figure 3. Names and numbers stand around the axes, so that none covers a curve.
 """
 
 from __future__ import annotations
@@ -24,16 +24,17 @@ if TYPE_CHECKING:
     from alexnet_pl.runs.trained import TrainedModel
 
 DASHES = {"solid": "solid", "dash": "dashed", "dot": "dotted", "dashdot": "dashdot"}
-"""matplotlib's words for plotly's."""
+"""plotly's words for dashes -> matplotlib's"""
 EPOCHS = "epochs (passes over the training set)"
 WIDTH = 6.2
-"""Of axes with all around them, in inches"""
+"""Size of axes with everything around them, in inches"""
 
 
 def draw(report: Report, *paths: Path) -> None:
-    """Write the figure to each path, as its suffix says (.png, .svg).
+    """Write the figure to each path, in the format of its suffix (.png, .svg).
 
-    Panels with a target: an axes each, all on the same scales. Panels without: training and validation side by side.
+    Each panel with a target gets axes of its own, all on the same scales. A panel without one gets training and
+    validation side by side.
     """
     from matplotlib.figure import Figure
 
@@ -69,7 +70,7 @@ def draw(report: Report, *paths: Path) -> None:
 
 
 def draw_curves(strip: Any, panel: Panel) -> None:
-    """Draw learning curves: training error on the left, validation error on the right, on one scale; names below."""
+    """Draw learning curves: training error on the left, validation error on the right, on one scale."""
     left, right = strip.subplots(1, 2, sharex=True, sharey=True)
     for axes, metric, title in ((left, PRIMARY, "training error rate"), (right, "validation", "validation error rate")):
         for line in panel.lines:
@@ -97,7 +98,7 @@ def draw_curves(strip: Any, panel: Panel) -> None:
 
 
 def draw_panel(axes: Any, panel: Panel, inches: float) -> None:
-    """Draw training errors against epochs and where each falls to the target, in so many inches; names below."""
+    """Draw training errors against epochs, and where each falls to the target, within a width in inches."""
     search, target = panel.compare == ["optim.lr"], panel.target
     assert target is not None
     for line in panel.lines:
@@ -118,7 +119,7 @@ def draw_panel(axes: Any, panel: Panel, inches: float) -> None:
 
 
 def _draw_line(axes: Any, panel: Panel, line: Line, target: float, search: bool) -> None:
-    """Draw a line's mean, band and seeds, and where it crosses the target."""
+    """Draw a line's mean, band and seeds, and its crossing of the target."""
     dash, colour = line_style(panel, line)
     look: dict[str, Any] = {"linestyle": DASHES[dash], "color": colour}
     mean, low, high = map(thin, line.mean(PRIMARY))
@@ -141,7 +142,7 @@ def _draw_line(axes: Any, panel: Panel, line: Line, target: float, search: bool)
 
 
 def _name_below(place: Any, handles: list[Any], names: list[str], inches: float, **how: Any) -> None:
-    """Put a legend below axes, in as many columns as fit into so many inches."""
+    """Put a legend below axes, in as many columns as fit into a width in inches."""
     names = [wrap(name, inches - 0.8, 9) for name in names]
     longest = max(width(line, 9) for name in names for line in name.splitlines())
     columns = max(1, min(len(names), int(inches / (longest + 0.8))))
@@ -154,9 +155,9 @@ def draw_kernels(net: TrainedModel, path: Path | None = None) -> dict[str, float
     Args:
         path: a .png or .svg file. None: kernels.png in the folder of the net's run.
     Returns:
-        As `specialisation`, which is printed under the figure as well.
+        The result of `specialisation`, which the figure shows as well.
     Raises:
-        ConfigError: no file is given, and the net is of no run; or the net has no conv1.
+        ConfigError: no file is given for a net that is of no run, or the net has no conv1.
     """
     from matplotlib.figure import Figure
 

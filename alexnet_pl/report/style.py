@@ -1,4 +1,4 @@
-"""Colours and dashes of the report's figures, alike on paper and page."""
+"""Colours and dashes of the report's figures, the same on paper and page."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#A07800", "#0
 DASHES = ("solid", "dash", "dot", "dashdot")
 STYLES = {"relu": ("solid", "#0072B2"), "tanh": ("dash", "#D55E00"), "sigmoid": ("dot", "#007A5A")}
 GREY, DARK_GREY = "#555555", "#444444"
-"""Of the target's line and of notes, and of small print"""
+"""Colours of the target's line and of notes, and of small print"""
 
 
 def line_style(panel: Panel, line: Line) -> tuple[str, str]:

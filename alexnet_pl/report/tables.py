@@ -1,4 +1,4 @@
-"""What is said about a comparison: names, findings and tables, in the same words on terminal, figure and page."""
+"""The words about a comparison: names, findings and tables, the same on terminal, figure and page."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ NAMES = {"relu": "ReLU", "optim.lr": "learning rate", "cifar10": "CIFAR-10", "sh
 PUBLISHED = "published (%)"
 """Head of the column with the paper's own errors"""
 VIEWS = {10: "by ten views", 1: "by the centre", None: ""}
-"""How the paper's errors are measured"""
+"""Views by which the paper's errors are measured, in words"""
 
 Section = tuple[str, list[list[str]]]
-"""A title and its rows; what follows a cell's line break is small print."""
+"""A title and its rows. The text after a cell's line break is small print."""
 
 
 def label(panel: Panel, line: Line) -> str:
@@ -41,7 +41,7 @@ def label(panel: Panel, line: Line) -> str:
 
 
 def name(panel: Panel, line: Line) -> str:
-    """Return what a line compares, and what is tuned for it: `ReLU, learning rate 0.002`."""
+    """Return the compared and the tuned values of a line: `ReLU, learning rate 0.002`."""
     declared = line.runs[0].config["report"]["compare"]
     flat, tuned = line.runs[0].flat, line.runs[0].config["report"]["tuned"]
     if not declared:
@@ -73,12 +73,12 @@ def format_points(difference: ErrorDifference | None) -> str:
 
 
 def format_errors(top1: float | None, top5: float | None, form: str = ".2f") -> str:
-    """Return top-1 and top-5 error, whichever there is: `40.66 / 18.21`."""
+    """Return top-1 and top-5 error, or the one that there is: `40.66 / 18.21`."""
     return " / ".join(f"{error:{form}}" for error in (top1, top5) if error is not None)
 
 
 def finding(panel: Panel) -> str:
-    """Return what a panel shows: `tanh needs 6.8 times as many epochs as ReLU (paper: 6)`; may be empty."""
+    """Return the finding of a panel: `tanh needs 6.8 times as many epochs as ReLU (paper: 6)`; may be empty."""
     if best := panel.best:
         notes = ["edge of the grid"] if best in (panel.lines[0], panel.lines[-1]) else []
         notes += ["some unfinished"] if any(not run.run.done for line in panel.lines for run in line.runs) else []
@@ -94,7 +94,7 @@ def finding(panel: Panel) -> str:
 
 
 def small_print(report: Report) -> str:
-    """Return data, metric, seeds and commit of everything drawn."""
+    """Return data, metric, seeds and commit of all runs in the figure."""
     configs = [run.config for run in report.runs]
     data = ", ".join(dict.fromkeys(NAMES.get(c["data"]["name"], c["data"]["name"]) for c in configs))
     window = " to ".join(dict.fromkeys(f"{of(run.window for run in report.runs):,.0f}" for of in (min, max)))
@@ -114,20 +114,20 @@ def small_print(report: Report) -> str:
 
 @dataclass(frozen=True)
 class Table:
-    """A table, in whatever format."""
+    """A table, for any format."""
 
     name: str
-    """in the names of its files"""
+    """part of the names of its files"""
     title: str
     heads: list[str]
     sections: list[Section]
     note: str
-    """what its words and signs mean"""
+    """meaning of its words and signs"""
 
 
 SPREAD = "mean ± sd over seeds"
 INTERVAL = "[95 % interval]"
-"""What stands under the heads of columns, as ± and brackets mean many things"""
+"""Texts under the heads of columns that explain ± and brackets"""
 MEANING = (
     f"{SPREAD}: sd is the standard deviation, n - 1. {INTERVAL}: where the difference lies in 19 of 20 cases "
     "(Student's t). Seeds that both lines have are compared in pairs; without two such, all are taken as independent. "
@@ -136,7 +136,7 @@ MEANING = (
 
 
 def report_tables(report: Report) -> list[Table]:
-    """Return the report's tables, those without a row left out."""
+    """Return the report's tables that have rows."""
     tables = (timings(report), errors(report), verdicts(report))
     return [table for table in tables if any(rows for _, rows in table.sections)]
 
@@ -174,7 +174,7 @@ def timings(report: Report) -> Table:
 
 
 def errors(report: Report) -> Table:
-    """Return errors at the end, with a section for each panel that times nothing."""
+    """Return final errors, with a section for each panel that times nothing."""
     panels = [panel for panel in report.panels if panel.target is None]
     lines = [line for panel in panels for line in panel.lines]
     columns = [error for error in ERRORS if any(seed_errors(line, error) for line in lines)]
@@ -207,7 +207,7 @@ def errors(report: Report) -> Table:
 
 
 def _several(panels: Iterable[Panel]) -> str:
-    """Return what stands under a head where lines have several seeds."""
+    """Return the text under a head if lines have several seeds."""
     return f"\n{SPREAD}" if any(len(line.runs) > 1 for panel in panels for line in panel.lines) else ""
 
 
@@ -217,7 +217,7 @@ def _against(line: Line, base: Line, error: str) -> str:
 
 
 def published_errors(claims: list[paper.Claim], line: Line) -> str:
-    """Return the paper's errors for a line, `40.66 / 18.21 by ten views`; nothing where it has none."""
+    """Return the paper's errors for a line, `40.66 / 18.21 by ten views`; nothing if it has none."""
     values = [value for claim in claims for value in claim.values if has_settings(line, value.arm)]
     return "; ".join(" ".join(filter(None, [format_errors(v.top1, v.top5), VIEWS[v.views]])) for v in values)
 
@@ -251,7 +251,7 @@ VERDICTS = (
 
 
 def axis_limits(panel: Panel, metrics: tuple[str, ...]) -> tuple[float, float]:
-    """Return the ends of the error axis for some metrics of a panel: what they are after the first few updates."""
+    """Return the ends of the error axis for some metrics of a panel, by their values after the first few updates."""
     start = 0.05 * max(run.epochs for line in panel.lines for run in line.runs)
     curves = [curve for line in panel.lines for metric in metrics for curve in line.mean(metric)]  # and their bands
     seen = [y for curve in curves for x, y in zip(curve.x, curve.y, strict=True) if x > start] or [0.0, 1.0]
@@ -260,5 +260,5 @@ def axis_limits(panel: Panel, metrics: tuple[str, ...]) -> tuple[float, float]:
 
 
 def axis_top(report: Report) -> float:
-    """Return the upper end of the error axis: 0.75 as in the paper, unless a line would be out of sight."""
+    """Return the upper end of the error axis: 0.75 as in the paper, or higher if a line would be outside."""
     return 1.0 if any((line.lowest(PRIMARY) or 0) > 0.75 for _, line in report.lines) else 0.75

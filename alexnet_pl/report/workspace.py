@@ -1,7 +1,7 @@
 """Save the runs of a folder as a workspace of W&B: curves, bars and tables to open and change there.
 
-The address of the workspace is kept in the folder, in wandb_workspace.json, so that the next call updates it; sections
-that were added in the browser stay.
+The folder keeps the address of the workspace in wandb_workspace.json, so that the next call updates it. Sections that
+were added in the browser stay.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from alexnet_pl.runs.mirror import wandb_group
 from alexnet_pl.runs.naming import WANDB_NAME, flatten_config
 
 MEDIA = {"kernels": "first-layer kernels", "predictions": "predictions"}
-"""Keys under which `mirror.attach_results` logs images, and their panels' titles"""
+"""Keys of images that `mirror.attach_results` logs -> titles of their panels"""
 
 
 def split_project(project: str) -> tuple[str, str]:
-    """Return the entity and the name of ENTITY/PROJECT; raise ConfigError where it is something else."""
+    """Return the entity and the name of ENTITY/PROJECT; raise ConfigError if it is something else."""
     entity, _, name = project.partition("/")
     if "/" in name or not all(0 < len(part) <= WANDB_NAME for part in (entity, name)):
         raise ConfigError(f"--wandb {project} is not ENTITY/PROJECT, such as ada/alexnet_pl")
@@ -32,8 +32,8 @@ def publish(report: Report, project: str, send: bool = True) -> str:
     """Build the workspace of a report's runs, save it with W&B, and write it to wandb_workspace.json in the folder.
 
     Args:
-        project: where the runs were sent, ENTITY/PROJECT.
-        send: save it with W&B; else it is only written to the file, without a key or a network.
+        project: the project of the runs, ENTITY/PROJECT.
+        send: whether to save it with W&B; if not, it is only written to the file, without a key or a network.
 
     Returns:
         The workspace's address; without `send`, the path of the file.
@@ -57,7 +57,7 @@ def publish(report: Report, project: str, send: bool = True) -> str:
 
 
 def _save(workspace: Any, address: str) -> str:
-    """Save a workspace, in the place of the one at an address if there still is one."""
+    """Save a workspace, and replace the one at an address if it still exists."""
     import wandb_workspaces.workspaces as ws
 
     try:
@@ -79,8 +79,8 @@ def build(report: Report, entity: str, project: str) -> Any:
     """Return the workspace (wandb_workspaces' Workspace) of a report's runs; ask no server.
 
     Its lines are those of the report: means over the runs that differ in their seeds only, with bands from the lowest
-    to the highest. A plot can be grouped by one key only; where it takes more to tell the lines apart, the table of
-    runs is grouped by all of them, and the plots follow it.
+    to the highest. A plot can be grouped by one key only. If the lines differ in several, the table of runs is grouped
+    by all of them, and the plots follow it.
     """
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
@@ -128,9 +128,9 @@ def build(report: Report, entity: str, project: str) -> Any:
 
 
 def grouping_keys(report: Report) -> list[str]:
-    """Return the keys of the configuration that tell the report's lines apart, as few as that takes.
+    """Return the keys of the configuration that tell the report's lines apart, as few as possible.
 
-    They are the panel, if there are several, then what is compared, then any in which the lines differ.
+    They are the panel, if there are several, then the compared keys, then other keys in which the lines differ.
     """
     lines = [flatten_config(line.runs[0].config) for _, line in report.lines]
     compared = [key for panel in report.panels for name in panel.compare for key in (name, f"{name}.name")]

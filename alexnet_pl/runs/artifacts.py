@@ -1,7 +1,6 @@
-"""Checkpoints that W&B keeps: `wandb:ENTITY/PROJECT/NAME:ALIAS` is downloaded, and becomes a folder like any other.
+"""Download checkpoints from W&B: `wandb:ENTITY/PROJECT/NAME:ALIAS` becomes a folder like any other.
 
-`logger.log_model` makes such artifacts: run folders with one checkpoint. Others, of one .ckpt file, serve as
-checkpoints, too.
+`logger.log_model` makes such artifacts: run folders with one checkpoint. An artifact of one .ckpt file works, too.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ def is_artifact(path: str | Path) -> bool:
 
 @cache
 def fetch(address: str) -> Path:
-    """Return the folder of an artifact, artifacts/ENTITY/PROJECT/NAME_VERSION; a version that is there stays.
+    """Return the folder of an artifact, artifacts/ENTITY/PROJECT/NAME_VERSION. Download it if it is not there.
 
     Args:
         address: wandb:ENTITY/PROJECT/NAME:ALIAS; without an alias, `latest`.
@@ -53,7 +52,7 @@ def fetch(address: str) -> Path:
 
 
 def _download(artifact: Any, folder: Path) -> None:
-    """Download an artifact into a folder that is there with all its files, or not at all."""
+    """Download an artifact into a folder, which appears with all its files or not at all."""
     print(f"downloading {artifact.name} of W&B ({artifact.size / 1e6:.0f} MB) into {folder}", file=sys.stderr)
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(mkdtemp(dir=folder.parent))

@@ -1,4 +1,4 @@
-"""Write a model card: what a net is, what it was trained on and how, how good it is, and by which code."""
+"""Write a model card: a net, its data, its training, its errors, and the code that made it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ RECIPE = (
     "data.random_crop", "data.random_flip", "data.color_noise", "data.pixel_scale", "trainer.max_epochs",
     "trainer.precision", "pretrained", "seed",
 )  # fmt: skip
-"""Keys of a configuration that say how a net was trained; config.yaml has all of them"""
+"""Keys in the card that say how a net was trained; config.yaml has all keys"""
 ERRORS = {"val": "validation set, centre crop", "test": "validation set, at the end"}
 
 
 def model_card(net: TrainedModel, weights: str) -> str:
-    """Return README.md for a folder with a net: Markdown below a head in YAML, as model hubs take it.
+    """Return README.md for a folder with a net: Markdown below a head in YAML, as model hubs expect it.
 
     Args:
         weights: the name of the file with the net's weights.
@@ -101,5 +101,5 @@ def _share(value: Any) -> str:
 
 
 def _code(value: Any) -> str:
-    """Return a value between backticks, in which Markdown sees no signs."""
+    """Return a value in backticks, so that Markdown takes no character of it as markup."""
     return f"`{visible_line(value).replace('`', ' ')}`"

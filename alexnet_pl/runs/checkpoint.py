@@ -1,4 +1,4 @@
-"""Checkpoints of runs: how they are written, and checked as a whole before anything is done with one."""
+"""Write checkpoints of runs, and check one as a whole before using it."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ FIXED_KEYS = (
     "trainer.more.gradient_clip_algorithm",
     "trainer.limit_train_batches",
 )
-"""Keys that a run cannot change when it moves to other devices"""
+"""Keys that a run must keep when it continues on other devices"""
 NET = ("state_dict", "config", "input")
-"""What is needed of a checkpoint to use its net"""
+"""Entries of a checkpoint that its net needs"""
 PROGRESS = ("state_dict", "config", "progress")
-"""What is needed to go on from it, besides what is Lightning's"""
+"""Entries that a continued run needs, besides Lightning's own"""
 SHAPE = {
     "state_dict": {}, "config": {}, "input": {"mean": Tensor, "classes": [str]},
     "progress": {"images_seen": int, "window": [float], "epoch": [float], "results": {}},
 }  # fmt: skip
-"""What the entries of a checkpoint are"""
+"""The types of a checkpoint's entries"""
 WEIGHTS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
@@ -45,7 +45,7 @@ def write(contents: dict[str, Any], path: Path) -> None:
     """Write tensors and plain values.
 
     Raises:
-        OSError: it cannot be written, as where the disk is full.
+        OSError: it cannot be written, for example because the disk is full.
     """
     try:
         with path.open("wb") as file:
@@ -55,11 +55,11 @@ def write(contents: dict[str, Any], path: Path) -> None:
 
 
 def read(path: Path, needed: Iterable[str], advice: str) -> dict[str, Any]:
-    """Return what a checkpoint holds, its weights left on the disk until they are used.
+    """Return the entries of a checkpoint. Its weights stay on the disk until they are used.
 
     Args:
         needed: entries that it must have.
-        advice: what to do about one that is damaged.
+        advice: what to do about a damaged one.
     Raises:
         ConfigError: there is none, or it is damaged.
     """
@@ -109,7 +109,7 @@ def images_seen(path: Path) -> int:
 
 
 def check_origin(path: Path, cfg: Config) -> None:
-    """Refuse a checkpoint to start from that a run of this configuration could not have written; devices do not count.
+    """Refuse to continue from a checkpoint that a run of this configuration could not have written, on any devices.
 
     Raises:
         ConfigError: the file is not a checkpoint of a run, or one of another net, other data or another rule.
@@ -129,5 +129,5 @@ def check_origin(path: Path, cfg: Config) -> None:
 
 
 def _weight_precision(precision: str | None) -> str:
-    """Return the precision in which a trainer.precision keeps the weights; the mixed ones compute in another."""
+    """Return the precision of the weights under a trainer.precision; the mixed ones compute in another."""
     return precision if precision in ("64-true", "64", "bf16-true", "16-true") else "32-true"

@@ -1,4 +1,4 @@
-"""config.yaml of a run, read back: each key of the schema with a value of its type, or the file is damaged."""
+"""Read back config.yaml of a run: each key of the schema with a value of its type, or the file is damaged."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ REMOVE_RUN = "remove the run's folder, or bring the file back from a copy of it"
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Return the configuration in a config.yaml, whole: keys that are newer than the file have their defaults.
+    """Return the configuration in a config.yaml. Keys that are newer than the file get their defaults.
 
     Raises:
         ConfigError: the file is damaged, or another version of this package wrote it.
@@ -40,11 +40,11 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def check_config(plain: dict[Any, Any], path: Path, advice: str) -> dict[str, Any]:
-    """Return a configuration that a run has written, with the defaults of keys that are newer.
+    """Return a configuration that a run has written. Keys that are newer get their defaults.
 
     Args:
-        path: the file that it stands in.
-        advice: what to do about one that is damaged.
+        path: the file that holds it.
+        advice: what to do about a damaged one.
     Raises:
         ConfigError: a key is unknown, a value is missing or of another type, or a float is not finite.
     """

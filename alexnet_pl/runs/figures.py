@@ -1,4 +1,4 @@
-"""Figures in files: alike whatever a matplotlibrc says, with letters that the fonts here have, in lines that fit."""
+"""Write figures that do not depend on a matplotlibrc, with letters that the fonts here have, in lines that fit."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Any
 from alexnet_pl.files import atomic_path
 
 FONT = "DejaVu Sans"
-"""Comes with matplotlib"""
+"""A font that comes with matplotlib"""
 LAST_RESORT = "Last Resort High-Efficiency"
-"""matplotlib's font of boxes, one for each script"""
+"""matplotlib's font of boxes, one for each script, for letters that no font has"""
 
 
 @contextmanager
 def drawing(texts: Iterable[str], **settings: Any) -> Iterator[None]:
-    """Draw with matplotlib's own settings, and in fonts that have the letters of some texts.
+    """Draw inside with matplotlib's own settings, in fonts that have the letters of some texts.
 
     Args:
-        texts: whatever a run, a class or a file gave its name to. What no font has, `drawable` replaces.
-        settings: matplotlib's, with __ for the dot.
+        texts: names of runs, classes and files in the figure. `drawable` replaces letters that no font has.
+        settings: settings of matplotlib, with __ for the dot.
     """
     from matplotlib import font_manager, style
 
@@ -43,7 +43,7 @@ def drawing(texts: Iterable[str], **settings: Any) -> Iterator[None]:
 
 
 def drawable(text: str) -> str:
-    r"""Return a text as the fonts of `drawing` have it: `\u732b` for a letter that they lack, `\n` for a line end."""
+    r"""Return a text for the fonts of `drawing`: `\u732b` for a letter that they lack, `\n` for a line end."""
     from matplotlib import font_manager, rcParams
 
     fonts = [font_manager.get_font(_font_file(family)) for family in rcParams["font.family"]]
@@ -66,7 +66,7 @@ def _escaped(letter: str) -> str:
 
 
 def width(text: str, size: float) -> float:
-    """Return how wide a drawable text is, in inches, at a font size in points."""
+    """Return the width of a drawable text in inches, at a font size in points."""
     from matplotlib import font_manager, rcParams
 
     font = font_manager.get_font([_font_file(family) for family in rcParams["font.family"]])
@@ -76,7 +76,7 @@ def width(text: str, size: float) -> float:
 
 
 def wrap(text: str, inches: float, size: float) -> str:
-    """Return a text as it can be drawn, in lines that are at most so wide."""
+    """Return a drawable text, in lines of at most this width."""
     text = drawable(text)
     letters = max(1, len(text))
     while True:
@@ -88,7 +88,7 @@ def wrap(text: str, inches: float, size: float) -> str:
 
 
 def shorten(text: str, inches: float, size: float) -> str:
-    """Return a text as it can be drawn, cut to be at most so wide."""
+    """Return a drawable text, cut to at most this width."""
     text = drawable(text)
     while width(text, size) > inches:
         text = text.removesuffix("…")[:-1] + "…"
@@ -96,7 +96,7 @@ def shorten(text: str, inches: float, size: float) -> str:
 
 
 def save(figure: Any, path: Path) -> None:
-    """Write a figure as its file's suffix says; drawn again, it is the same file."""
+    """Write a figure in the format of the file's suffix. The same figure gives the same file."""
     kind = path.suffix[1:].lower() or "png"
     with atomic_path(path) as part:
         figure.savefig(part, format=kind, metadata={"Date": None} if kind == "svg" else None)

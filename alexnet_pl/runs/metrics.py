@@ -1,4 +1,4 @@
-"""metrics.csv: rows are appended while a run trains, and read back as numbers."""
+"""metrics.csv: append rows while a run trains, and read them back as numbers."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 from alexnet_pl.files import damaged, naming, read_text, write
 
 PLACE = ("epoch", "images_seen")
-"""Columns by which every row is placed"""
+"""Columns that give the position of a row in the training"""
 MOST_BYTES = 1 << 28
 LARGEST = 1e100
-"""A number beyond it is none that was measured, and its square is infinite"""
+"""Largest number that can have been measured; the square of a larger one is infinite"""
 
 
 def read_rows(path: Path) -> list[dict[str, float]]:
-    """Return the rows that are whole, as numbers; none where there is no file.
+    """Return the complete rows, as numbers; none if there is no file.
 
     Raises:
         ConfigError: the file is damaged.
@@ -46,7 +46,7 @@ def read_rows(path: Path) -> list[dict[str, float]]:
 
 
 def append_row(path: Path, row: dict[str, float]) -> None:
-    """Add a row; a column seen for the first time widens the file."""
+    """Add a row. A new column widens the file."""
     old: list[str] = []
     if path.is_file():
         with path.open(encoding="utf-8") as file:
@@ -66,6 +66,6 @@ def write_rows(path: Path, rows: list[dict[str, float]], columns: list[str] | No
 
 
 def _line(row: dict[str, float], columns: list[str]) -> str:
-    """Whole numbers without a point, so that rewriting a file changes no byte of it."""
+    """Return a number as text, whole ones without a point, so that rewriting a file changes no byte of it."""
     cells = [row.get(column, "") for column in columns]
     return ",".join(str(int(c) if isinstance(c, float) and c.is_integer() else c) for c in cells) + "\n"

@@ -1,6 +1,6 @@
-"""The W&B run of a run folder: begun with it, resumed for what is added later, by the same id.
+"""The W&B run of a run folder: started with it, and resumed under the same id for later additions.
 
-What is added to a run that was trained offline, or that W&B did not take, waits in `wandb/added.json` of its folder
+If a run was trained offline, or W&B did not take an addition, the addition waits in `wandb/added.json` of its folder
 until `sync` sends it. So a run that is trained once has one folder of W&B's.
 """
 
@@ -26,7 +26,7 @@ SYNC = "python -m alexnet_pl.sync"
 
 
 def wandb_group(config: dict[str, Any]) -> str:
-    """Return the W&B group of a run's configuration: that of its sweep."""
+    """Return the W&B group of a run's configuration, which is that of its sweep."""
     return cut(run_group(config["name"], config["scale"]))
 
 
@@ -35,7 +35,7 @@ def start(run: Run, mode: str, folder: Path | None = None) -> Any:
 
     Args:
         mode: online or offline.
-        folder: where W&B keeps its files; None: in the run's folder.
+        folder: folder for W&B's files; None: the run's folder.
     """
     import wandb
 
@@ -72,11 +72,11 @@ def start(run: Run, mode: str, folder: Path | None = None) -> Any:
 
 
 def keep_checkpoint(run: Run, which: str, done: dict[str, Any]) -> None:
-    """Log a run's checkpoint to its open W&B run: an artifact that is a run folder with this one checkpoint.
+    """Log a run's checkpoint to its open W&B run, as an artifact: a run folder with this one checkpoint.
 
     Args:
-        which: last or best; an alias of the artifact, too.
-        done: what the run's done mark is going to say.
+        which: last or best; also an alias of the artifact.
+        done: the coming content of the run's done mark.
     """
     import wandb
 
@@ -95,9 +95,9 @@ def keep_checkpoint(run: Run, which: str, done: dict[str, Any]) -> None:
 
 
 def attach_results(run: Run, summary: dict[str, float], images: dict[str, Path]) -> None:
-    """Add values and images to the W&B run of a run that has ended: at once if it was online, else by the next `sync`.
+    """Add values and images to the W&B run of a finished run: at once if it was online, else by the next `sync`.
 
-    A run that is not done, or has no W&B run, is left alone.
+    Do nothing for a run that is not done, or that has no W&B run.
 
     Args:
         summary: values to put beside the run's last metrics, {"evaluate/10-probabilities/error": 0.4}.
@@ -121,15 +121,15 @@ def attach_results(run: Run, summary: dict[str, float], images: dict[str, Path])
 
 
 def added(run: Run) -> dict[str, Any]:
-    """Return what was added to a run and W&B does not have yet, {"summary": {}, "images": [key]}; empty for nothing."""
+    """Return the additions to a run that W&B does not have yet, {"summary": {}, "images": [key]}; empty if none."""
     return files.read_json(_added_file(run), {"summary": {}, "images": [str]}, "remove it, and add the results again")
 
 
 def send_added(run: Run) -> str:
-    """Send what was added to a run; return the address of its W&B run.
+    """Send the additions to a run; return the address of its W&B run.
 
     Raises:
-        UserError: W&B did not take it. It waits for the next time.
+        UserError: W&B did not take them. They wait for the next time.
     """
     import wandb
 

@@ -1,4 +1,4 @@
-"""What a run is called: its folder, its group in W&B, and in what two configurations differ; what is no run."""
+"""Names of runs: the folder, the group in W&B, the keys in which two configurations differ; and published weights."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ WEIGHTS_WORDS = (
     "wandb:ENTITY/PROJECT/NAME:ALIAS, or published weights (torchvision, caffe:FILE, FILE.pth, FILE.safetensors, "
     "FILE.onnx, an exported folder)"
 )
-"""What commands take in place of a run, in words"""
+"""The published weights that commands take in place of a run, in words"""
 
 MOST_BYTES = 200
-"""In the name of a job's folder; file systems end at 255"""
+"""Most bytes in the name of a job's folder; file systems allow 255"""
 
 
 def job_folder_name(overrides: Iterable[str], seed: int) -> str:
     """Return the name of a job's folder: its overrides in alphabetical order, without bookkeeping, and its seed.
 
-    The seed is always there, so that a sweep which grows by seeds finds what is done.
+    The seed is always there, so that a sweep with more seeds finds the runs that are done.
 
     >>> job_folder_name(["model.activation=tanh", "data.root=/data", "sweep=figure1"], 2)
     'model.activation=tanh,seed=2'
@@ -54,10 +54,10 @@ def job_folder_name(overrides: Iterable[str], seed: int) -> str:
 
 
 def safe_file_name(text: str) -> str:
-    """Return a text as the name of a folder, `_` in place of what file systems and shells mind.
+    """Return a text as the name of a folder, with `_` for characters that file systems and shells do not take.
 
-    What could make two texts one, another sign than brackets and spaces or a cut to 200 bytes, leaves a checksum of the
-    whole text at the end.
+    A checksum of the whole text ends the name if the text is cut to 200 bytes. It also does if a character is replaced,
+    except for brackets, quotes and spaces. So such texts stay different.
     """
     name = re.sub(r"[^\w.,=+-]+", "_", text)
     ambiguous = re.search(r"[^\w.,=+\-\[\]{}:'\" ]", text) is not None
@@ -71,7 +71,7 @@ def _checksum(text: str) -> str:
 
 
 def run_group(name: str, scale: str) -> str:
-    """Return the folder under runs/ that a run shares with its sweep, which is also its group in W&B.
+    """Return the folder under runs/ that a run shares with its sweep. It is also the run's group in W&B.
 
     >>> run_group("lrn", "paper"), run_group("lrn", "small")
     ('lrn', 'lrn_small')
@@ -80,11 +80,11 @@ def run_group(name: str, scale: str) -> str:
 
 
 WANDB_NAME, WANDB_TAG = 128, 64
-"""Characters that W&B takes in the name of a project, group, run or artifact, and in a tag"""
+"""Most characters that W&B takes in the name of a project, group, run or artifact, and in a tag"""
 
 
 def cut(text: str, most: int = WANDB_NAME) -> str:
-    """Return a text of at most so many characters; a longer one ends in a checksum, so that no two become one.
+    """Return a text cut to a number of characters. If it is cut, it ends in a checksum, so that two stay different.
 
     >>> len(cut(200 * "a")), cut("short")
     (128, 'short')
@@ -93,7 +93,7 @@ def cut(text: str, most: int = WANDB_NAME) -> str:
 
 
 def artifact_name(group: str, folder: str) -> str:
-    """Return the name of the W&B artifact with a run's checkpoint, in the characters that W&B takes.
+    """Return the name of the W&B artifact with a run's checkpoint, in characters that W&B takes.
 
     >>> artifact_name("lrn_small", "model.lrn=_conv1_,seed=2")
     'lrn_small-model.lrn_conv1_seed_2'
@@ -102,7 +102,7 @@ def artifact_name(group: str, folder: str) -> str:
 
 
 def parse_overrides(overrides: Iterable[str]) -> dict[str, str]:
-    """Return overrides as {key: value}; of a key given twice, the last counts.
+    """Return overrides as {key: value}. The last of equal keys counts.
 
     >>> parse_overrides(["model.lrn=[conv1]", "+trainer.devices=2"])
     {'model.lrn': '[conv1]', 'trainer.devices': '2'}
@@ -112,14 +112,14 @@ def parse_overrides(overrides: Iterable[str]) -> dict[str, str]:
 
 
 def is_bookkeeping(key: str) -> bool:
-    """Return whether a key says where and how a run is recorded, not what is trained."""
+    """Return whether a key is bookkeeping: it says where and how a run is recorded, not what is trained."""
     return any(key == b or key.startswith((b + ".", b + "/")) for b in BOOKKEEPING)
 
 
 def config_differences(a: dict[str, Any], b: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Return dotted keys whose values differ between two configurations, bookkeeping left out.
+    """Return dotted keys whose values differ between two configurations, without bookkeeping.
 
-    A key that one of them does not have, as it is from before there was such a key, counts as its default.
+    If one of them is older than a key, and so does not have it, the key counts as its default.
     """
     a, b = (_defaults() | flatten_config(config) for config in (a, b))
     return {k: (a.get(k), b.get(k)) for k in sorted(a | b) if a.get(k) != b.get(k) and not is_bookkeeping(k)}
@@ -139,7 +139,7 @@ def flatten_config(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def names_weights(word: str) -> bool:
-    """Return whether a word names published weights, as model/weights.py lists them, and not a run."""
+    """Return whether a word names published weights, as model/weights.py lists them, rather than a run."""
     path = expand(word)
     if word == "torchvision" or word.startswith("caffe:") or path.suffix in WEIGHTS_SUFFIXES:
         return True

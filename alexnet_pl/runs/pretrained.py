@@ -1,4 +1,4 @@
-"""Start a net from another's weights: which layers take them over, and whether both nets see images alike.
+"""Start a net from another's weights: which layers take them, and whether both nets get the same kind of pixels.
 
 Section 6 of the paper trains on all of ImageNet first, and then fine-tunes on ILSVRC-2012.
 """
@@ -22,28 +22,28 @@ from alexnet_pl.runs.run import find_checkpoint
 from alexnet_pl.runs.trained import TrainedModel, load
 
 FAR = 32.0
-"""Grey levels by which the mean colours of two nets may differ: nearly twice what photographs of one kind do"""
+"""Grey levels by which the mean colours of two nets may differ: nearly twice the usual difference for photographs"""
 FUNCTION = (
     "conv1_padding", "activation", "order", "pooling", "lrn", "lrn_size", "lrn_alpha", "lrn_beta", "lrn_k",
     "lrn_alpha_convention", "lrn_across_towers", "spatial_norm", "towers",
 )  # fmt: skip
-"""Keys of a net that change what its convolutions' weights do, and not their shapes"""
+"""Keys of a net that change the effect of its convolutions' weights, but not their shapes"""
 
 
 @dataclass
 class Pretrained:
-    """Another net, and what a net takes over from it."""
+    """Another net, and the layers that a net takes from it."""
 
     net: TrainedModel
     loaded: list[str]
     """layers that start with its weights"""
     anew: list[str]
-    """layers that start as without it"""
+    """layers that start anew"""
     differences: list[str]
-    """what its convolutions do otherwise, in words"""
+    """differences between the two nets' convolutions, in words"""
 
     def lines(self) -> list[str]:
-        """Return what to tell the user."""
+        """Return a sentence for the user."""
         anew = f"; anew: {', '.join(self.anew)}" if self.anew else ""
         said = [f"pretrained: {', '.join(self.loaded)} from {self.net.name}{anew}"]
         if self.differences:
@@ -52,7 +52,7 @@ class Pretrained:
 
 
 def read_pretrained(cfg: Config) -> Pretrained:
-    """Return the net that a run starts from, once it is known to fit.
+    """Return the net that a run starts from, after checking that it fits.
 
     Raises:
         ConfigError: there is no such net, a layer has another shape, or its pixels are not centred and scaled alike.
@@ -80,7 +80,7 @@ def read_pretrained(cfg: Config) -> Pretrained:
 
 
 def load_pretrained(net: nn.Module, cfg: Config) -> list[str]:
-    """Give a net the layers of the one that its run starts from, in place; return what to tell the user.
+    """Copy the layers of the net that a run starts from into its net; return a sentence for the user.
 
     Raises:
         ConfigError: as `read_pretrained`.

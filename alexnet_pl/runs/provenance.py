@@ -1,4 +1,4 @@
-"""Which code made a run, and on which machine."""
+"""The code that made a run, and the machine."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def machine() -> dict[str, Any]:
 
 
 def git_state() -> dict[str, Any]:
-    """Commit and dirty flag of the checkout the package runs from; empty for an installed wheel."""
+    """Return commit and dirty flag of the checkout that the package runs from; empty for an installed wheel."""
 
     def git(*args: str) -> str:
         return subprocess.run(

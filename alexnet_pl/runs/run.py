@@ -1,16 +1,16 @@
-"""A run folder: what it holds, and how it is written and read back.
+"""A run folder: its files, and how to write and read them.
 
     runs/<name>/<overrides>/
         config.yaml     the whole resolved configuration
         run.json        identity: W&B id, overrides, versions, git commit, seed, start
         metrics.csv     one row per window of training images and per epoch
-        train.log       a line per epoch, and what went wrong
+        train.log       a line per epoch, and warnings
         checkpoints/    last.ckpt, best.ckpt
         done.json       the done mark with the final metrics; or failed.json with the reason
     runs/<name>/sweep.json   the jobs a sweep asked for, started or not
 
-The folder is the truth: nothing else is read to resume, to skip or to report. Whole files are written beside and
-renamed, so none is ever half there.
+The folder is the truth: resuming, skipping and reporting read nothing else. Files are written under another name and
+then renamed, so each is whole or missing.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from alexnet_pl.runs.sweep import read_sweep
 CHECKPOINT_NAMES = ["last", "best"]
 """A run's checkpoints by name: after its last epoch, and after the epoch with the lowest validation error"""
 JOB_VARIABLE, JOBS_VARIABLE = "ALEXNET_PL_JOB", "ALEXNET_PL_JOBS"
-"""Environment variables by which a sweep tells a job its place, `3 of 8`, and itself the number of its jobs."""
+"""Environment variables of a job in a sweep: its place, `3 of 8`, and the number of jobs."""
 
 
 # ------------------------------------------------------------------------------------------------ writing a run
@@ -57,7 +57,7 @@ class Run:
         return self.folder / "checkpoints" / "last.ckpt"
 
     def start(self, config: dict[str, Any], overrides: list[str]) -> None:
-        """Claim the folder: write config.yaml and run.json, or recognise the run they describe and take it up.
+        """Claim the folder: write config.yaml and run.json, or continue the run that they describe.
 
         Raises:
             ConfigError: the folder cannot be written, is in use, or holds a run with another configuration.
@@ -82,18 +82,18 @@ class Run:
         self.id = identity["id"]
 
     def require(self) -> None:
-        """Raise TrainingError if the folder is no longer this run's: it was removed, and maybe made anew by another."""
+        """Raise TrainingError if the folder was removed, or another run has made it anew."""
         found = self.identity.get("id")
         if not found or found != (self.id or found):
             what = "holds another run by now" if found else "is gone"
             raise TrainingError(f"the run folder {self.folder} {what}: it was removed while the run trained")
 
     def record(self, config: dict[str, Any]) -> None:
-        """Write config.yaml; of a run that is there already only bookkeeping can have changed."""
+        """Write config.yaml. For a run that exists, only bookkeeping can have changed."""
         write(self.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
 
     def _lock(self) -> None:
-        """Keep other processes out until this one ends."""
+        """Lock the folder until this process ends."""
         if self.lock:  # it is ours already
             return
         try:
@@ -102,7 +102,7 @@ class Run:
             raise InUse(f"another process is training in {self.folder}: wait for it, or stop it") from error
 
     def release(self) -> None:
-        """Let go of the folder; processes that inherited the lock still hold it."""
+        """Unlock the folder; processes that inherited the lock still hold it."""
         if self.lock:
             self.lock.close()
             self.lock = None
@@ -110,7 +110,7 @@ class Run:
     def refuse_another(self, config: dict[str, Any]) -> None:
         """Raise ConfigError if the folder holds a run of another configuration; bookkeeping does not count.
 
-        A config.yaml alone is that of a run which was killed as it began, or of something else than a run.
+        A config.yaml alone may come from a run that was killed at its start, or from something that is no run.
         """
         begun = self.identity or (self.folder / "config.yaml").exists()
         changed = config_differences(self.config, config) if begun else {}
@@ -122,13 +122,13 @@ class Run:
             )
 
     def finish(self, metrics: dict[str, float], seconds: float) -> None:
-        """Set the done mark, with the metrics that are finite."""
+        """Write the done mark, with the metrics that are finite."""
         self.require()
         kept = {name: value for name, value in metrics.items() if math.isfinite(value)}
         write(self.folder / "done.json", json.dumps({"metrics": kept, "seconds": round(seconds, 1)}, indent=1))
 
     def fail(self, reason: str) -> None:
-        """Leave the reason why the run ended early, or print it where it cannot be left; the next start removes it."""
+        """Write the reason why the run ended early, or print it if it cannot be written. The next start removes it."""
         try:
             if self.id:
                 self.require()
@@ -137,7 +137,7 @@ class Run:
             print(f"no failed.json is left ({error}) of this failure: {reason}", file=sys.stderr, flush=True)
 
     def rewind(self, images_seen: int, origin: Run) -> None:
-        """Drop the rows of metrics.csv from after a checkpoint (0: there was none): they are about to come again.
+        """Drop the rows of metrics.csv from after a checkpoint (0: there was none); training writes them again.
 
         Args:
             origin: the run that wrote the checkpoint, this one or the one it starts from.
@@ -154,16 +154,16 @@ class Run:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """run.json: W&B id, overrides, versions, git, seed, start, machine; empty before the start.
+        """Content of run.json: W&B id, overrides, versions, git, seed, start, machine; empty before the start.
 
         Raises:
-            ConfigError: it is damaged, as is said of each file of a run that is not what a run writes.
+            ConfigError: it is damaged.
         """
         return read_json(self.folder / "run.json", IDENTITY, REMOVE_RUN, needs="id")
 
     @property
     def config(self) -> dict[str, Any]:
-        """config.yaml, whole: keys that are newer than it have their defaults.
+        """Configuration in config.yaml. Keys that are newer than the file have their defaults.
 
         Raises:
             ConfigError: it is damaged, or another version of this package wrote it.
@@ -172,28 +172,28 @@ class Run:
 
     @property
     def done(self) -> dict[str, Any]:
-        """The done mark's contents; empty while the run is not done."""
+        """Content of the done mark; empty while the run is not done."""
         return read_json(self.folder / "done.json", {"metrics": {}}, REMOVE_MARK, needs="metrics")
 
     def check(self) -> None:
-        """Raise ConfigError where a file is damaged that the end of long work needs: tell it before."""
+        """Raise ConfigError if a file is damaged that is needed at the end. Call this before long work."""
         _ = self.identity, self.config, self.done
 
     @property
     def failure(self) -> str:
-        """Why the run ended early; empty where it did not, or left no word."""
+        """Reason why the run ended early; empty if it did not, or wrote none."""
         found = read_json(self.folder / "failed.json", {"reason": str}, REMOVE_MARK, needs="reason")
         return str(found.get("reason", ""))
 
     @property
     def failed_at(self) -> int:
-        """When that was written, in nanoseconds; 0 where it was not."""
+        """Time at which the reason was written, in nanoseconds; 0 if there is none."""
         path = self.folder / "failed.json"
         return path.stat().st_mtime_ns if path.is_file() else 0
 
     @property
     def status(self) -> str:
-        """done, failed, unfinished (begun and neither of those) or missing (never begun)."""
+        """State of the run: done, failed, unfinished (begun, and neither of those) or missing (never begun)."""
         if self.done:
             return "done"
         if self.failure:
@@ -202,14 +202,14 @@ class Run:
 
     @property
     def metrics(self) -> list[dict[str, float]]:
-        """The rows of metrics.csv, empty cells left out; a last line cut short by a kill is ignored."""
+        """Rows of metrics.csv without empty cells. A last line that a kill cut short is ignored."""
         return read_rows(self.folder / "metrics.csv")
 
 
 IDENTITY = {
     "id": str, "overrides": [str], "git": {"commit": str}, "versions": {}, "machine": {}, "continued": [{}],
 }  # fmt: skip
-"""What the entries of run.json are"""
+"""The types of run.json's entries"""
 REMOVE_MARK = "remove it, and the run goes on from its last checkpoint"
 
 
@@ -224,7 +224,7 @@ def _identity(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
 
 
 def _given_id() -> str:
-    """Return the W&B id of a run that W&B's agent starts for a W&B sweep, by which the run belongs to the sweep."""
+    """Return the W&B id that W&B's agent gives to a run of a W&B sweep; the run belongs to the sweep by it."""
     return os.environ.get("WANDB_RUN_ID", "") if "WANDB_SWEEP_ID" in os.environ else ""
 
 
@@ -241,9 +241,9 @@ def _session() -> dict[str, Any]:
 
 
 def find_runs(folder: Path) -> list[Run]:
-    """Return the runs of a folder: the folder itself if it is a run, else those below it and those its sweep asked for.
+    """Return the runs of a folder: itself if it is a run, else those below it and those that its sweep asked for.
 
-    An artifact of W&B's is downloaded, and is the folder of a run.
+    An artifact of W&B is downloaded, and is the folder of a run.
 
     Raises:
         ConfigError: there is no such folder, no run in it, or its sweep.json is damaged.
@@ -265,7 +265,7 @@ def find_checkpoint(ckpt_path: str, key: str = "ckpt_path") -> Path:
     """Return the checkpoint that a path names: a file, a run folder, a folder of one run, or an artifact of W&B's.
 
     Args:
-        key: what the path was given for, to be named in messages.
+        key: the key or argument that gave the path, for messages.
     Raises:
         ConfigError: there is none, or there are several runs.
     """

@@ -1,4 +1,4 @@
-"""sweep.json in the folder of a sweep: the jobs it asked for, started or not."""
+"""sweep.json in the folder of a sweep: the jobs that it asked for, started or not."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from alexnet_pl.files import damaged, lock, misfit, read_json, write
 
 
 def record_sweep(folder: Path, jobs: dict[str, list[str]]) -> None:
-    """Write sweep.json: {job folder's name: its overrides}; jobs of earlier calls of the same sweep stay listed.
+    """Write sweep.json: {job folder's name: its overrides}. Jobs of earlier calls of the same sweep stay listed.
 
     Raises:
-        ConfigError: the one that is there is damaged.
+        ConfigError: the existing one is damaged.
     """
     folder.mkdir(parents=True, exist_ok=True)
     held = lock(folder, wait=True)  # the same sweep, started twice, adds to one list
@@ -25,7 +25,7 @@ def record_sweep(folder: Path, jobs: dict[str, list[str]]) -> None:
 
 
 def read_sweep(folder: Path) -> dict[str, list[str]]:
-    """Return the jobs that sweeps asked for in a folder, by the names of their folders; empty where none did.
+    """Return the jobs that sweeps asked for in a folder, by the names of their folders; empty if there are none.
 
     Raises:
         ConfigError: sweep.json is damaged.

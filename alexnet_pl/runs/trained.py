@@ -1,9 +1,9 @@
-"""A trained net with all it needs to look at images: weights, mean image, what its classes are called.
+"""A trained net with all that it needs for images: weights, mean image, names of the classes.
 
     load("runs/alexnet")        from a run, a folder of one run, or a checkpoint file
     load("torchvision")         published weights: see model/weights.py
 
-A checkpoint carries all of it: no data set is needed to use one.
+A checkpoint carries all of it, so using one needs no dataset.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class TrainedModel:
     cfg: Config
     net: nn.Sequential
     mean: Tensor
-    """float32 (H, W, 3): what is subtracted from a square, in grey levels"""
+    """float32 (H, W, 3): mean image to subtract from a square, in grey levels"""
     classes: list[str]
     run: Run | None = None
 
@@ -50,29 +50,29 @@ class TrainedModel:
 
     @property
     def resized_size(self) -> int:
-        """Side in pixels of the squares that an image is made into, before views are cut out."""
+        """Side in pixels of the square that an image becomes, before views are cut out."""
         return self.cfg.data.resized_size
 
     @property
     def squares(self) -> Squares:
-        """How a photograph is made into such a square."""
+        """The way in which a photograph becomes such a square."""
         return self.cfg.data.squares
 
     def to(self, device: torch.device) -> TrainedModel:
         return replace(self, net=self.net.to(device), mean=self.mean.to(device))
 
     def input(self, images: Tensor, views: int = 1) -> Tensor:
-        """uint8 squares (n, S, S, 3) as the net takes them: (n * views, 3, H, W), an image's views side by side."""
+        """uint8 squares (n, S, S, 3) -> input of the net (n * views, 3, H, W), an image's views side by side."""
         d = self.cfg.data
         return augment.evaluation_input(images.to(self.device), self.mean, d.resized_size, d.pixel_scale, views)
 
     def logits(self, images: Tensor, views: int = 1) -> Tensor:
-        """uint8 squares (n, S, S, 3) -> float32 (n, views, classes); a net may have more outputs than that."""
+        """uint8 squares (n, S, S, 3) -> float32 (n, views, classes); further outputs of the net are left out."""
         return self.outputs(images, views)[:, :, : len(self.classes)]
 
     @torch.inference_mode()
     def outputs(self, images: Tensor, views: int = 1) -> Tensor:
-        """uint8 squares (n, S, S, 3) -> all that the net puts out, float32 (n, views, outputs)."""
+        """uint8 squares (n, S, S, 3) -> all outputs of the net, float32 (n, views, outputs)."""
         layout = memory_format(self.cfg.model.channels_last)
         dtype = next(self.net.parameters()).dtype
         inputs = self.input(images, views).to(dtype).contiguous(memory_format=layout)
@@ -83,13 +83,13 @@ def load(path: str | Path, weights: list[str] | None = None, mean: Path | None =
     """Return the trained net of a run, or a published one, on the CPU.
 
     Args:
-        path: a run folder, a folder of one run, a checkpoint file, or an artifact of W&B's; or published weights, as
+        path: a run folder, a folder of one run, a checkpoint file, an artifact of W&B, or published weights, as
             model/weights.py lists them.
-        weights: names of the run's checkpoints (`run.CHECKPOINT_NAMES`) or files; of several the mean of the weights is
-            taken. None: the last, or the best where that is all there is.
+        weights: names of the run's checkpoints (`run.CHECKPOINT_NAMES`) or files; the weights of several are averaged.
+            None: the last, or the best if there is no other.
         mean: Caffe's mean image, for its weights; None: see `model.weights.read_weights`.
     Raises:
-        ConfigError: there is no checkpoint, it cannot be read, or the several are not of one net.
+        ConfigError: there is no checkpoint, it cannot be read, or several are not of one net.
     """
     if names_weights(str(path)):
         return from_weights(read_weights(str(path), mean))
@@ -136,7 +136,7 @@ def _file(folder: Path, name: str) -> Path:
 
 
 def _mistake(cfg: Config, mean: Tensor, classes: list[str]) -> str:
-    """Return in what a checkpoint's images cannot be those of its net; empty where they can."""
+    """Return why a checkpoint's data cannot be that of its net; empty if it can."""
     d = cfg.data
     if not d.packed and d.kind not in SMALL_DATASETS:
         return f"data.kind is {d.kind}"
@@ -171,7 +171,7 @@ def from_weights(published: Weights) -> TrainedModel:
     """Return a published net, on the CPU.
 
     Raises:
-        ConfigError: there is no such net, whatever its file says.
+        ConfigError: there is no such net.
     """
     p = published
     cfg = Config(name=p.name, seed=0, train_error_window=1, train_eval_images=0, model=p.model)

@@ -1,4 +1,4 @@
-"""The W&B server that the environment names: its address, the key for it, and whether it answers."""
+"""The W&B server: its address, the key for it, and whether it answers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from alexnet_pl.errors import ConfigError, UserError, one_line
 from alexnet_pl.files import expand
 
 SECONDS = 20
-"""What an answer may take"""
+"""Seconds to wait for an answer"""
 
 
 def address() -> str:
@@ -42,7 +42,7 @@ def address() -> str:
 
 
 def key() -> str:
-    """Return the W&B key, from the environment or where `wandb login` keeps it; empty without one. Ask no one."""
+    """Return the W&B key from the environment or the file of `wandb login`; empty without one. Never ask for it."""
     if given := os.environ.get("WANDB_API_KEY"):
         return given
     file = expand(os.environ.get("NETRC", "~/.netrc"))
@@ -54,13 +54,13 @@ def key() -> str:
 
 
 def require(purpose: str) -> None:
-    """Refuse to begin what needs W&B's server where that cannot work: its client would try again for ever.
+    """Refuse to begin work that needs W&B's server if it cannot be reached: W&B's client would try for ever.
 
     Args:
-        purpose: what needs it, to be named in messages.
+        purpose: the work, for messages.
     Raises:
-        ConfigError: no key is at hand, or WANDB_BASE_URL is no address.
-        UserError: the server does not answer, not as W&B's does, or refuses the key.
+        ConfigError: there is no key, or WANDB_BASE_URL is no address.
+        UserError: the server does not answer, or not as W&B's does, or refuses the key.
     """
     require_key(purpose)
     server, token = address(), base64.b64encode(f"api:{key()}".encode()).decode()
@@ -86,7 +86,7 @@ def require(purpose: str) -> None:
 
 @contextmanager
 def translated(failure: str) -> Iterator[None]:
-    """Raise whatever W&B's client raises inside as one UserError, `failure (its reason)`.
+    """Turn any exception of W&B's client inside into a UserError, `failure (its reason)`.
 
     The client raises errors of its own, of its libraries, and of the process that it starts.
     """
@@ -97,6 +97,6 @@ def translated(failure: str) -> Iterator[None]:
 
 
 def require_key(purpose: str) -> None:
-    """Raise ConfigError where a command has to talk to W&B and no key is at hand."""
+    """Raise ConfigError if there is no key for W&B."""
     if not key():
         raise ConfigError(f"{purpose} needs a W&B key and none was found: run `wandb login`, or set WANDB_API_KEY")

@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, after every epoch and when someone asks the run to stop."""
+"""Write checkpoints, whole or not at all, after every epoch and when a signal asks the run to stop."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from alexnet_pl.runs import checkpoint as checkpoint_file
 from alexnet_pl.runs.run import Run, find_checkpoint
 
 AGREE_EVERY = 16
-"""Steps after which the processes on GPUs agree whether to stop"""
+"""Steps between two times at which the processes on GPUs agree whether to stop"""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Write each checkpoint beside its place, then rename: a kill or a full disk leaves the old one intact.
+    """Write each checkpoint beside its place, then rename it: a kill or a full disk leaves the old one intact.
 
-    A second one of the same moment, as last.ckpt after best.ckpt, is another name of the same file where the file
-    system knows that. Where the run's folder was removed, no other is made in its place.
+    A second one of the same moment, such as last.ckpt after best.ckpt, becomes a hard link if the file system has them.
+    If the run's folder was removed, it is not made again.
     """
 
     def __init__(self, run: Run) -> None:
@@ -58,7 +58,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def _link(file: Path, name: Path) -> bool:
-    """Give a file another name; return whether that could be done."""
+    """Give a file another name as a hard link; return whether that worked."""
     try:
         os.link(file, name)
     except OSError:
@@ -67,7 +67,7 @@ def _link(file: Path, name: Path) -> bool:
 
 
 def find_start(cfg: Config, run: Run) -> Path | None:
-    """Return the checkpoint to go on from, and drop rows of metrics.csv from after it.
+    """Return the checkpoint to continue from, and drop the rows of metrics.csv from after it.
 
     Raises:
         ConfigError: it is damaged, or `ckpt_path` is of another net, other data or another rule.
@@ -86,12 +86,12 @@ LIGHTNINGS = {
     "pytorch-lightning_version": str, "epoch": int, "global_step": int, "loops": {}, "callbacks": {},
     "optimizer_states": [{"state": {}, "param_groups": [{}]}], "lr_schedulers": [{}],
 }  # fmt: skip
-"""What Lightning keeps in a checkpoint beside what is ours"""
+"""Lightning's own entries in a checkpoint"""
 
 
 @contextmanager
 def restoring(path: Path | None, net: nn.Module, stop: StopOnSignal) -> Iterator[None]:
-    """Refuse a checkpoint that is of another net, or that Lightning fails to restore inside, before training starts.
+    """Refuse a checkpoint of another net, or one that Lightning fails to restore inside, before training starts.
 
     Raises:
         ConfigError: it is damaged.
@@ -110,7 +110,7 @@ def restoring(path: Path | None, net: nn.Module, stop: StopOnSignal) -> Iterator
 
 
 def _of_another_net(found: dict[str, Any], net: nn.Module) -> str:
-    """Return in what the weights or velocities of a checkpoint are not a net's; empty where they are."""
+    """Return why the weights or velocities of a checkpoint do not fit a net; empty if they fit."""
     here, there = (
         {name: tuple(p.shape) for name, p in state.items()} for state in (net.state_dict(), found["state_dict"])
     )
@@ -127,7 +127,7 @@ def _of_another_net(found: dict[str, Any], net: nn.Module) -> str:
 
 
 def epoch_checkpoints(run: Run, with_validation: bool) -> list[pl.Callback]:
-    """Return callbacks that write last.ckpt after each epoch, and best.ckpt where the validation error is lowest."""
+    """Return callbacks that write last.ckpt after each epoch, and best.ckpt at the lowest validation error."""
     checkpoint = partial(ModelCheckpoint, run.last.parent, enable_version_counter=False, save_on_train_epoch_end=True)
     last = checkpoint(filename="last")
     best = checkpoint(filename="best", monitor="val/error", mode="min")
@@ -135,9 +135,9 @@ def epoch_checkpoints(run: Run, with_validation: bool) -> list[pl.Callback]:
 
 
 class StopAfter(pl.Callback):
-    """End the run after so many updates.
+    """End the run after a number of updates.
 
-    Lightning's own max_steps takes a run that goes on after a whole epoch for one that stopped in its middle.
+    If a run continues after a whole epoch, Lightning's own max_steps treats it as stopped in the middle of one.
     """
 
     def __init__(self, steps: int) -> None:
@@ -151,10 +151,10 @@ class StopAfter(pl.Callback):
 
 
 def is_between_updates(trainer: pl.Trainer, batches: int) -> bool:
-    """Return whether a checkpoint after so many batches of an epoch loses nothing.
+    """Return whether a checkpoint after this many batches of an epoch loses nothing.
 
-    It would lose an epoch's end, a validation that is due, and gradients that accumulate. Lightning has no public
-    way to ask for the first two: these are attributes of its loops as of version 2.6.
+    It would lose the end of an epoch, a validation that is due, or gradients that accumulate. Lightning has no public
+    way to ask for the first two. These are attributes of its loops in version 2.6.
     """
     ends_epoch = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
     validates = trainer.enable_validation and batches % (trainer.val_check_batch or math.inf) == 0
@@ -163,12 +163,12 @@ def is_between_updates(trainer: pl.Trainer, batches: int) -> bool:
 
 
 class StopOnSignal(pl.Callback):
-    """On a signal that asks for the end: finish the step, write last.ckpt, raise `Interrupted`, on all processes alike.
+    """Stop on a signal: finish the step, write last.ckpt, raise `Interrupted`, on all processes at the same step.
 
     SIGINT (Ctrl-C) as a second signal stops at once.
 
     Args:
-        seconds: of training after which it stops as well; SIGALRM stands for that.
+        seconds: seconds of training after which the run stops, too, as if by SIGALRM.
     """
 
     def __init__(self, run: Run, seconds: float = math.inf) -> None:
@@ -181,13 +181,13 @@ class StopOnSignal(pl.Callback):
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Catch the signals inside, and put back what was there before."""
+        """Catch the signals inside, and restore the earlier handlers at the end."""
         with handling(launch.STOP_SIGNALS, self._remember) as before:
             self.heard = before
             yield
 
     def _listen_again(self) -> None:
-        """Take the signals back: Lightning has put a handler of its own in place, which would stop too early."""
+        """Catch the signals again: Lightning has installed a handler of its own, which would stop too early."""
         for s in launch.STOP_SIGNALS:
             signal.signal(s, self._remember if s in self.heard else signal.SIG_IGN)
 
@@ -198,7 +198,7 @@ class StopOnSignal(pl.Callback):
         self.deadline = time.monotonic() + self.seconds
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Let the test begin, however late it is."""
+        """Let the test begin even if the time is over."""
         self.deadline = math.inf
         if self.signum == signal.SIGALRM:
             self.signum, self.agreed = 0, False
@@ -230,7 +230,7 @@ class StopOnSignal(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stop, if that was asked for, as soon as a checkpoint loses nothing."""
+        """Stop, if a process was asked to, as soon as a checkpoint loses nothing."""
         # Agreeing takes as long as a small step on a GPU: there not after each.
         every = AGREE_EVERY if trainer.world_size > 1 and pl_module.device.type != "cpu" else 1
         if not self.agreed and (batch_idx % every or not self._must_stop(trainer)):
@@ -248,5 +248,5 @@ class StopOnSignal(pl.Callback):
             raise Interrupted(self.signum)
 
     def _has_checkpoint(self, trainer: pl.Trainer) -> bool:
-        """Return whether there is a checkpoint, as the first process sees it: file systems of clusters lag behind."""
+        """Return whether the first process sees a checkpoint: on clusters, other machines may see a file later."""
         return trainer.strategy.broadcast(self.run.last.is_file())

@@ -1,7 +1,7 @@
-"""Where a run's metrics go: metrics.csv in its folder, and Weights & Biases beside it.
+"""Log a run's metrics to metrics.csv in its folder, and to Weights & Biases.
 
-W&B is a mirror. Whatever happens to it, training goes on and the folder has everything. Only the first process of a
-run has loggers.
+W&B gets a copy. If it fails, training goes on and the folder has everything. Only the first process of a run has
+loggers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from alexnet_pl.runs.run import Run
 
 
 class MetricsCSV(Logger):
-    """metrics.csv of a run folder. Unlike Lightning's CSVLogger, it appends where a run is resumed."""
+    """Logger to metrics.csv of a run folder. Unlike Lightning's CSVLogger, it appends when a run is resumed."""
 
     def __init__(self, run: Run) -> None:
         super().__init__()
@@ -38,16 +38,16 @@ class MetricsCSV(Logger):
         return ""
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Append a row; where the run's folder was removed, no other is made in its place."""
+        """Append a row. If the run's folder was removed, do not make it again."""
         self.run.require()
         append_row(self.run.folder / "metrics.csv", {"step": step or 0, **metrics})
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Do nothing: config.yaml has them."""
+        """Do nothing: config.yaml has the hyperparameters."""
 
 
 class SafeWandbLogger(WandbLogger):
-    """A W&B run that cannot stop the training: where its process dies, this says so once and logs no more.
+    """Logger to a W&B run that cannot stop the training. If W&B's process dies, it says so once and logs no more.
 
     Beside each training error it logs `report.target`, the error whose crossing is timed, for a line in a plot.
     """
@@ -70,7 +70,7 @@ class SafeWandbLogger(WandbLogger):
 
 
 def build_loggers(cfg: Config, run: Run) -> list[Logger]:
-    """Return the loggers of a run that has started; of several processes only the first one logs."""
+    """Return the loggers of a run that has started; only the first process has any."""
     if cfg.logger.name is LoggerName.none or launch.rank() > 0:
         return []
     loggers: list[Logger] = [MetricsCSV(run)]
@@ -80,9 +80,9 @@ def build_loggers(cfg: Config, run: Run) -> list[Logger]:
 
 
 def start_wandb(run: Run, mode: WandbMode) -> Any:
-    """Return the W&B run of a run that has started; None where there is to be none, or W&B fails, which is printed.
+    """Return the W&B run of a run that has started; None if there is to be none, or if W&B fails, which is printed.
 
-    Where an online run cannot start, it is kept for `sync`.
+    If an online run cannot start, it is logged offline, for `sync`.
     """
     if mode is WandbMode.disabled:
         return None
@@ -104,10 +104,10 @@ def finish_wandb(exit_code: int) -> None:
 
 
 def keep_checkpoint(run: Run, which: LogModel, done: dict[str, Any]) -> None:
-    """Keep a run's last or best checkpoint with its W&B run, if one is open.
+    """Log a run's last or best checkpoint to its W&B run, if one is open.
 
     Args:
-        done: what the run's done mark is going to say.
+        done: the coming content of the run's done mark.
     """
     wandb = sys.modules.get("wandb")
     if which is not LogModel.none and wandb and wandb.run is not None:
@@ -117,7 +117,7 @@ def keep_checkpoint(run: Run, which: LogModel, done: dict[str, Any]) -> None:
 
 @contextmanager
 def told(failure: str, consolation: str = "the run goes on, and metrics.csv has everything") -> Iterator[None]:
-    """Print what W&B fails to do inside, why, and what is not lost; a mirror must not stop a run."""
+    """Turn a failure of W&B inside into a printed line with its reason. W&B must not stop a run."""
     try:
         with wandb_server.translated(f"W&B {failure}"):
             yield

@@ -1,6 +1,6 @@
-"""What is measured while a net trains: its running error, its speed, and its errors on the evaluation sets.
+"""Measure a net in training: its running error, its speed, and its errors on the evaluation sets.
 
-`Reduce` stands for the sum of a tensor over the processes that share a batch: every process must call it.
+`Reduce` is the sum of a tensor over the processes that share a batch: every process must call it.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ Reduce = Callable[[Tensor], Tensor]
 
 
 def ends_window(batch: int, batches: int, windows: int) -> bool:
-    """Return whether a window ends with this batch of an epoch, where windows split an epoch evenly.
+    """Return whether a window ends with this batch of an epoch. Windows split an epoch evenly.
 
     Args:
         batch: its number in the epoch, from 0.
-        batches, windows: their numbers in an epoch.
+        batches, windows: how many there are in an epoch.
     """
     return (batch + 1) * windows // batches > batch * windows // batches
 
 
 class RunningError:
-    """Error and loss on the batches as they are trained, each before its update; over a window and over an epoch.
+    """Error and loss on the batches as they are trained, each before its update, over a window and over an epoch.
 
-    This process's images of a window are counted on the device. They are read once a window, as the device has to be
-    waited for. No buffer of the module: that would follow the net into low precision.
+    Each process counts its images on the device, and reads the counts once per window, as that waits for the device.
+    The counts are no buffer of the module, since they would follow the net into low precision.
     """
 
     def __init__(self) -> None:
@@ -60,13 +60,13 @@ class RunningError:
         return wrong / count, loss / count
 
     def epoch_error(self, reduce: Reduce) -> float:
-        """Return the error over the epoch so far, the open window included; NaN before its first image."""
+        """Return the error over the epoch so far, with the open window; NaN before the first image."""
         window = reduce(self.window).tolist() if self.window_images else [0.0, 0.0, 0.0]
         wrong, _, count = (total + part for total, part in zip(self.epoch, window, strict=True))
         return wrong / count if count else math.nan
 
     def start_epoch(self) -> None:
-        """Begin the next epoch; its windows are closed."""
+        """Begin the next epoch. All windows are closed by then."""
         self.epoch = [0.0, 0.0, 0.0]
 
     def state_dict(self, reduce: Reduce) -> dict[str, list[float]]:
@@ -74,7 +74,7 @@ class RunningError:
         return {"window": reduce(self.window).tolist(), "epoch": self.epoch}
 
     def load_state_dict(self, state: dict[str, Any], first: bool) -> None:
-        """Go on counting from `state_dict`; of the processes that share a batch, only the first has its window."""
+        """Continue from `state_dict`. Only the first of the processes that share a batch takes the open window."""
         self.window = torch.tensor(state["window"])
         self.window_images = round(state["window"][2])
         if not first:
@@ -83,7 +83,7 @@ class RunningError:
 
 
 class Throughput:
-    """Images trained per second, validation left out; over a window and over an epoch, or what is trained of it."""
+    """Images trained per second, without validation, over a window and over the epoch so far."""
 
     def __init__(self) -> None:
         self.start_epoch()
@@ -116,19 +116,19 @@ class Throughput:
         self.pause_start = time.perf_counter()
 
     def resume(self) -> None:
-        """Let the clock go on."""
+        """Start the clock again."""
         self.window_start += time.perf_counter() - self.pause_start
 
     @property
     def epoch_seconds(self) -> float:
-        """Seconds of training in the epoch so far"""
+        """Seconds of training in the epoch so far."""
         return self.closed_seconds + time.perf_counter() - self.window_start
 
 
 class EvaluationCounts:
-    """Errors and losses of the sets under evaluation, each image counted once, so that a small last batch weighs less.
+    """Errors and losses of the evaluation sets. Each image counts once, so a small last batch weighs less.
 
-    Counts lie on the device. They are whole numbers but for the loss, and exact in fp32 up to 16 million.
+    The counts are on the device. Except for the loss they are whole numbers, exact in fp32 up to 16 million.
     """
 
     def __init__(self) -> None:
@@ -151,7 +151,7 @@ class EvaluationCounts:
         self.counts[name] = self.counts.get(name, 0) + torch.stack([count.float() for count in counts])
 
     def close(self, reduce: Reduce, with_top5: bool) -> dict[str, float]:
-        """Return errors and losses of the sets that were counted, over all processes, and begin anew."""
+        """Return errors and losses of the counted sets, over all processes, and reset the counts."""
         results: dict[str, float] = {}
         for name, counts in self.counts.items():
             wrong, not_five, loss, count = reduce(counts).tolist()

@@ -26,15 +26,14 @@ from alexnet_pl.training import optim
 from alexnet_pl.training.meters import EvaluationCounts, RunningError, Throughput, ends_window
 
 Batch = tuple[Tensor, Tensor, BatchSlice]
-"""Images (n, 3, H, W), labels (n,), and which slice of the batch these are"""
+"""Images (n, 3, H, W), labels (n,), and their slice of the whole batch"""
 
 
 class ImageClassifier(pl.LightningModule):
-    """A net under training.
+    """A net in training. It reports these metrics, with errors as shares between 0 and 1:
 
-    What it reports, all errors as shares between 0 and 1:
         train/error, train/loss   running: on the batches as they are trained, before each update, in windows of about
-                                  `train_error_window` images; what cuda-convnet printed and Figure 1 most likely shows
+                                  `train_error_window` images; printed by cuda-convnet, most likely shown in Figure 1
         train/epoch_error         the same over a whole epoch
         train_eval/error          current weights on a fixed training subset, after each epoch
         val/error, val/loss       current weights on the validation set, after each epoch
@@ -43,6 +42,7 @@ class ImageClassifier(pl.LightningModule):
         images_per_second         images trained per second, validation left out; in an epoch's row, over the epoch
         data_wait                 share of an epoch's time in which the device waited for images to be read
         lr                        learning rate of the weights
+
     Every row has `epoch` (images seen over images in the dataset: 1.5 is the middle of the second) and `images_seen`.
     """
 
@@ -88,7 +88,7 @@ class ImageClassifier(pl.LightningModule):
         return self.net(images.contiguous(memory_format=self.memory_format))
 
     def configure_optimizers(self) -> Any:
-        """Return the optimiser, and the schedule that Lightning steps after each update, where there is one."""
+        """Return the optimiser, and the schedule, if any, that Lightning steps after each update."""
         cfg = self.cfg.optim
         optimizer = optim.build_optimizer(self.net, cfg)
         if cfg.schedule is Schedule.plateau:
@@ -102,7 +102,7 @@ class ImageClassifier(pl.LightningModule):
         return optimizer
 
     def _schedule_time(self, updates: int) -> float:
-        """Return where the run is after so many updates, in the unit of its schedule."""
+        """Return the time after a number of updates, in the unit of the run's schedule."""
         if not updates:  # asked before the trainer knows its data
             return 0.0
         epoch_updates = math.ceil(int(self.trainer.num_training_batches) / self.trainer.accumulate_grad_batches)
@@ -114,7 +114,7 @@ class ImageClassifier(pl.LightningModule):
     # -------------------------------------------------------------------------------------------- training
 
     def on_train_start(self) -> None:
-        """Count on the device, and start the clock.
+        """Move the counts to the device, and start the clock.
 
         Lightning does not call `on_train_epoch_start` for an epoch that is resumed in its middle.
         """
@@ -126,7 +126,7 @@ class ImageClassifier(pl.LightningModule):
         self.throughput.start_epoch()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the loss of this process's images, as its share of the mean over the images of the whole batch."""
+        """Return this process's share of the mean loss over the images of the whole batch."""
         images, labels, self.current.slice = batch
         batch_images = self.current.slice.of
         self._seed_dropout(batch_idx)
@@ -140,7 +140,7 @@ class ImageClassifier(pl.LightningModule):
         return summed_loss * (strategies.ddp_factor(self.layout) / batch_images)
 
     def _seed_dropout(self, batch_idx: int) -> None:
-        """Seed the masks by the batch's number: a resumed run must draw the same, and all processes as well."""
+        """Seed the dropout masks by the batch's number, so that a resumed run and all processes draw the same."""
         if self.cfg.model.dropout is not Dropout.none:
             torch.manual_seed(augment.seed(self.cfg.seed, self.trainer.current_epoch, batch_idx, 1))
 
@@ -158,7 +158,7 @@ class ImageClassifier(pl.LightningModule):
         """Close the window, and report its error, loss and speed.
 
         Raises:
-            NotFinite: the loss is not finite; this step's update is not made, and no checkpoint has it.
+            NotFinite: the loss is not finite. This step's update is not made, and no checkpoint has it.
         """
         error, self.window_loss = self.running_error.close_window(self.sum_over_replicas)
         speed = self.throughput.close_window()
@@ -174,7 +174,7 @@ class ImageClassifier(pl.LightningModule):
             self.first_gradient_is_finite = torch.stack([g.isfinite().all() for g in gradients]).all()
 
     def _refuse_infinite(self, name: str, value: float) -> None:
-        """Raise NotFinite where a loss or an error is not finite, with what is to blame for it."""
+        """Raise NotFinite, with likely causes, if a loss or an error is not finite."""
         if math.isfinite(value):
             return
         m, lr, scale = self.cfg.model, self.cfg.optim.lr, self.cfg.data.pixel_scale
@@ -191,11 +191,11 @@ class ImageClassifier(pl.LightningModule):
         )
 
     def on_validation_start(self) -> None:
-        """Leave the time of a validation out of the speed."""
+        """Stop the clock: the speed leaves out the time of a validation."""
         self.throughput.pause()
 
     def on_validation_end(self) -> None:
-        """Step the plateau schedule, and let the clock go on."""
+        """Step the plateau schedule, and start the clock again."""
         if self.trainer.sanity_checking:
             return
         if self.plateau:
@@ -218,7 +218,7 @@ class ImageClassifier(pl.LightningModule):
         return self.running_error.epoch_error(self.sum_over_replicas)
 
     def epoch_speed(self) -> dict[str, float]:
-        """Return images_per_second and data_wait of the epoch so far; of a resumed one, since then."""
+        """Return images_per_second and data_wait of the epoch so far, or since it was resumed."""
         seconds = self.throughput.epoch_seconds
         wait_seconds = self.trainer.datamodule.train_batches.wait_seconds  # type: ignore[attr-defined]
         return {"images_per_second": self.throughput.epoch_images / seconds, "data_wait": wait_seconds / seconds}
@@ -239,7 +239,7 @@ class ImageClassifier(pl.LightningModule):
         self.evaluation.add("test", probabilities.clamp_min(torch.finfo(torch.float32).tiny).log(), labels)
 
     def on_validation_epoch_end(self) -> None:
-        """Close the counts, and keep the results for the epoch's row."""
+        """Close the counts, and store the results for the epoch's row."""
         results = self._close_evaluation()
         self.eval_results = {} if self.trainer.sanity_checking else results
 
@@ -250,7 +250,7 @@ class ImageClassifier(pl.LightningModule):
         self.report(results)
 
     def _close_evaluation(self) -> dict[str, float]:
-        """Return errors and losses of the sets that were evaluated, and give them to Lightning's callbacks.
+        """Return errors and losses of the evaluated sets, and pass them to Lightning's callbacks.
 
         Raises:
             NotFinite: the last updates have left a net without finite outputs.
@@ -287,7 +287,7 @@ class ImageClassifier(pl.LightningModule):
             checkpoint["plateau"] = self.plateau.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up the counts of the run that wrote the checkpoint, and its type of weights."""
+        """Restore the counts of the run that wrote the checkpoint, and the dtype of its weights."""
         self.net.to(next(iter(checkpoint["state_dict"].values())).dtype)  # Lightning would round through fp32
         progress = checkpoint["progress"]
         self.images_seen = progress["images_seen"]

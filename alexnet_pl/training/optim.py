@@ -1,4 +1,4 @@
-"""The 2012 update rule, its parameter groups, and how the learning rates fall."""
+"""The 2012 update rule, its parameter groups, and the schedules of the learning rates."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class SGD2012(torch.optim.Optimizer):
         v <- momentum v - lr (weight_decay w + gradient)
         w <- w + v
 
-    `torch.optim.SGD` keeps the learning rate outside. At a constant rate both take the same steps; where the rate
-    changes, this one carries the old velocity on for some ten steps, as the original did. A rate of 0 freezes: neither
-    velocity nor decay moves the weights, and the velocity stays.
+    `torch.optim.SGD` keeps the learning rate outside. At a constant rate both take the same steps. When the rate
+    changes, the old velocity goes on for some ten steps here, as in the original. A rate of 0 freezes: neither velocity
+    nor decay moves the weights, and the velocity stays.
 
-    torch's fused kernel does it in one pass over the memory instead of four. It takes the learning rate outside as -1,
-    and what it multiplies the gradient with, 1 - dampening, as -lr.
+    torch's fused kernel needs one pass over the memory instead of four. It gets -1 as the learning rate outside, and
+    -lr as the factor of the gradient (1 - dampening).
     """
 
     def __init__(self, params: Iterable[Any], lr: float, momentum: float = 0.9, weight_decay: float = 0.0) -> None:
@@ -34,7 +34,7 @@ class SGD2012(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
-        """Update once; parameters without a gradient stay as they are. Return what the closure returns."""
+        """Update once; parameters without a gradient stay as they are. Return the closure's result."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -67,20 +67,20 @@ class SGD2012(torch.optim.Optimizer):
 
 
 def _with_strides(t: Tensor, like: Tensor) -> Tensor:
-    """Return a tensor in the memory format of another; the fused kernel ignores strides."""
+    """Return a tensor in the memory format of another, because the fused kernel ignores strides."""
     return t if t.stride() == like.stride() else torch.empty_like(like).copy_(t)
 
 
 def freeze(net: nn.Module, cfg: Optim) -> None:
-    """Leave the frozen layers without gradients, and so out of the optimiser."""
+    """Turn gradients off in the frozen layers, which keeps them out of the optimiser."""
     for layer in cfg.frozen:
         net.get_submodule(layer).requires_grad_(False)
 
 
 def build_optimizer(net: nn.Module, cfg: Optim) -> torch.optim.Optimizer:
-    """Return the optimiser of a net; parameters that need no gradient are not in it.
+    """Return the optimiser of a net, without parameters that need no gradient.
 
-    Weights and biases are groups; layers with milestones or a decay of their own have groups of their own.
+    Weights and biases are groups. Layers with milestones or a decay of their own have groups of their own.
     """
     prefixes = [*(f"{layer}." for layer in (*own_schedules(cfg), *cfg.layer_decay)), ""]
     groups: list[dict[str, Any]] = []
@@ -111,15 +111,15 @@ def build_optimizer(net: nn.Module, cfg: Optim) -> torch.optim.Optimizer:
 
 
 def own_schedules(cfg: Optim) -> dict[str, tuple[list[float], list[float]]]:
-    """Return milestones and factors of each layer whose weights leave the schedule of the others."""
+    """Return milestones and factors of each layer whose weights have a schedule of their own."""
     return {layer: (each.milestones, each.factors) for each in cfg.layer_lr for layer in each.layers}
 
 
 def lr_factor(cfg: Optim, group: str, time: float) -> float:
-    """Return what a group's starting rate is multiplied by, at a time in the schedule's unit.
+    """Return the factor of a group's starting rate, at a time in the schedule's unit.
 
     Args:
-        group: weight or bias, with a layer's name before it where that has a group of its own: conv1.weight.
+        group: weight or bias; conv1.weight for a layer with a group of its own.
     """
 
     def latest(milestones: list[float], factors: list[float]) -> float | None:
@@ -137,7 +137,7 @@ def lr_factor(cfg: Optim, group: str, time: float) -> float:
 
 
 def lr_schedule(optimizer: torch.optim.Optimizer, cfg: Optim, time: Callable[[int], float]) -> LambdaLR:
-    """Return the schedule of milestones, by epoch or by share of the run; it is stepped after each update.
+    """Return the schedule of milestones, by epoch or by share of the run, to be stepped after each update.
 
     Args:
         time: updates made -> epochs (schedule=epochs) or share of the run (schedule=shares).
@@ -152,7 +152,7 @@ def lr_schedule(optimizer: torch.optim.Optimizer, cfg: Optim, time: Callable[[in
 def plateau_schedule(optimizer: torch.optim.Optimizer, cfg: Optim) -> ReduceLROnPlateau:
     """Return the paper's rule (section 5): divide all rates by ten when the validation error stops improving.
 
-    It is stepped with the validation error after each validation, and cuts `plateau_cuts` times at most (2012: 3).
+    Step it with the validation error after each validation. It cuts `plateau_cuts` times at most (2012: 3).
     """
     least = [group["lr"] * 10.0**-cfg.plateau_cuts for group in optimizer.param_groups]
     return ReduceLROnPlateau(

@@ -19,13 +19,13 @@ from alexnet_pl.runs.run import JOB_VARIABLE
 from alexnet_pl.training.module import ImageClassifier
 
 SLOW = 0.1
-"""Share of an epoch's time spent waiting for data above which a hint is printed"""
+"""Share of an epoch's time spent waiting for data; above it, the log has a hint"""
 
 
 class EpochLines(ProgressBar):
-    """One line per epoch on standard output and in train.log; on a terminal also a live bar over the whole run.
+    """Print one line per epoch on standard output and in train.log. On a terminal, show a bar over the whole run.
 
-    Without a log it prints nothing, as in all processes of a run but the first.
+    Without a log it prints nothing; only the first process of a run has a log.
     """
 
     def __init__(self, log: Path | None, title: str) -> None:

@@ -1,7 +1,7 @@
 """Warn of a training loss that does not move or is not finite, with the usual causes and this run's settings.
 
-A net that only guesses has a loss of ln(classes). With the weights of 2012 it stays there for a while, and with
-the wrong settings for ever, which looks the same at first.
+A net that only guesses has a loss of ln(classes). With the weights of 2012 it stays there for a while. With wrong
+settings it stays there for ever, and both look the same at first.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PIXEL_RMS = 60.0
 
 
 class Cause(NamedTuple):
-    """A usual cause, and whether this run's settings make it a suspect."""
+    """A usual cause, and whether this run's settings make it likely."""
 
     name: str
     suspect: bool
@@ -30,10 +30,10 @@ class Cause(NamedTuple):
 
 
 class Watchdog(pl.Callback):
-    """Checks the training loss of the last window once, after `stuck_after_steps` updates, and any that is not finite.
+    """Check the training loss of the last window once, after `stuck_after_steps` updates, and any that is not finite.
 
     Args:
-        say: prints a line where the user looks.
+        say: prints a line for the user.
     """
 
     def __init__(self, cfg: Config, say: Callable[[str], None]) -> None:
@@ -69,12 +69,12 @@ class Watchdog(pl.Callback):
 
 
 class Signal(NamedTuple):
-    """What the initial weights make of the images, from layer to layer, as root mean squares."""
+    """The size of the signal from layer to layer under the initial weights, as root mean squares."""
 
     layers: list[LayerSpec]
     """those with weights"""
     gains: list[float]
-    """factor of each of them"""
+    """factor of the signal in each of them"""
     pixels: float
     """size of the net's inputs"""
     logits: float
@@ -82,7 +82,7 @@ class Signal(NamedTuple):
 
 
 def initial_signal(cfg: Config) -> Signal:
-    """Estimate what the initial weights make of the images."""
+    """Estimate the size of the signal under the initial weights."""
     layers = [spec for spec in layer_specs(cfg.model, cfg.data.input_size) if spec.parameters]
     gains = [gain(cfg, spec) for spec in layers]
     pixels = PIXEL_RMS / cfg.data.pixel_scale
@@ -90,7 +90,7 @@ def initial_signal(cfg: Config) -> Signal:
 
 
 def causes(cfg: Config) -> list[Cause]:
-    """Return what commonly keeps a net guessing or makes it diverge, and what the settings say about each."""
+    """Return the usual causes of a net that guesses or diverges, each with the evidence in the settings."""
     signal = initial_signal(cfg)
     return [
         input_scale(cfg),
@@ -129,7 +129,7 @@ def initial_weights(cfg: Config, signal: Signal) -> Cause:
 
 
 def biases(cfg: Config, signal: Signal) -> Cause:
-    """Suspect biases of about one beside a weak signal."""
+    """Suspect biases of about one together with a weak signal."""
     ones = [s.name for s in signal.layers if s.row.bias >= 0.5] if cfg.model.init is Init.gaussian else []
     drowned = bool(ones) and signal.logits < 0.1
     finding = "they start at 0"
@@ -174,7 +174,7 @@ def dropout(cfg: Config) -> Cause:
 
 
 def labels(cfg: Config) -> Cause:
-    """Name the labels, which no setting says anything about."""
+    """Suspect the labels, of which the settings say nothing."""
     return Cause(
         "labels",
         False,
@@ -184,7 +184,7 @@ def labels(cfg: Config) -> Cause:
 
 
 def gain(cfg: Config, spec: LayerSpec) -> float:
-    """Return what a layer's initial weights multiply the root mean square of the signal by.
+    """Return the factor that a layer's initial weights put on the root mean square of the signal.
 
     A relu cuts off half of the signal, and so multiplies its mean square by 1/2.
     """

@@ -303,7 +303,7 @@ def test_what_cannot_be_evaluated_is_named_in_one_sentence(command: Command, pla
         (stored, "--data", "blind"): "blind holds no images in its val split",
         (stored, "--data", "away"): "should be in away, which is no folder",
         (stored, "--data", str(renamed)): "are of other classes than those",
-        (stored, "--weights", str(tmp_path / "broken.ckpt")): "answers with numbers that are not finite",
+        (stored, "--weights", str(tmp_path / "broken.ckpt")): "gives outputs that are not finite",
         (whole, "--data", "packed"): "which are drawn, not read: leave out --data",
         **{(whole, "--device", name): f"--device {name} is not here" for name in ("gpu7", "meta", "hpu", "xla")},
         (whole, whole): f"{Path(whole).resolve()} is named twice",

@@ -109,8 +109,8 @@ def test_what_lightning_would_refuse_later_is_refused_at_once(key: str, value: A
     ("word", "said"),
     [
         ("trainer.detect_anomaly=abc", "takes bool"),
-        ("trainer.log_every_n_steps=abc", "takes int | None"),
-        ("trainer.min_epochs=[1]", "takes int | None"),
+        ("trainer.log_every_n_steps=abc", "takes int | null"),
+        ("trainer.min_epochs=[1]", "takes int | null"),
         ("trainer.fast_dev_run=abc", "takes int | bool"),
     ],
 )
@@ -143,6 +143,8 @@ def test_memory_is_that_of_the_machine(monkeypatch: pytest.MonkeyPatch):
 
 
 OVERRIDES = [
+    ("lr=0.1", "did you mean optim.lr?"), ("epochs=9", "did you mean trainer.max_epochs?"),
+    ("batch_size=9", "did you mean data.batch_size?"), ("sed=9", "did you mean seed?"),
     ("scale=null", "scale=null is not a choice"), ("optim=5", "optim=5 is not a choice"),
     ("model=[alexnet,3]", "not a choice"), ("model=", "model='' is not a choice"), ("data=nan", "not a choice"),
     ("model=${nope:1}", "not a choice"), ("sweep=null", "not a choice"), ("hydra=5", "would change"),

@@ -28,9 +28,9 @@ def test_any_path_is_taken(path: str):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--resolve"], "--resolve says how --cfg shows the configuration"),
-        (["--experimental-rerun", "x"], "--experimental-rerun would take"),
-        (["--experimental-rerun=x"], "--experimental-rerun would take"),
+        (["--resolve"], "--resolve works only together with --cfg"),
+        (["--experimental-rerun", "x"], "--experimental-rerun would bypass"),
+        (["--experimental-rerun=x"], "--experimental-rerun would bypass"),
         (["hydra.run.dir="], "hydra.run.dir= is empty"),
         (["-m", "hydra.sweep.dir="], "hydra.sweep.dir= is empty"),
         (["-sc", "bash"], "-sc takes install=SHELL"),

@@ -1,4 +1,4 @@
-"""Where images come from: recognise the layouts in which ImageNet and its like come.
+"""Sources of images: recognise the layouts of ImageNet and similar datasets.
 
     official tars     ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar, ILSVRC2012_devkit_t12.tar.gz
     image folder      train/<class>/* and val/<class>/*, or <class>/*; Training and Validation, seg_train and seg_test
@@ -6,7 +6,7 @@
     Parquet shards    train-*.parquet and validation-*.parquet, or val-*.parquet or valid-*.parquet
     Tiny ImageNet     tiny-imagenet-200.zip, or unpacked
 
-Nothing is unpacked or copied: a source holds names, labels and places, and reads images by number.
+Nothing is unpacked or copied. A source holds names, labels and places, and reads images by number.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LAYOUTS = (tiny_imagenet, parquet_shards, ilsvrc)
 PLACES = ("", "data", "tiny-imagenet-200", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC")
 LOOKED_FOR = (
     "ILSVRC2012_img_train.tar, train/<class>/, train-*.parquet, tiny-imagenet-200.zip, wnids.txt, or at least two "
-    "folders <class>/ of images; here, in data/, in ILSVRC/Data/CLS-LOC/, and in a folder that is alone here"
+    "folders <class>/ of images; here, in data/, in ILSVRC/Data/CLS-LOC/, and in the only folder here"
 )
 
 
@@ -37,11 +37,11 @@ def find(root: Path, hold_out: float = 0.0) -> Source:
 
     Args:
         root: the folder.
-        hold_out: of a source without val, the share of each class's training images that becomes val. Of a class
-            of n images that is k = share * n rounded, but at most n - 1: in name order, the middle one of each of
-            k equal stretches.
+        hold_out: share of each class's training images that becomes val, for a source without val. A class of n images
+            gives k = share * n rounded, but at most n - 1. They are, in name order, the middle images of k equal
+            stretches.
     Raises:
-        ConfigError: nothing to read, or not all of it, or a share that does not fit.
+        ConfigError: there is nothing to read, or not all of it, or the share does not fit.
     """
     if not 0 <= hold_out < 1:
         raise ConfigError(f"--hold-out {hold_out:g} must be a share of the training images: at least 0 and below 1")
@@ -54,12 +54,12 @@ def find(root: Path, hold_out: float = 0.0) -> Source:
     if empty.size:
         raise ConfigError(
             f"{root}: {source.kind}, but class {source.classes[empty[0]]} has no training images: "
-            f"it must have some, or must go"
+            "add some, or remove the class"
         )
     if len(source.classes) < 2:
         raise ConfigError(
             f"{root}: {source.kind}, but it has one class only, {source.classes[0]}, which is nothing to learn: give "
-            "two or more; if they lie in its folder, one above is too many"
+            f"two or more, or give {source.classes[0]}/ if they lie in it"
         )
     if not hold_out:
         return source

@@ -1,4 +1,4 @@
-"""What a source is: splits of images that are read by number, and the classes of their labels."""
+"""The parts of a source: splits of images that are read by number, and the classes of their labels."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ SUFFIXES = (
 )  # fmt: skip
 SYSTEM = {"@eadir", "#recycle", "@recycle", "$recycle.bin", "lost+found", "__macosx", "system volume information"}
 SYSTEM |= {"#snapshot", "~snapshot", "@recently-snapshot", "@tmp", "found.000", "thumbs.db", "desktop.ini"}
-"""What systems put into folders by themselves: thumbnails of all images lie in @eaDir, copies of them in #snapshot"""
+"""Names that systems create in folders by themselves; @eaDir has thumbnails of all images, #snapshot copies"""
 LARGEST = 2**28
-"""Bytes that an image file may have: photographs have a hundredth, and what claims more would fill the memory"""
+"""Most bytes of an image file. Photographs have a hundredth of it, and a larger file would fill the memory."""
 DAMAGE: tuple[type[Exception], ...] = (OSError, ValueError, LookupError, EOFError, RuntimeError)
 DAMAGE += (OverflowError, MemoryError, tarfile.TarError, zipfile.BadZipFile, zlib.error)
-"""What readers raise at a damaged file: also that one is encrypted, or a size that nothing can have"""
+"""Exceptions of readers at a damaged file, also at an encrypted one, or at an impossible size"""
 
 
 class Unreadable(Exception):
-    """A file gives no image; the text says why in a few words."""
+    """A file that gives no image; the text says why in a few words."""
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images in a fixed order; only their names, labels and places are held.
+    """Images in a fixed order: only their names, labels and places are in memory.
 
     Attributes:
-        names: what each image is called, unique within the split.
+        names: name of each image, unique within the split.
         labels: int64 (N,), indices into the source's classes.
-        places: (N, ...), where each image is, in terms that `fetch` knows.
-        fetch: yields the bytes at some of the places, in their order, or why there are none; safe to call from many
-            threads at once.
+        places: (N, ...), the place of each image, in a form that `fetch` knows.
+        fetch: yields the bytes at some of the places, in their order, or the reason why there are none. Many threads
+            may call it at once.
     """
 
     names: Sequence[str]
@@ -57,29 +57,29 @@ class Split:
         return len(self.names)
 
     def read(self, start: int, stop: int) -> Iterator[bytes | Unreadable]:
-        """Yield the files' bytes of images start to stop - 1, one at a time, from any thread.
+        """Yield the bytes of the files of images start to stop - 1, one at a time, from any thread.
 
-        Where an image is no file, or too large for one, the reason stands in its place.
+        If an image is no file, or is too large, yield the reason instead.
 
         Raises:
-            ConfigError: the file that holds an image cannot be read; it is named.
+            ConfigError: the file that holds an image cannot be read.
         """
         return self.fetch(self.places[start:stop])
 
     def part(self, chosen: np.ndarray) -> Split:
-        """Return the split of some of its images, by their numbers."""
+        """Return a split of some of the images, by their numbers."""
         return Split([self.names[i] for i in chosen], self.labels[chosen], self.places[chosen], self.fetch)
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where images come from.
+    """A source of images.
 
     Attributes:
         kind: the layout's name.
         classes: the classes' names in label order.
-        splits: "train" always, "val" where there is one.
-        notes: what was not taken, or taken for something else, in sentences.
+        splits: "train" always, "val" if there is one.
+        notes: sentences about files that were left out, or that were taken for something else.
     """
 
     kind: str
@@ -88,7 +88,7 @@ class Source:
     notes: tuple[str, ...] = ()
 
     def describe(self) -> str:
-        """Return what was found, in one line."""
+        """Return layout and counts in one line."""
         counts = [f"{len(split):,} {name}" for name, split in self.splits.items()]
         if "val" not in self.splits:
             counts.append("no val")
@@ -96,17 +96,17 @@ class Source:
 
 
 def is_hidden(name: str) -> bool:
-    """Return whether a file or folder, by its name without folders, is hidden or the system's own."""
+    """Return whether a name without folders is that of a hidden file or folder, or of one that a system created."""
     return name.startswith(".") or name.lower() in SYSTEM
 
 
 def is_image_name(name: str) -> bool:
-    """Return whether a file's name, without folders, is that of an image: by its suffix, and not hidden."""
+    """Return whether a name without folders is that of an image: a known suffix, and not hidden."""
     return not is_hidden(name) and name.lower().endswith(SUFFIXES)
 
 
 def note_left_out(names: Sequence[str]) -> list[str]:
-    """Return a sentence about files that are not named as images; none where there are none."""
+    """Return a sentence about files that are not named as images, if there are any."""
     if not names:
         return []
     endings = sorted({os.path.splitext(name)[1] or "no ending" for name in names})
@@ -120,7 +120,7 @@ def object_array(items: Sequence[str]) -> np.ndarray:
 
 
 def class_name(folder: str) -> str:
-    """Return the class that a folder's name stands for: of the two ways in which Unicode writes an é, the usual."""
+    """Return the class of a folder's name. Unicode writes an é in two ways; this takes the usual one."""
     return folder if folder.isascii() else unicodedata.normalize("NFC", folder)
 
 
@@ -130,7 +130,7 @@ def class_names(folders: Iterable[str]) -> list[str]:
 
 
 def labels_of(words: Iterable[str], classes: list[str], where: Path) -> np.ndarray:
-    """Return the label of each class name, int64 (N,); raise ConfigError for a name that is no class."""
+    """Return the label of each class name, int64 (N,). Raise ConfigError for a name that is no class."""
     index = {name: label for label, name in enumerate(classes)}
     try:
         return np.array([index[class_name(word)] for word in words], dtype=np.int64)
@@ -142,7 +142,7 @@ def labels_of(words: Iterable[str], classes: list[str], where: Path) -> np.ndarr
 
 
 def match_classes(names: Sequence[str], truth: dict[str, str], where: Path) -> list[str]:
-    """Return the class name of each image, by a table that must hold these images and no others.
+    """Return the class name of each image from a table, which must hold exactly these images.
 
     Raises:
         ConfigError: it lacks one of them, or holds another.
@@ -155,7 +155,7 @@ def match_classes(names: Sequence[str], truth: dict[str, str], where: Path) -> l
 
 
 def first_names(folder: Path) -> str:
-    """Return the first visible names in a folder, for an error."""
+    """Return the first visible names in a folder, for an error message."""
     with reading(folder):
         return _few(sorted(name for name in os.listdir(folder) if not name.startswith(".")))
 
@@ -175,10 +175,10 @@ def check_size(size: int) -> None:
 
 
 def read_file(path: str | Path) -> bytes:
-    """Return the bytes of a file; of a pipe or a device none is waited for.
+    """Return the bytes of a file. Never wait for those of a pipe or a device.
 
     Raises:
-        Unreadable: it is no file, a link to none, locked, or larger than an image may be.
+        Unreadable: it is no file, a broken link, locked, or larger than an image may be.
         OSError: the file system fails.
     """
     try:
@@ -197,16 +197,16 @@ def read_file(path: str | Path) -> bytes:
 
 
 def read_table(path: Path) -> bytes:
-    """Return the bytes of a file that says what the images are; raise ConfigError where it cannot be read."""
+    """Return the bytes of a file with labels or classes. Raise ConfigError if it cannot be read."""
     with reading(path):
         return read_file(path)
 
 
 def fetch(folder: Path, read: Callable[[str], bytes], name: str) -> bytes | Unreadable:
-    """Return an image's bytes by its name, or why there are none.
+    """Return an image's bytes by its name, or the reason why there are none.
 
     Raises:
-        ConfigError: it cannot be read for a reason that may pass, or what it lies in is damaged.
+        ConfigError: it cannot be read for a reason that may pass, or the file that holds it is damaged.
     """
     with reading(os.path.join(folder, name)):  # a Path takes as long as to read a small file
         try:
@@ -217,7 +217,7 @@ def fetch(folder: Path, read: Callable[[str], bytes], name: str) -> bytes | Unre
 
 @contextmanager
 def reading(path: Path | str, *more: type[Exception]) -> Iterator[None]:
-    """Raise a ConfigError that names a file which cannot be opened, is damaged or cut short.
+    """Raise a ConfigError that names the file if it cannot be opened inside, or is damaged or cut short.
 
     Args:
         more: errors of a reader, besides DAMAGE.

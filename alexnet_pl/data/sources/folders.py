@@ -1,7 +1,8 @@
-"""Read images from files: folders are listed without a look at each file, and a class is a folder.
+"""Read images from files, with a folder for each class. Folders are listed without opening each file.
 
-Every image in a class folder or below it counts; hidden files and folders, those of the system, and images beside the
-class folders do not. Links are followed. Names are relative to the split's folder, with "/", in plain string order.
+Every image in a class folder or below it counts. Hidden files and folders, those that systems create, and images
+beside the class folders do not. Links are followed. Names are relative to the split's folder, with "/", in plain
+string order.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from alexnet_pl.errors import ConfigError
 
 WORDS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 WORDS |= dict.fromkeys(["val", "valid", "validation"], "val")
-"""What a split's folder is called, whatever the case -> the split"""
+"""Name of a split's folder, in lower case -> the split"""
 NAMED = re.compile(rf"(?:(.*)[ _.-])?({'|'.join(WORDS)})(?:[ _.-](.*))?", re.IGNORECASE)
-"""A split's folder: `train`, or with what it shares with the others, as `seg_train` and `seg_test`, `test set`"""
+"""Name of a split's folder: `train`, or with a part that all splits share, as in `seg_train`, `test set`"""
 
 
 def split_folders(root: Path) -> dict[str, Path]:
-    """Return the folders of train, val and test in a folder; none where they are not told apart by their names.
+    """Return the folders of train, val and test in a folder; none if their names do not tell them apart.
 
     Raises:
         ConfigError: two of them are the same split.
@@ -46,12 +47,12 @@ def split_folders(root: Path) -> dict[str, Path]:
 
 
 def _inner(folder: Path) -> Path:
-    """Return the folder itself, or the one of the same name that it holds alone, as some archives unpack."""
+    """Return the folder, or the only folder in it if it has the same name, as some archives unpack."""
     return folder / folder.name if subfolders(folder) == [folder.name] else folder
 
 
 def class_folders(root: Path) -> Source | None:
-    """Return the source of `<class>/*` with at least two classes and without val; None where there is none."""
+    """Return the source of `<class>/*` with at least two classes and without val; None if there is none."""
     folders = subfolders(root)
     classes = class_names(folders)
     if len(classes) < 2:
@@ -79,7 +80,7 @@ def class_folders(root: Path) -> Source | None:
 
 
 def subfolders(folder: Path) -> list[str]:
-    """Return the names of the visible folders in a folder, sorted; none where there is no such folder."""
+    """Return the names of the visible folders in a folder, sorted; none if there is no such folder."""
     if not folder.is_dir():
         return []
     with reading(folder), os.scandir(folder) as entries:
@@ -87,7 +88,7 @@ def subfolders(folder: Path) -> list[str]:
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Return whether it is a folder, or a link to one: known from the listing, except for links."""
+    """Return whether an entry is a folder, or a link to one. The listing knows, except for links."""
     try:
         return entry.is_dir()
     except OSError:  # a link to itself is none
@@ -98,7 +99,7 @@ def list_images(folder: Path) -> tuple[list[str], list[str]]:
     """Return the names of all images in and below a folder, and of all other visible files, both sorted.
 
     Raises:
-        ConfigError: a folder cannot be listed, or is within itself.
+        ConfigError: a folder cannot be listed, or contains itself.
     """
     images: list[str] = []
     others: list[str] = []
@@ -126,7 +127,7 @@ def names_in_classes(names: list[str]) -> list[str]:
 
 
 def notes_of(folder: Path, images: list[str], others: list[str]) -> list[str]:
-    """Return sentences about the files of a split in class folders that are left out, in and beside these."""
+    """Return sentences about the files that are left out, in the class folders of a split and beside them."""
     notes = base.note_left_out([f"{folder.name}/{name}" for name in names_in_classes(others)])
     if beside := len(images) - len(names_in_classes(images)):
         notes.append(f"left out beside the class folders of {folder.name}/: {beside:,} image{'s' * (beside > 1)}")
@@ -140,12 +141,12 @@ def in_classes(folder: Path, names: list[str], classes: list[str]) -> Split:
 
 
 def in_files(folder: Path, names: list[str], labels: np.ndarray) -> Split:
-    """Return the images of a folder, a file each."""
+    """Return the images of a folder, one per file."""
     return Split(names, labels, base.object_array(names), partial(map, partial(base.fetch, folder, reader(folder))))
 
 
 def reader(folder: Path) -> partial[bytes]:
-    """Return a function of a name: the bytes of that file in a folder, as `base.read_file` reads it."""
+    """Return a function that reads a file of a folder by its name, as `base.read_file` does."""
     return partial(_read, folder)
 
 

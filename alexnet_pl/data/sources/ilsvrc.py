@@ -2,10 +2,10 @@
 
     training images    train/<class>/*, else ILSVRC2012_img_train.tar
     val images         val/, else ILSVRC2012_img_val.tar, else test/ if it has train's class folders
-    val's classes      its folders; where it is flat, LOC_val_solution.csv (Kaggle), else ILSVRC2012_devkit_t12,
+    val's classes      its folders; without folders, LOC_val_solution.csv (Kaggle), else ILSVRC2012_devkit_t12,
                        as a folder or as .tar.gz
 
-Labels are indices into the sorted class names (WordNet ids), as everywhere but in the devkit.
+Labels are indices into the sorted class names (WordNet ids), as everywhere except in the devkit.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ DEVKIT = "ILSVRC2012_devkit_t12"
 TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 SOLUTION = "LOC_val_solution.csv"
 MOST_SYNSETS = 10**6
-"""That meta.mat may claim to hold; it has 1,860"""
+"""Most classes that meta.mat may claim to hold; it has 1,860"""
 
 
 def ilsvrc(root: Path) -> Source | None:
-    """Return the source of training images in folders or in the official tar, with val's; None where there are none."""
+    """Return the source of training images in folders or in the official tar, with val's; None if there are none."""
     if is_unpacked(root):
         return None  # Tiny ImageNet's train/ and val/
     found = split_folders(root)
@@ -82,7 +82,7 @@ def ilsvrc(root: Path) -> Source | None:
 
 
 def _val(root: Path, found: dict[str, Path], classes: list[str]) -> tuple[Split | None, Path | None, list[str]]:
-    """Return the val split if there is one, the file with its classes where it is flat, and notes."""
+    """Return the val split if there is one, the file with its classes if it has no folders, and notes."""
     folder, test = found.get("val"), found.get("test")
     names, others = list_images(folder) if folder else ([], [])
     tar = root / VAL_TAR
@@ -112,7 +112,7 @@ def _val(root: Path, found: dict[str, Path], classes: list[str]) -> tuple[Split 
 
 
 def _truth(root: Path, val: Path, names: list[str]) -> tuple[Path, list[str]]:
-    """Return the file with the classes of flat val images, and the class name of each."""
+    """Return the file with the classes of val images that lie in one folder, and the class name of each."""
     root = root.absolute()
     homes = [root, *(root.parents[:3] if root.name == "CLS-LOC" else [])]  # Kaggle's is beside ILSVRC/Data/CLS-LOC
     for home in homes:
@@ -130,7 +130,7 @@ def _truth(root: Path, val: Path, names: list[str]) -> tuple[Path, list[str]]:
 
 
 def _solution(file: Path, names: list[str]) -> list[str]:
-    """Read Kaggle's table: ImageId,PredictionString, which opens with the WordNet id."""
+    """Read Kaggle's table: ImageId,PredictionString. The latter begins with the WordNet id."""
     with reading(file, csv.Error):
         _, *rows = csv.reader(io.StringIO(read_table(file).decode("utf-8-sig")))
         truth = {image: prediction.partition(" ")[0] for image, prediction in rows}
@@ -138,7 +138,7 @@ def _solution(file: Path, names: list[str]) -> list[str]:
 
 
 def _devkit(devkit: Path, names: list[str]) -> list[str]:
-    """Read the official ground truth: a number per image, in name order; meta.mat has the class of each number."""
+    """Read the official ground truth: a number per image, in name order. meta.mat has the class of each number."""
     from scipy.io import loadmat, whosmat
     from scipy.io.matlab import MatReadError
 
@@ -156,7 +156,7 @@ def _devkit(devkit: Path, names: list[str]) -> list[str]:
 
 
 def _devkit_files(devkit: Path) -> tuple[bytes, bytes]:
-    """Return meta.mat and the ground truth, of the devkit's folder or of its tar.gz."""
+    """Return meta.mat and the ground truth, from the devkit's folder or its tar.gz."""
     if devkit.is_dir():
         return read_table(devkit / "data/meta.mat"), read_table(devkit / f"data/{TRUTH}")
     with gzip.open(devkit) as packed:

@@ -1,7 +1,7 @@
 """Read Parquet shards as the Hugging Face hub serves them: train-*.parquet, and validation-*.parquet or val-*.parquet.
 
-An image is called by the path in its cell where a split's paths are all there and unique, else by its file and row:
-"train-00000-of-00002.parquet:17". Order is that of the sorted files' rows. A row without an image reads as b"".
+An image's name is the path in its cell, if the paths of a split are complete and unique. Else it is the file and row,
+"train-00000-of-00002.parquet:17". The order is that of the sorted files' rows. A row without an image reads as b"".
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 BATCH = 64  # rows in memory at a time
 NAMED = re.compile(rf"({'|'.join(WORDS)})-.*\.parquet", re.IGNORECASE)
 AVERAGE = 2**25
-"""Bytes that the images of a row group may have on average: so a batch of them fits into memory"""
+"""Most bytes of a row group's images on average, so that a batch of them fits into memory"""
 
 
 class Group(NamedTuple):
-    """A row group: what is read at once."""
+    """A row group, which is read at once."""
 
     file: Path
     number: int
@@ -41,7 +41,7 @@ class Group(NamedTuple):
 
 
 def parquet_shards(root: Path) -> Source | None:
-    """Return the source of all shards that lie directly in root; None where there are none."""
+    """Return the source of all shards that lie directly in root; None if there are none."""
     found: dict[str, list[Path]] = defaultdict(list)
     for file in sorted(root.glob("*-*.parquet")):
         if match := NAMED.fullmatch(file.name):
@@ -72,7 +72,7 @@ def parquet_shards(root: Path) -> Source | None:
 
 
 def check_shards(files: Sequence[Path]) -> None:
-    """Check by the numbers in the names of a split's files that each is there, and there once.
+    """Check that each of a split's files is there once, by the numbers in their names.
 
     Raises:
         ConfigError: one is missing or is no file, or they are of several downloads.
@@ -96,7 +96,7 @@ def check_shards(files: Sequence[Path]) -> None:
 
 
 def _class_names(file: Path) -> list[str]:
-    """Return the label's names in Hugging Face's metadata; none where there is no such thing."""
+    """Return the label's names in Hugging Face's metadata; none if there is no such metadata."""
     from pyarrow import ArrowException
     from pyarrow.parquet import read_schema
 
@@ -108,10 +108,10 @@ def _class_names(file: Path) -> list[str]:
 
 
 def in_shards(files: Sequence[Path], labelled: bool = True) -> Split:
-    """Return the split of all rows of some files: labels and paths, and of the images only where they are.
+    """Return the split of all rows of some files: labels, paths, and the places of the images.
 
     Args:
-        labelled: refuse a row without a label; where it is not, the label is -1.
+        labelled: whether to refuse a row without a label; if not, its label is -1.
     Raises:
         ConfigError: a file is missing, damaged, or without an image and a label in each row.
     """
@@ -147,7 +147,7 @@ def _row_counts(shard: ParquetFile, size: int) -> list[int]:
     Args:
         size: bytes of the file.
     Raises:
-        ValueError: a claim is more than the file can hold, or than memory should.
+        ValueError: a claim is more than the file can hold, or more than memory should hold.
     """
     groups = [shard.metadata.row_group(number) for number in range(shard.num_row_groups)]
     for group in groups:
@@ -181,7 +181,7 @@ def _image_column(file: Path, schema: pyarrow.Schema) -> str:
 
 
 def _fetch(groups: list[Group], rows: np.ndarray) -> Iterator[bytes | Unreadable]:
-    """Yield the images of ascending rows, from the row groups they are in; each call opens the files for itself."""
+    """Yield the images of ascending rows from their row groups. Each call opens the files for itself."""
     from pyarrow import ArrowException
     from pyarrow.parquet import ParquetFile
 

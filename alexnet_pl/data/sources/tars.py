@@ -1,6 +1,6 @@
-"""Read images in an uncompressed tar file, or in tar files within it, where they are: nothing is unpacked.
+"""Read images in an uncompressed tar file, or in tar files within it, without unpacking.
 
-Only an image's place is held, its offset and size in the outer file; all threads read through one file descriptor.
+The place of an image is its offset and size in the outer file. All threads read through one file descriptor.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ Place = tuple[int, int]
 
 
 def tar_contents(path: Path) -> tuple[list[str], dict[str, Place], list[str]]:
-    """List what a tar holds.
+    """List the contents of a tar.
 
     Returns:
-        the names of the tars in it without `.tar`, sorted; the place of each image by its name, sorted: the name
-        of its file, after `<tar>/` where it lies in an inner tar; and the names of all other files.
+        The names of the tars in it without `.tar`, sorted. The place of each image by its name, sorted; the name is
+        that of its file, after `<tar>/` if it lies in an inner tar. The names of all other files.
     Raises:
         ConfigError: the file is cut short, or no tar.
     """
@@ -43,12 +43,12 @@ def tar_contents(path: Path) -> tuple[list[str], dict[str, Place], list[str]]:
 
 
 def tar_files(file: BinaryIO, start: int = 0, size: int | None = None) -> list[tuple[str, Place]]:
-    """List the visible files of the tar that starts here, without their folders; offsets are those in the file.
+    """List the visible files of the tar that starts here, without their folders, with offsets in the outer file.
 
     Args:
         size: bytes of the tar; None: to the end of the file.
     Raises:
-        tarfile.ReadError: it is no tar, is cut short, or a member claims more than there is.
+        tarfile.ReadError: it is no tar, is cut short, or a member claims more bytes than there are.
     """
     stop = file.seek(0, os.SEEK_END) if size is None else start + size
     file.seek(start)

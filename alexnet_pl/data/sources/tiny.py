@@ -1,6 +1,6 @@
 """Read Tiny ImageNet, zipped or not.
 
-It is wnids.txt, train/<wnid>/images/*.JPEG, val/images/*.JPEG and val/val_annotations.txt.
+It consists of wnids.txt, train/<wnid>/images/*.JPEG, val/images/*.JPEG and val/val_annotations.txt.
 
 Names are relative to train/ and val/: "n01443537/images/n01443537_0.JPEG", "images/val_0.JPEG".
 """
@@ -22,7 +22,7 @@ ZIP = "tiny-imagenet-200.zip"
 
 
 def tiny_imagenet(root: Path) -> Source | None:
-    """Return the source in the zip file, in a folder that holds it, or in what was unpacked; None where it is none."""
+    """Return the source in the zip file, in a folder that holds it, or in an unpacked one; None if there is none."""
     if is_unpacked(root):
         return _source(root, list_images(root)[0], reader(root))
     file = root if root.suffix == ".zip" else root / ZIP
@@ -30,7 +30,7 @@ def tiny_imagenet(root: Path) -> Source | None:
 
 
 def is_unpacked(root: Path) -> bool:
-    """Return whether this is what the zip file holds; with val sorted into classes it is an image folder."""
+    """Return whether this folder has the zip file's contents. With val sorted into classes it is an image folder."""
     return (root / "wnids.txt").is_file() and (root / "val/images").is_dir()
 
 
