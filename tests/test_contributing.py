@@ -83,13 +83,14 @@ def copy(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(520)
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_works(name: str, copy: Path):
     apply(RECIPES[name], copy)
     env = environment(copy) | {"PYTHONPATH": str(copy)}
     (block,) = re.findall(r"^```bash\n(.*?)^```$", RECIPES[name], re.DOTALL | re.MULTILINE)
     result = subprocess.run(
-        [sys.executable, "-c", ONE_AFTER_ANOTHER, block], cwd=copy, env=env, capture_output=True, text=True, timeout=220
+        [sys.executable, "-c", ONE_AFTER_ANOTHER, block], cwd=copy, env=env, capture_output=True, text=True, timeout=500
     )
     assert result.returncode == 0, f"{result.stdout}\n{result.stderr}"
     assert SHOWN[name] in result.stdout
