@@ -27,6 +27,7 @@ LONGEST = [
     "shard",
     "sweeps",
     "readme",
+    "contributing",
     "checks",
     "evaluate",
     "loggers",

@@ -1,4 +1,4 @@
-"""Every script in bench/ is named in the README, runs, and prints figures with their range."""
+"""Every script in bench/ is named in docs/performance.md, runs, and prints figures with their range."""
 
 from __future__ import annotations
 
@@ -104,8 +104,8 @@ def test_a_way_apart_has_the_threads_of_its_program_and_ends_with_the_script(mon
     assert way.process.exitcode == 0
 
 
-def test_the_readme_names_every_script():
-    text = (ROOT / "README.md").read_text()
+def test_the_documents_name_every_script():
+    text = (ROOT / "docs" / "performance.md").read_text()
     assert [file.name for file in SCRIPTS if f"python bench/{file.name}\n" not in text] == []
 
 

@@ -1,4 +1,4 @@
-"""Every command of README.md and docs/ runs, scaled down, and every file and heading that they link to is there."""
+"""Every command of README.md and docs/ runs, scaled down; those of CONTRIBUTING.md in test_contributing.py."""
 
 from __future__ import annotations
 
@@ -12,20 +12,17 @@ from pathlib import Path
 import pytest
 
 from alexnet_pl import ROOT
-from tests.helpers.commands import environment
+from tests.helpers.commands import Command, environment
 from tests.helpers.images import draw_images, encode, write_parquet
+from tests.helpers.pages import README, TABLE_OF_PAGES, TEXTS, blocks
 from tests.helpers.processes import Process
 
-README = "README.md"
-TABLE_OF_PAGES = re.findall(r"^\| \[(docs/\w+\.md)\]", (ROOT / README).read_text(), re.MULTILINE)
-PAGES = [README, *TABLE_OF_PAGES]
-"""In the order in which a reader meets them"""
-TEXTS = {page: (ROOT / page).read_text() for page in PAGES}
 SMALL = ["trainer.max_epochs=1", "trainer.limit_train_batches=2", "trainer.limit_val_batches=1", "train_eval_images=20"]
 SMALL += ["trainer.limit_test_batches=1", "logger=csv"]
 # One job of each sweep is enough here: what sweeps do with many is tested elsewhere.
 ONE = {
     "model.activation=relu,tanh": ["model.activation=relu"],
+    "model.lrn=[conv1,conv2],[]": ["model.lrn=[conv1,conv2]"],
     "seed=1,2,3": ["seed=1"],
     "sweep=figure1": ["experiment=figure1", "model.activation=relu"],
     "sweep=figure1_lr": ["experiment=figure1", "model.activation=relu", "optim.lr=0.001"],
@@ -36,11 +33,6 @@ ONE = {
     "trainer=towers": ["trainer.accelerator=cpu"],
     "trainer=ddp": ["trainer.accelerator=cpu"],
 }
-
-
-def blocks(page: str, language: str) -> list[str]:
-    """Return the code blocks of a page in a language."""
-    return re.findall(rf"```{language}\n(.*?)```", TEXTS[page], re.DOTALL)
 
 
 def commands(page: str) -> list[str]:
@@ -125,10 +117,6 @@ def test_the_readme_has_commands():
     assert len(commands(README)) > 10
 
 
-def test_the_readme_lists_every_page():
-    assert sorted(TABLE_OF_PAGES) == sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))
-
-
 @pytest.mark.slow
 def test_the_readmes_commands_run(after_the_readme: Path):
     assert (after_the_readme / "figure4.png").stat().st_size > 10_000
@@ -168,22 +156,6 @@ def test_the_tree_is_the_tree():
     assert all((ROOT / name).is_dir() for name in folders)
 
 
-def anchors(text: str) -> set[str]:
-    """Return the anchors of a page's headings, as GitHub makes them."""
-    headings = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_links_and_images_lead_somewhere(page: str):
-    links = re.findall(r"\]\(([^)]+)\)", TEXTS[page])
-    for target in [link for link in links if not link.startswith("https://")]:
-        file, _, anchor = target.partition("#")
-        path = (ROOT / page).parent / file if file else ROOT / page
-        assert path.is_file(), f"{page}: {target}"
-        assert not anchor or anchor in anchors(path.read_text()), f"{page}: {target}"
-
-
 def test_the_readmes_results_are_those_of_the_results():
     """Each number of ours in the README's first table stands in docs/results.md."""
     (table,) = re.findall(r"^\| claim .*?\n\n", TEXTS[README], re.DOTALL | re.MULTILINE)
@@ -194,8 +166,17 @@ def test_the_readmes_results_are_those_of_the_results():
     assert set(numbers) <= results
 
 
+def test_the_shown_experiment_is_one(train: Command, tmp_path: Path):
+    (block,) = blocks("docs/training.md", "yaml")
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(block)
+    result = train(f"--config-dir={tmp_path}", "experiment=mine", "--cfg", "job")
+    assert result.returncode == 0, result.stderr
+    assert "lr: 0.01\n" in result.stdout
+
+
 def test_the_shown_mistakes_are_what_is_printed(folder: Path):
-    (block,) = re.findall(r"```text\n\$ alexnet-train (.*?)\n(.*?)```", TEXTS[README], re.DOTALL)
+    (block,) = re.findall(r"```text\n\$ alexnet-train (.*?)\n(.*?)```", TEXTS["docs/training.md"], re.DOTALL)
     command = [sys.executable, "-m", "alexnet_pl.train", *block[0].split()]
     result = subprocess.run(command, cwd=folder, env=os.environ, capture_output=True, text=True, timeout=60)
     assert result.stderr == block[1]

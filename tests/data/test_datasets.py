@@ -18,7 +18,7 @@ from tests.helpers.runs import TINY
 
 
 def test_one_loader_and_one_file_add_a_data_set(tmp_path: Path, train: Command, monkeypatch: pytest.MonkeyPatch):
-    recipe = (ROOT / "docs" / "data.md").read_text().partition("## A small data set of your own")[2]
+    recipe = (ROOT / "docs" / "data.md").read_text().partition("## A small data set in code")[2]
     code, file = (re.findall(rf"```{kind}\n(.*?)```", recipe, re.DOTALL)[0] for kind in ("py", "yaml"))
     monkeypatch.setitem(datasets.SMALL_DATASETS, "greys", None)  # which takes it out again
     exec(code, dict(vars(datasets)))
