@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from alexnet_pl import ROOT
+from tests.helpers.prose import split
 
 README, CONTRIBUTING = "README.md", "CONTRIBUTING.md"
 TABLE_OF_PAGES = re.findall(r"^\| \[(docs/\w+\.md)\]", (ROOT / README).read_text(), re.MULTILINE)
@@ -43,7 +44,4 @@ def sentences(text: str) -> list[str]:
     text = re.sub(r"^(#|\|).*$", "", text, flags=re.MULTILINE)
     text = re.sub(r"!\[.*?\]\(.*?\)", "", text, flags=re.DOTALL)
     text = re.sub(r"\[(.*?)\]\([^)]*\)", r"\1", text, flags=re.DOTALL)
-    paragraphs = re.split(r"(?:^|\n)\s*(?:[-*]|\d+\.) |\n\s*\n", text)
-    ends = re.compile(r"(?<!\b[A-Z])([.?!][)*\"]*)\s+")  # not after an initial
-    parts = [part for one in paragraphs for part in ends.sub(r"\1\0", one).split("\0")]
-    return [" ".join(part.split()) for part in parts if re.search(r"\w", part)]
+    return split(text)

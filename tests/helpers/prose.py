@@ -1,4 +1,4 @@
-"""The sentences of docstrings and of YAML files' headers, for tests that hold how long they are."""
+"""The sentences of texts, docstrings and YAML files' headers, for tests that hold how long they are."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ QUOTED = re.compile(r"`[^`]*`|\"[^\"]*?([.!?]?)\"")
 SECTION = re.compile(r"^(?:Args|Attributes|Raises|Returns|Yields):\n((?: {4}.*(?:\n|$))+)", re.MULTILINE)
 CODE = re.compile(r"^ {4}.*$|^.*\S {2,}\S.*$", re.MULTILINE)
 """Commands, formulas and tables: they stand indented, or have several spaces in a row"""
-PARAGRAPH = re.compile(r"\n\s*\n|\n(?=[-*] )")
+ITEM = re.compile(r"^\s*(?:[-*]|\d+\.) ", re.MULTILINE)
 END = re.compile(r"(?<!\b[A-Z]\.)(?<=[.!?])[)*\"]*\s+")
 """Between two sentences, but not after an initial"""
 
@@ -23,9 +23,13 @@ def sentences(text: str) -> list[str]:
 
     An item of a list ends a sentence, as a paragraph does. Each entry below `Args:` or `Raises:` is an item.
     """
-    text = CODE.sub("", SECTION.sub(_items, QUOTED.sub(r"quoted\1", text)))
-    parts = [part for paragraph in PARAGRAPH.split(text) for part in END.split(paragraph)]
-    return [" ".join(part.split()).removeprefix("- ").removeprefix("* ") for part in parts if re.search(r"\w", part)]
+    return split(CODE.sub("", SECTION.sub(_items, QUOTED.sub(r"quoted\1", text))))
+
+
+def split(text: str) -> list[str]:
+    """Return the sentences of a text that has only paragraphs and lists."""
+    parts = [part for paragraph in re.split(r"\n\s*\n", ITEM.sub("\n\n", text)) for part in END.split(paragraph)]
+    return [" ".join(part.split()) for part in parts if re.search(r"\w", part)]
 
 
 def docstrings(file: Path) -> Iterator[str]:
