@@ -19,7 +19,6 @@ test: lint  ## what a contributor runs: lint, and the tests that take minutes; n
 	$(PYTEST) -m "not slow and not gpu and not slurm and not browser"
 
 test-all: lint  ## everything but what needs a GPU or Slurm: types, the slow tests, and the pages in Chromium if it is installed
-	$(VENV)/bin/mypy
 	$(PYTEST) -m "not gpu and not slurm"
 
 # uv installs the whole stack in seconds; without compiled bytecode every process would start slowly.

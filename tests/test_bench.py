@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -39,20 +40,38 @@ def check_rows(out: str, rows: Path) -> None:
     assert printed == [str(ratios.Row(**row)) for row in json.loads(rows.read_text()) if row["bar"]]
 
 
-@pytest.mark.parametrize("name", ["data", "layouts", "lrn"])
-def test_a_script_prints_figures_with_their_range(name: str, tmp_path: Path):
-    # Without a compiler on the path: it would take most of the time, and tests/model/test_lrn.py has what is compiled.
-    without = {"PATH": str(Path(sys.executable).parent), "CXX": ""}
+def test_a_script_prints_figures_with_their_range(tmp_path: Path):
+    """As a script is started."""
     rows = tmp_path / "rows.json"
-    few = [*FEW, *(["--small", "200"] if name == "data" else [])]
-    process = Process(tmp_path, ROOT / "bench" / f"{name}.py", *few, "--json", str(rows), **without)
+    process = Process(tmp_path, ROOT / "bench" / "layouts.py", *FEW, "--json", str(rows))
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
     check_rows(out, rows)
 
 
-@pytest.mark.parametrize("name", ["epoch", "loop", "scale", "start", "step"])
-def test_a_script_of_several_processes_prints_figures_with_their_range(
+def shrink(name: str, script: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Have a script measure less than it does by its options; return these."""
+    if name == "data":
+        monkeypatch.setattr(script, "BATCH", 8)
+        monkeypatch.setattr(script.photographs, "CANVAS", 256)
+        return ["--small", "100"]
+    if name == "lrn":
+        monkeypatch.setattr(script, "SHAPES", [(2, *shape[1:]) for shape in script.SHAPES])
+    if name == "scale":
+        monkeypatch.delitem(script.RUNS, "a quarter of AlexNet, towers")
+    if name == "start":
+        for what in ("TORCH", "LIGHTNING", "OPTIMIZER"):
+            monkeypatch.setattr(script, what, f"pass  # {what}")
+    if name == "step":
+        build = script.build_net
+        monkeypatch.setattr(
+            script, "build_net", lambda cfg, *more, **named: build(replace(cfg, width=0.25), *more, **named)
+        )
+    return ["--batch-size", "2"] if name in ("epoch", "step") else []
+
+
+@pytest.mark.parametrize("name", ["data", "epoch", "loop", "lrn", "scale", "start", "step"])
+def test_another_script_prints_figures_with_their_range(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     """In this process, which has imported all that each of theirs would."""
@@ -83,12 +102,8 @@ def test_a_script_of_several_processes_prints_figures_with_their_range(
     monkeypatch.setattr(estimate, "ENOUGH", 0.0)
     monkeypatch.setattr(lrn, "compiles", lambda *_: False)
     monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)  # other tests of this process have one
-    if name == "start":
-        monkeypatch.setattr(script, "LIGHTNING", "pass")
-    if name == "scale":
-        monkeypatch.delitem(script.RUNS, "a quarter of AlexNet, towers")
     rows = tmp_path / "rows.json"
-    few = [*FEW, *(["--batch-size", "2"] if name in ("epoch", "step") else [])]
+    few = [*FEW, *shrink(name, script, monkeypatch)]
     monkeypatch.setattr(sys, "argv", [name, *few, "--json", str(rows)])
     script.main()
     check_rows(capsys.readouterr().out, rows)

@@ -20,7 +20,7 @@ from tests.helpers.fuzz import DONE, REFUSED, how_it_ended, untouched
 
 pytestmark = pytest.mark.slow
 
-COUNT = {"train": 50, "train -m": 50, "describe": 100, "estimate": 100}
+COUNT = {"train": 40, "train -m": 40, "describe": 40, "estimate": 40}
 """Lists of overrides for each command"""
 COMMANDS = {
     "train": (train.main, []), "train -m": (train.main, ["-m"]), "describe": (describe.main, []),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,14 +13,16 @@ from omegaconf import OmegaConf
 
 from alexnet_pl import ROOT
 from alexnet_pl.config.schema import as_dict
+from alexnet_pl.jobs import local
 from alexnet_pl.report import paper
 from alexnet_pl.report.ablation import judge
 from alexnet_pl.report.compare import collect
 from alexnet_pl.report.outputs import write_report
 from alexnet_pl.runs.metrics import write_rows
 from alexnet_pl.runs.run import Run
+from alexnet_pl.train import train as train_run
 from tests.helpers.commands import Command
-from tests.helpers.runs import run_config
+from tests.helpers.runs import job_config
 
 pytestmark = pytest.mark.slow
 
@@ -33,6 +36,7 @@ TOPICS = {
 CLAIMS = paper.claims()
 SWEEPS = {claim.sweep: claim for claim in CLAIMS if claim.sweep}
 SEARCHES = {"figure1_lr"}  # for a rate that another sweep takes: no claim of the paper
+QUICK = ["scale=smoke", "trainer.limit_train_batches=2", "logger=csv", "trainer=cpu"]
 AFTER = {"finetune": "pretrain"}  # begins with the net of another sweep
 
 
@@ -44,18 +48,28 @@ def jobs(name: str) -> list[list[str]]:
 
 
 def few_seeds(name: str) -> list[list[str]]:
-    """One job of each line of a sweep; two where the seeds are what it is about."""
+    """The jobs of a sweep with one seed for each line; with two where the seeds are what it is about."""
     more = {f"seed={seed}" for seed in range(3 if name == "seeds" else 2, 6)}
     return [job for job in jobs(name) if not more & set(job)]
 
 
+def run_here(jobs: Sequence[local.Job], at_once: int, jobs_per_gpu: int) -> None:
+    """Run jobs as a sweep does, here and not in processes of their own."""
+    for job in jobs:
+        train_run(job.cfg, job.run, job.overrides)
+        job.run.release()
+
+
 def smoke(train: Command, name: str) -> list[list[str]]:
-    """Run jobs of a sweep at scale=smoke, here and not in processes of their own; those jobs."""
-    ran = few_seeds(name)
-    for job in ran:
-        done = train(f"sweep={name}", "scale=smoke", "logger=csv", "trainer=cpu", "hydra.mode=RUN", *job)
-        assert done.returncode == 0, done.stderr
-    return ran
+    """Run a sweep at scale=smoke, with a job for each line; those jobs."""
+    few = few_seeds(name)
+    seeds = dict.fromkeys(word.removeprefix("seed=") for job in few for word in job if word.startswith("seed="))
+    words = [f"seed={','.join(seeds)}"] if seeds else []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local, "run_jobs", run_here)
+        done = train(f"sweep={name}", *QUICK, *words)
+    assert done.returncode == 0, done.stderr
+    return few
 
 
 def test_no_claim_is_missing():
@@ -112,7 +126,7 @@ def test_it_can_be_reported_at_full_scale(name: str, tmp_path: Path):
     """Its runs as they would be, but for the images, with rows made up: none is refused, its claims are judged."""
     for number, job in enumerate(ran := few_seeds(name)):
         overrides = [f"sweep={name}", "data=shapes", "data.resize=300", "logger=csv", "pretrained=null", *job]
-        cfg = run_config(*overrides)
+        cfg = job_config(*overrides)
         assert cfg.scale.name == "paper"
         run = Run(tmp_path / name / str(number))
         run.start(as_dict(cfg), overrides)

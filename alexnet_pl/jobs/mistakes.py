@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from enum import Enum
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -146,8 +147,10 @@ def lightning_mistake(key: str, value: Any) -> str | None:
     return f"trainer.{key} is not a key of the configuration: {suggest(f'trainer.{key}', own)}"
 
 
-def _groups() -> list[str]:
-    return [field.name for field in fields(Config) if is_dataclass(get_type_hints(Config)[field.name])]
+@cache
+def _groups() -> tuple[str, ...]:
+    kinds = get_type_hints(Config)
+    return tuple(field.name for field in fields(Config) if is_dataclass(kinds[field.name]))
 
 
 def quote_text(word: str, several: bool = False) -> str:

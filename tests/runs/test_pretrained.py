@@ -38,6 +38,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "packed"
 
 
+@pytest.fixture(scope="module")
+def caffes() -> dict[str, np.ndarray]:
+    """Weights of Caffe's nets: 61 million drawn numbers."""
+    return published.he_normal()
+
+
 QUICK = (
     "data=packed", "data.batch_size=2", "trainer.max_steps=1", "trainer.limit_val_batches=1", "trainer=cpu",
     "trainer.enable_checkpointing=false", "logger=csv", "train_eval_images=0", "pretrained_layers=all",
@@ -47,14 +53,16 @@ QUICK = (
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["torchvision", "caffenet", "onnx", "exported"])
-def test_a_net_is_tuned_from_every_kind_of_weights(kind: str, store: Path, tmp_path: Path, train: Command):
+def test_a_net_is_tuned_from_every_kind_of_weights(
+    kind: str, store: Path, caffes: dict[str, np.ndarray], tmp_path: Path, train: Command
+):
     model, word = f"model={kind}", str(tmp_path / f"weights.{kind}")
     more: list[str] = []
     if kind == "torchvision":
         word = f"{word}.pth"
         torch.save(published.torchvision_state(), word)
     elif kind == "onnx":
-        published.zoo_onnx(Path(word), published.he_normal())
+        published.zoo_onnx(Path(word), caffes)
         model = "model=caffe"
     elif kind == "exported":
         net = untrained_model("alexnet")
@@ -62,7 +70,7 @@ def test_a_net_is_tuned_from_every_kind_of_weights(kind: str, store: Path, tmp_p
         export.export(net, Path(word), "safetensors")
         model, more = "model=alexnet", [f"model.widths={{{','.join(f'{k}: {v}' for k, v in NARROW.items())}}}"]
     else:
-        word = f"caffe:{published.caffemodel(Path(word), published.he_normal(), pool_first=True)}"
+        word = f"caffe:{published.caffemodel(Path(word), caffes, pool_first=True)}"
     done = train("name=tuned", model, *QUICK, *more, f"data.root={store}", f"pretrained={word}")
     assert done.returncode == 0, done.stderr
     name = "weights" if kind != "exported" else "weights.exported"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import math
 import shutil
 from collections.abc import Callable, Iterator
@@ -33,8 +35,12 @@ def few_images() -> Iterator[None]:
         yield
 
 
+composed = functools.cache(run_config)
+
+
 def config(*overrides: str) -> Config:
-    return run_config(*NET, *MORE, *overrides)
+    """Return a run's configuration, for a test to change; composed once."""
+    return copy.deepcopy(composed(*NET, *MORE, *overrides))
 
 
 def fit(folder: Path, cfg: Config) -> Run:

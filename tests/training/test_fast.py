@@ -1,4 +1,4 @@
-"""What makes a run fast changes no curve: 200 steps of the command against a plain loop by torch's own functions."""
+"""What makes a run fast changes no curve: 120 steps of the command against a plain loop by torch's own functions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.helpers.runs import run_config
 
 pytestmark = pytest.mark.slow
 
-STEPS, SEEDS = 200, (1, 2, 3)
+STEPS, SEEDS = 120, (1, 2, 3)
 RUN = (
     "model.lrn=[conv1,conv2]", "model.width=0.5", "model.init=fan_in", "data.pixel_scale=64", "data.batch_size=16",
     "optim.weight_decay=0.001", "trainer.max_epochs=1", f"trainer.limit_train_batches={STEPS}", "trainer=cpu",
