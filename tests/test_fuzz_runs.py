@@ -246,7 +246,7 @@ def test_a_whole_folder_satisfies_every_command(
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(6))
 def test_a_damaged_run_ends_no_command_in_a_traceback(
     seed: int, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
