@@ -283,7 +283,7 @@ class Logger:
     """conf/logger: where metrics go besides the terminal; the run folder keeps metrics.csv unless name=none."""
 
     name: LoggerName = MISSING
-    """metrics.csv alone (csv), or beside Weights & Biases or TensorBoard; none: nothing (the report then has no curve)"""
+    """metrics.csv alone (csv), or beside W&B or TensorBoard; none: nothing (the report then has no curve)"""
     mode: WandbMode = WandbMode.offline
     """offline writes files to sync later, with no account and no network; online sends; disabled is csv"""
     project: str = "alexnet_pl"
