@@ -10,11 +10,13 @@ import io
 import json
 import re
 from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import pytest
+import torch
 
 from alexnet_pl import ROOT
 
@@ -71,12 +73,16 @@ def test_each_part_names_its_section_and_asks_the_class():
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_the_cells_run_and_show_what_is_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_cells_run_and_show_what_is_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+):
     from matplotlib import pyplot
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(pyplot, "show", lambda: None)
     pyplot.switch_backend("agg")
+    request.addfinalizer(partial(torch.set_num_threads, torch.get_num_threads()))
+    torch.set_num_threads(1)  # nets this small gain nothing by two, and lose much where other tests run beside
     space: dict[str, Any] = {"__name__": "tour"}
     with matplotlib.rc_context():
         for number, cell in enumerate(CODE, 1):
