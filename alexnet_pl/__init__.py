@@ -2,10 +2,11 @@
 
 These three functions are for notebooks. torch is imported when something is built:
 
-    from alexnet_pl import build, compose, load
+    from alexnet_pl import build, compose, fit, load
     cfg = compose("model=alexnet", "model.num_classes=1000")     a configuration, as on the command line
     net = build(cfg)                                             an untrained net, nn.Sequential
-    model = load("runs/alexnet")                                 a trained one: model.logits(images)
+    model = fit(cfg, "runs/mine")                                a trained one: model.logits(images)
+    model = load("runs/alexnet")                                 one that a command trained
 """
 
 from __future__ import annotations
@@ -47,6 +48,37 @@ def build(cfg: Config) -> nn.Sequential:
     from alexnet_pl.model.build import build_net
 
     return build_net(cfg.model, cfg.data.input_size, cfg.seed)
+
+
+def fit(cfg: Config, folder: str | Path) -> TrainedModel:
+    """Train a configuration in this process, in a run folder; return the trained net, on the CPU.
+
+    A folder whose run is done is only read, and one whose run was stopped is continued.
+
+    Raises:
+        ConfigError: the run takes several devices, cannot be done here, or the folder holds another one.
+        TrainingError: it failed, in one sentence.
+    """
+    from alexnet_pl.config.schema import as_dict
+    from alexnet_pl.errors import ConfigError
+    from alexnet_pl.jobs import checks
+    from alexnet_pl.parallel import layouts
+    from alexnet_pl.runs.run import Run
+
+    checks.check(cfg)
+    if layouts.layout(cfg.trainer).processes > 1:
+        raise ConfigError("fit trains on one device: use alexnet-train for several")
+    run = Run(Path(folder))
+    run.refuse_another(as_dict(cfg))
+    if not run.done:
+        from alexnet_pl.training.fit import fit as train
+
+        run.start(as_dict(cfg), [])
+        try:
+            train(cfg, run)
+        finally:
+            run.release()
+    return load(run.folder)
 
 
 def load(path: str | Path) -> TrainedModel:

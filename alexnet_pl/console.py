@@ -115,13 +115,14 @@ class _Output(io.FileIO):
 def make_console(stderr: bool = False) -> Console:
     """Return a console that prints text as it is, without markup, and does not break long lines.
 
-    If the output is no terminal, it has no bars and no colours, whatever the environment says.
+    If the output is no terminal, it has no bars and no colours, whatever the environment says; so in a notebook.
     """
     terminal = (sys.stderr if stderr else sys.stdout).isatty()
     width, force = (None, None) if terminal else (LOG_WIDTH, False)
     return Console(
-        stderr=stderr, width=width, force_terminal=force, highlight=False, markup=False, emoji=False, soft_wrap=True
-    )
+        stderr=stderr, width=width, force_terminal=force, force_jupyter=False, highlight=False, markup=False,
+        emoji=False, soft_wrap=True,
+    )  # fmt: skip
 
 
 class Meter:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tarfile
+import tomllib
 import zipfile
 from functools import partial, reduce
 from pathlib import Path
@@ -22,10 +24,14 @@ slow = partial(pytest.param, marks=pytest.mark.slow)
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
-    (file,) = folder.glob("*.whl")
+    return build("wheel", ROOT, tmp_path_factory.mktemp("wheel"))
+
+
+def build(target: str, source: Path, folder: Path) -> Path:
+    """Build a wheel or an sdist of the checkout at `source` into an empty folder; return the file."""
+    command = [sys.executable, "-m", "hatchling", "build", "-t", target, "-d", str(folder)]
+    subprocess.run(command, cwd=source, check=True, capture_output=True, timeout=120)
+    (file,) = folder.iterdir()
     return file
 
 
@@ -60,6 +66,35 @@ def test_the_wheel_carries_what_the_command_reads(wheel: Path):
     for folder in ("conf", "sweeps"):
         for file in (ROOT / folder).rglob("*.yaml"):
             assert f"alexnet_pl/{file.relative_to(ROOT)}" in names
+
+
+@pytest.mark.slow
+def test_twine_takes_wheel_and_sdist_and_the_sdist_makes_the_same_wheel(wheel: Path, tmp_path: Path):
+    sdist = build("sdist", ROOT, tmp_path / "sdist")
+    command = [sys.executable, "-m", "twine", "check", "--strict", str(wheel), str(sdist)]
+    checked = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert checked.returncode == 0, checked.stdout
+    assert checked.stdout.count("PASSED") == 2
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path / "unpacked", filter="data")
+    (unpacked,) = (tmp_path / "unpacked").iterdir()
+    top = {path.name for path in unpacked.iterdir()}
+    assert {"CHANGELOG.md", "CITATION.cff", "LICENSE", "Makefile", "README.md", "bench", "constraints.txt"} <= top
+    assert {"docs", "tests"} <= top
+    assert not top & {".venv", "data", "runs"}
+    again = build("wheel", unpacked, tmp_path / "again")
+    assert zipfile.ZipFile(again).namelist() == zipfile.ZipFile(wheel).namelist()
+
+
+def test_citation_and_changelog_name_this_version():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {key: citation[key] for key in ("version", "license")} == {
+        key: project[key] for key in ("version", "license")
+    }
+    (paper,) = citation["references"]
+    assert [author["family-names"] for author in paper["authors"]] == ["Krizhevsky", "Sutskever", "Hinton"]
+    assert f"\n## {project['version']} " in (ROOT / "CHANGELOG.md").read_text()
 
 
 def one_line(text: str) -> str:

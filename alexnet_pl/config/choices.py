@@ -122,6 +122,7 @@ class Scale(Choice):
 
 class LoggerName(Choice):
     wandb = auto()
+    tensorboard = auto()
     csv = auto()
     none = auto()
 

@@ -298,8 +298,8 @@ class Logger:
     """conf/logger: where metrics go besides the terminal; the run folder keeps metrics.csv unless name=none."""
 
     name: LoggerName = MISSING
-    """Where metrics go. wandb: metrics.csv and Weights & Biases. csv: metrics.csv. none: nowhere, and the report has no
-    curve."""
+    """Where metrics go. wandb: metrics.csv and Weights & Biases. tensorboard: metrics.csv and TensorBoard. csv:
+    metrics.csv. none: nowhere, and the report has no curve."""
     mode: WandbMode = WandbMode.offline
     """How W&B logs. offline: write files to sync later, with no account and no network. online: send. disabled:
     metrics.csv only."""

@@ -9,6 +9,7 @@ import difflib
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 from alexnet_pl.config.choices import ColorNoise, LoggerName, LogModel, WandbMode
@@ -214,6 +215,8 @@ def _machine_rules(c: Config) -> Iterator[str]:
         yield f"data.root={d.root} is not a folder: {_folder_hint(d.root)}give the folder of {d.name}{download}"
     if d.packed:
         yield from _store_rules(c)
+    if c.logger.name is LoggerName.tensorboard and not find_spec("tensorboard"):
+        yield "logger=tensorboard needs the package tensorboard: pip install tensorboard"
     if _has_wandb(c):
         try:
             wandb_server.address()  # a client that is offline minds it as well

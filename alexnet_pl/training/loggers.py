@@ -1,4 +1,4 @@
-"""Log a run's metrics to metrics.csv in its folder, and to Weights & Biases.
+"""Log a run's metrics to metrics.csv in its folder, and to Weights & Biases or TensorBoard.
 
 W&B gets a copy. If it fails, training goes on and the folder has everything. Only the first process of a run has
 loggers.
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from pytorch_lightning.loggers import Logger, WandbLogger
+from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from alexnet_pl.config.choices import LoggerName, LogModel, WandbMode
 from alexnet_pl.config.schema import Config
@@ -76,6 +76,8 @@ def build_loggers(cfg: Config, run: Run) -> list[Logger]:
     loggers: list[Logger] = [MetricsCSV(run)]
     if cfg.logger.name is LoggerName.wandb and (experiment := start_wandb(run, cfg.logger.mode)):
         loggers.append(SafeWandbLogger(experiment=experiment, target=cfg.report.target))
+    if cfg.logger.name is LoggerName.tensorboard:
+        loggers.append(TensorBoardLogger(run.folder, name="tensorboard", version=""))
     return loggers
 
 
