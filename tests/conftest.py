@@ -21,6 +21,7 @@ CACHES = {
 }  # fmt: skip
 """Environment variables with the folders where libraries keep what they compiled or found"""
 LONGEST = [
+    "types",
     "launch",
     "train",
     "kills",
