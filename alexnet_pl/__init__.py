@@ -1,6 +1,6 @@
 """AlexNet (Krizhevsky, Sutskever, Hinton, 2012) as a Lightning experiment package.
 
-These three functions are for notebooks. torch is imported when something is built:
+These four functions are for notebooks. torch is imported when something is built:
 
     from alexnet_pl import build, compose, fit, load
     cfg = compose("model=alexnet", "model.num_classes=1000")     a configuration, as on the command line
