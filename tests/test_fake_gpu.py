@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -65,10 +66,12 @@ def test_a_batch_is_gathered_and_augmented_without_waiting_for_the_gpu():
     with fake():
         images = images_of(cfg)
         labels = torch.empty(20, dtype=torch.int64, device=counting.GPU)
+        dataset = InMemoryDataset(fake_images(20, 72, 72), labels)
+        assert dataset.workers == 1
+        dataset.workers = 0  # no thread: fake tensors are for this one
         batches = BatchLoader(
-            InMemoryDataset(fake_images(20, 72, 72), labels),
-            lambda: torch.arange(20), 20, 8, images.train_input, counting.GPU,
-        )  # fmt: skip
+            dataset, lambda: torch.arange(20), 20, 8, images.train_input, counting.GPU, draw=images.train_draws
+        )
         with counting.Counts() as counts:
             inputs, answers, _ = next(iter(batches))
     assert (inputs.shape, inputs.dtype, inputs.device) == ((8, 3, 67, 67), torch.float32, counting.GPU)
@@ -78,13 +81,32 @@ def test_a_batch_is_gathered_and_augmented_without_waiting_for_the_gpu():
     assert 0 < counts.launches < 25
 
 
+def test_the_step_copies_nothing_to_the_gpu(monkeypatch: pytest.MonkeyPatch):
+    """What a reading thread does, and what is left to the one that trains."""
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    cfg = run_config(*NET, "data.color_noise=paper")
+    with fake():
+        images = images_of(cfg)
+        there = InMemoryDataset(fake_images(20, 72, 72), torch.empty(20, dtype=torch.int64, device=counting.GPU))
+        batches = BatchLoader(there, list, 20, 8, images.train_input, counting.GPU, draw=images.train_draws)
+        rows = torch.empty(8, dtype=torch.int64, device=counting.GPU)
+        with counting.Counts() as reading:
+            read, draws = batches._read_to_gpu(mock.MagicMock(), rows, 0, Replica().slice_of(8))
+        with counting.Counts() as training:
+            images.train_input(read, draws)
+    assert len(draws.tensors) == 4
+    assert {tensor.device for tensor in (read, *draws.tensors)} == {counting.GPU}
+    assert (reading.copies_there, training.copies_there) == (4, 0)
+    assert reading.copies_back == training.copies_back == []
+
+
 @pytest.mark.parametrize("views", [1, 10])
 def test_an_evaluation_never_waits_within_a_batch(views: int):
     cfg, evaluation = run_config(*NET, f"test_views={views}"), EvaluationCounts()
     with fake():
         images = images_of(cfg)
         with counting.Counts() as counts:
-            inputs = images.views_input(fake_images(4, 72, 72), 0)
+            inputs = images.views_input(fake_images(4, 72, 72))
             logits = inputs.flatten(1)[:, :1000].unflatten(0, (4, views)).mean(1)
             for _ in range(2):
                 evaluation.add("test", logits, torch.empty(4, dtype=torch.int64, device=counting.GPU))

@@ -73,13 +73,16 @@ def test_rows_are_the_images_of_their_names(packed: Path):
 
 
 def batches(dataset: loader.PackedDataset, log: list[Tensor] | None = None) -> loader.BatchLoader:
-    def transform(images: Tensor, step: int, part: loader.BatchSlice) -> Tensor:
+    def transform(images: Tensor, draws: augment.Draws) -> Tensor:
         if log is not None:
             log.append(images)
-        return images.float() + step
+        return images.float() + draws.divisor
+
+    def draw(step: int, part: loader.BatchSlice) -> augment.Draws:
+        return augment.Draws(divisor=step)
 
     order = torch.randperm(len(dataset), generator=augment.stream(5))
-    return loader.BatchLoader(dataset, lambda: order, len(order), 9, transform, torch.device("cpu"))
+    return loader.BatchLoader(dataset, lambda: order, len(order), 9, transform, torch.device("cpu"), draw=draw)
 
 
 def test_reading_ahead_keeps_the_order_and_the_numbers_of_the_batches(packed: Path):
@@ -93,6 +96,24 @@ def test_reading_ahead_keeps_the_order_and_the_numbers_of_the_batches(packed: Pa
         assert torch.equal(images, dataset.read(rows).float() + step)
 
 
+def test_the_threads_that_read_make_the_random_choices(packed: Path):
+    """So that a GPU's come with its images. What they are does not depend on the thread: see test_datamodule.py."""
+    order, drawers = torch.arange(40), set[str]()
+
+    def draw(step: int, part: loader.BatchSlice) -> augment.Draws:
+        drawers.add(threading.current_thread().name)
+        return augment.Draws(shift=torch.full((part.last - part.first, 3), float(step)))
+
+    few = loader.BatchLoader(
+        open_split(packed), lambda: order, 40, 9, lambda images, draws: draws.shift, torch.device("cpu"),
+        loader.Replica(1, 2), draw,
+    )  # fmt: skip
+    shifts = [(shift.unique().item(), len(shift)) for shift, *_ in few]
+    assert shifts == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 2)]
+    assert drawers
+    assert all(name.startswith("images") for name in drawers)
+
+
 @pytest.mark.gpu
 def test_a_gpu_gets_the_same_images_while_it_computes(packed: Path):
     """Also while its memory is used again and again."""
@@ -100,7 +121,7 @@ def test_a_gpu_gets_the_same_images_while_it_computes(packed: Path):
     order = torch.randperm(len(dataset), generator=augment.stream(5))
     heavy = torch.ones(2000, 2000, device="cuda")
 
-    def transform(images: Tensor, step: int, part: loader.BatchSlice) -> Tensor:
+    def transform(images: Tensor, draws: augment.Draws) -> Tensor:
         return images.float() + 0 * (heavy @ heavy)[0, 0]
 
     on_gpu = loader.BatchLoader(dataset, lambda: order, len(order), 9, transform, torch.device("cuda", 0))
@@ -154,9 +175,7 @@ class Slow(loader.InMemoryDataset):
 
 def test_waiting_is_measured_and_what_a_gpu_still_has_to_do_is_none(monkeypatch: pytest.MonkeyPatch):
     slow = Slow(torch.zeros(6, 2, 2, 3, dtype=torch.uint8), torch.zeros(6, dtype=torch.int64))
-    few = loader.BatchLoader(
-        slow, lambda: torch.arange(6), 6, 1, lambda images, step, part: images, torch.device("cpu")
-    )
+    few = loader.BatchLoader(slow, lambda: torch.arange(6), 6, 1, lambda images, draws: images, torch.device("cpu"))
     assert len(list(few)) == 6
     assert 0.25 < few.wait_seconds < 3, "six times 0.05 s, one after the other"
     monkeypatch.setattr(few, "_is_device_busy", lambda: True)
@@ -260,7 +279,7 @@ def reference_counts(cfg: Config) -> tuple[float, float]:
     net = ImageClassifier(cfg, images.input_size).eval().double()
     wrong = wrong5 = 0
     for row in range(len(images.val)):
-        image = images.centre_input(images.val.read(torch.tensor([row])), 0).double()
+        image = images.centre_input(images.val.read(torch.tensor([row]))).double()
         best = net(image)[0].argsort(descending=True).tolist()
         wrong += best[0] != int(images.val.labels[row])
         wrong5 += int(images.val.labels[row]) not in best[:5]
