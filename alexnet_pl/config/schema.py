@@ -25,6 +25,7 @@ from alexnet_pl.config.choices import (
     LoggerName,
     LogModel,
     LrnAlphaConvention,
+    OnDevice,
     Order,
     ParameterNames,
     Pooling,
@@ -154,6 +155,9 @@ class Data:
     """so many epochs have it, the later ones not (null: all; net 145: 67)"""
     workers: int | None = None
     """threads that read ahead from a store (null: two, or where images are JPEGs one for each CPU, up to 16)"""
+    on_device: OnDevice = OnDevice.if_it_fits
+    """keep a store's images in the device's memory; if_it_fits: on a GPU, if they are raw and each split takes a
+    quarter of the free memory at most"""
 
     @property
     def resized_size(self) -> int:

@@ -1,9 +1,10 @@
 """The LightningDataModule. BatchLoader calls it back to augment, where Lightning has on_after_batch_transfer.
 
 It loads the images, orders them, and makes them the net's input. A small dataset is one uint8 tensor on the net's
-device; a packed store is read ahead by threads. Either way a batch reaches the device as uint8, with the random
-choices that `train_draws` made for it; BatchLoader then calls `train_input`, `centre_input` or `views_input` here.
-They crop, mirror, colour and centre the whole batch at once. There is no DataLoader.
+device, and so is a packed store that fits there; others are read ahead by threads. Either way a batch reaches the
+device as uint8, with the random choices that `train_draws` made for it; BatchLoader then calls `train_input`,
+`centre_input` or `views_input` here. They crop, mirror, colour and centre the whole batch at once. There is no
+DataLoader.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from alexnet_pl.data import augment, store
 from alexnet_pl.data.augment import NO_DRAWS, Draws
 from alexnet_pl.data.datasets import SMALL_DATASETS
 from alexnet_pl.data.loader import BatchLoader, BatchSlice, InMemoryDataset, PackedDataset, Replica
+from alexnet_pl.data.on_device import place
 from alexnet_pl.data.pixel_stats import ColorPCA, PixelStats
 from alexnet_pl.errors import ConfigError
 from alexnet_pl.files import expand
@@ -55,16 +57,17 @@ class ImageDataModule(pl.LightningDataModule):
         if self.ready:  # Lightning asks again before a test
             return
         d = self.cfg.data
-        self.train = self.load("train")
+        train = self.load("train")
+        self.train = place(train, self.device, d.on_device)
         if self.cfg.trainer.limit_val_batches != 0 or self.cfg.test_views:
-            self.val = self.load("val")
-        if isinstance(self.train, PackedDataset):
-            mean = torch.from_numpy(self.train.store.mean())
-            colors = self.train.store.colors
+            self.val = place(self.load("val"), self.device, d.on_device)
+        if isinstance(train, PackedDataset):
+            mean = torch.from_numpy(train.store.mean())
+            colors = train.store.colors
             self.colors = ColorPCA(*(torch.tensor(colors[key], dtype=torch.float64) for key in ColorPCA._fields))
         else:
-            sums = PixelStats(self.train.images.shape[1])
-            sums.add(self.train.images.cpu())  # not every device has float64
+            sums = PixelStats(train.images.shape[1])
+            sums.add(train.images.cpu())  # not every device has float64
             mean = sums.mean_image()
             self.colors = sums.colors()
         if d.mean_color is not None:
@@ -163,7 +166,7 @@ class ImageDataModule(pl.LightningDataModule):
     ) -> BatchLoader:
         """Return a loader of the same images each time: each once, however many processes share them."""
         rows = torch.arange(count)
-        if isinstance(dataset, PackedDataset):  # it may be sorted by class, and a part of it must be a fair sample
+        if self.cfg.data.packed:  # it may be sorted by class, and a part of it must be a fair sample
             rows = torch.randperm(len(dataset), generator=augment.stream(len(dataset)))[:count]
         inputs = min(1000, 1 + EVAL_PIXELS // self.input_size**2)
         return BatchLoader(dataset, lambda: rows, len(rows), -(-inputs // views), transform, self.device, self.replica)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from alexnet_pl.config.choices import ColorNoise, LoggerName, LogModel, WandbMode
+from alexnet_pl.config.choices import ColorNoise, LoggerName, LogModel, OnDevice, WandbMode
 from alexnet_pl.config.keys import is_key, key_types
 from alexnet_pl.config.schema import LEAST_PIXELS, MOST_PIXELS, Config, Data, Model, Report, as_dict
 from alexnet_pl.config.suggestions import suggest
@@ -183,6 +183,8 @@ def _data_rules(d: Data) -> Iterator[str]:
     if d.workers is not None and (not 1 <= d.workers <= MOST_WORKERS or not d.packed):
         most = f"at least 1 and at most {MOST_WORKERS}"
         yield f"data.workers={d.workers} must be {most}, and only a packed store (data=imagenet) is read by any"
+    if d.on_device is not OnDevice.if_it_fits and not d.packed:
+        yield f"data.on_device={d.on_device} is for packed stores: the images of data={d.kind} always lie on the device"
     if d.packed:
         if d.download:
             yield f"data.download fetches CIFAR-10 only: for data.name={d.name} prepare a store (alexnet_pl.prepare)"

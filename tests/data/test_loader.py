@@ -7,6 +7,7 @@ import shutil
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,10 @@ from PIL import Image
 from rich.console import Console
 from torch import Tensor
 
+from alexnet_pl import cpu
+from alexnet_pl.config.choices import ColorNoise, OnDevice
 from alexnet_pl.config.schema import Config, as_dict
-from alexnet_pl.data import augment, loader, store
+from alexnet_pl.data import augment, loader, on_device, store
 from alexnet_pl.data.datamodule import ImageDataModule
 from alexnet_pl.errors import ConfigError, Interrupted, TrainingError
 from alexnet_pl.prepare.options import Options
@@ -308,7 +311,7 @@ def test_validation_counts_every_image_once_where_processes_do_not_divide_them(p
 def test_a_run_from_a_store_is_resumed_bit_for_bit(
     packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int
 ):
-    """Stopped in the middle of an epoch, or at its end; read by other threads then."""
+    """Stopped in the middle of an epoch, or at its end; read by other threads then, all at once."""
     monkeypatch.chdir(tmp_path)
     over = [
         "data=imagenet", f"data.root={packed}", "data.batch_size=16", "data.color_noise=paper", "optim=released_170",
@@ -317,11 +320,48 @@ def test_a_run_from_a_store_is_resumed_bit_for_bit(
     whole = test_resume.fit(tmp_path / "whole", over, monkeypatch)
     with pytest.raises(Interrupted):
         test_resume.fit(tmp_path / "stopped", [*over, "data.workers=1"], monkeypatch, stop_in=batch)
-    stopped = test_resume.fit(tmp_path / "stopped", [*over, "data.workers=3"], monkeypatch)
+    stopped = test_resume.fit(tmp_path / "stopped", [*over, "data.workers=3", "data.on_device=always"], monkeypatch)
     assert_same_training(stopped, whole)
     left, right = stopped.done["metrics"], whole.done["metrics"]
     assert left == right
     assert "val/top5_error" in left
+
+
+@pytest.mark.parametrize("count", [2, 256])
+def test_a_store_in_the_devices_memory_gives_the_same_batches(
+    packed: Path, monkeypatch: pytest.MonkeyPatch, count: int
+):
+    """Training with all that is random, validation, and the training subset."""
+    monkeypatch.setattr(on_device, "CHUNK", count)
+    cfg = configuration(packed)
+    cfg.data.color_noise = ColorNoise.paper
+    there, files = (
+        ImageDataModule(replace(cfg, data=replace(cfg.data, on_device=OnDevice.always))),
+        ImageDataModule(cfg),
+    )
+    for images in (there, files):
+        images.setup("fit")
+    assert isinstance(files.train, loader.PackedDataset)
+    assert isinstance(there.train, loader.InMemoryDataset)
+    assert isinstance(there.val, loader.InMemoryDataset)
+    assert torch.equal(there.mean, files.mean)
+    pairs = zip(
+        [there.train_dataloader(), *there.val_dataloader()], [files.train_dataloader(), *files.val_dataloader()],
+        strict=True,
+    )  # fmt: skip
+    for ours, theirs in pairs:
+        for (images, labels, part), (expected, its_labels, its_part) in zip(ours, theirs, strict=True):
+            assert torch.equal(images, expected)
+            assert torch.equal(labels, its_labels)
+            assert part == its_part
+
+
+def test_a_store_larger_than_the_memory_is_refused(packed: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(cpu, "memory", lambda: 100_000)
+    split = open_split(packed)
+    with pytest.raises(ConfigError, match=r"are 0\.000499 GB, and the device has 0\.0001 GB free"):
+        on_device.place(split, torch.device("cpu"), OnDevice.always)
+    assert on_device.place(split, torch.device("cpu"), OnDevice.if_it_fits) is split
 
 
 def test_a_run_is_not_continued_on_another_store(packed: Path, tmp_path: Path):
