@@ -153,9 +153,11 @@ def from_a_store(day: Day) -> Rows:
         ("a store, large batches", 1024, "trainer.precision=bf16-mixed"),
         ("a store, cuDNN's fastest", 128, "trainer.precision=bf16-mixed", "trainer.benchmark=true"),
         ("a store, fp32", 128, "trainer.precision=32-true"),
+        ("a store in the GPU's memory", 128, "trainer.precision=bf16-mixed"),
     ):
-        size = 16 if day.dry else size
-        run = day.train(re.sub(r"\W+", "_", name), *common, f"data.batch_size={size}", *words)
+        size, place = 16 if day.dry else size, "always" if "memory" in name else "never"
+        words += [f"data.batch_size={size}", f"data.on_device={place}"]
+        run = day.train(re.sub(r"\W+", "_", name), *common, *words)
         rows.append((f"AlexNet through the command, batches of {size} from {name}", speed(run)))
     return rows
 
