@@ -172,7 +172,7 @@ def test_a_step_of_several_gpus_never_waits_and_sends_activations_in_bf16(
 ):
     """Between processes of which only the first is here: torch's fake group sends nothing.
 
-    DistributedDataParallel's own sum is left out: it asks for the memory of gradients, which fake ones do not have.
+    DistributedDataParallel itself is left out: it reads its parameters' memory, and fake ones have none.
     """
     cfg = run_config(*NET)
     classifier = ImageClassifier(cfg, 67)

@@ -87,6 +87,8 @@ class Model:
     """convolutions with the unpublished normalisation over 5x5 places, after their LRN (2012: conv2)"""
     compile_lrn: CompileLrn = CompileLrn.on_gpu
     """run the normalisations through torch.compile where there is a compiler (on CPUs a step gains little)"""
+    compile_net: bool = False
+    """run the whole net through torch.compile in training, forward and backward; not measured on a GPU yet"""
     dropout: Dropout = Dropout.none
     """mask: zeros in training, times 1 - rate in evaluation (2012); inverted: survivors over 1 - rate in training"""
     dropout_rate: float = 0.5

@@ -216,6 +216,11 @@ def _machine_rules(c: Config) -> Iterator[str]:
         yield f"data.root={d.root} is not a folder: {_folder_hint(d.root)}give the one with {d.name}{download}"
     if d.packed:
         yield from _store_rules(c)
+    if c.model.compile_net:
+        from alexnet_pl.model.lrn import lacking_to_compile  # it imports torch
+
+        for what in lacking_to_compile(layouts.resolve_accelerator(c.trainer)):
+            yield f"model.compile_net=true needs {what}, which is not here: install it, or set it to false"
     if _has_wandb(c):
         try:
             wandb_server.address()  # a client that is offline minds it as well
