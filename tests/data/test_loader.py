@@ -132,6 +132,26 @@ def test_a_gpu_gets_the_same_images_while_it_computes(packed: Path):
         assert torch.equal(images.cpu(), open_split(packed).read(rows).float())
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("choice", OnDevice)
+def test_a_gpu_trains_on_the_same_batches_as_a_cpu(packed: Path, choice: OnDevice):
+    """Drawn and gathered in another thread and stream."""
+    cfg = run_config(
+        "model=convnet", "model.input_size=32", "data=imagenet", f"data.root={packed}", "data.color_noise=paper",
+        "data.random_flip=true", "data.batch_size=16",
+    )  # fmt: skip
+    there = replace(cfg, data=replace(cfg.data, on_device=choice))
+    here, gpus = ImageDataModule(cfg), ImageDataModule(there, torch.device("cuda", 0))
+    for images in (here, gpus):
+        images.setup("fit")
+    for (inputs, labels, _), (expected, its_labels, _) in zip(
+        gpus.train_dataloader(), here.train_dataloader(), strict=True
+    ):
+        assert inputs.is_cuda
+        assert torch.equal(inputs.cpu(), expected)
+        assert torch.equal(labels.cpu(), its_labels)
+
+
 @pytest.mark.parametrize(("images", "processes"), [(128, 1), (128, 4), (27, 2), (3, 4), (5, 3)])
 def test_slices_of_a_batch_are_torchs_chunks(images: int, processes: int):
     slices = [loader.Replica(rank, processes).slice_of(images) for rank in range(processes)]
