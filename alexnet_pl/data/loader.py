@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
 from itertools import starmap
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -210,9 +210,13 @@ class BatchLoader:
             yield from starmap(self._read, slices)
             return
         read: Callable[..., tuple[Tensor, Draws]] = self._read
+        first: tuple[Any, ...] = ()  # what each thread does first
         if self.device.type == "cuda":
-            read = partial(self._read_to_gpu, torch.cuda.Stream(self.device))
-        with ThreadPoolExecutor(self.dataset.workers, thread_name_prefix="images") as pool:
+            copies = torch.cuda.Stream(self.device)
+            read = partial(self._read_to_gpu, copies)
+            # A new thread is on GPU 0: going back there from another's stream would open that GPU in this process.
+            first = torch.cuda.set_device, (copies.device,)
+        with ThreadPoolExecutor(self.dataset.workers, "images", *first) as pool:
             ahead: deque[Future[tuple[Tensor, Draws]]] = deque()
             try:
                 for each in slices:

@@ -9,6 +9,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -194,6 +195,24 @@ class Slow(loader.InMemoryDataset):
     def read(self, rows: Tensor) -> Tensor:
         time.sleep(0.05)
         return super().read(rows)
+
+
+def test_the_threads_of_a_process_stay_on_its_gpu(monkeypatch: pytest.MonkeyPatch):
+    """Of several GPUs, a new thread is on the first, whoever started it."""
+    gpu, calls = torch.device("cuda", 1), list[tuple[str, torch.device]]()
+
+    def set_device(device: torch.device) -> None:
+        calls.append((threading.current_thread().name, device))
+
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: SimpleNamespace(device=device))
+    monkeypatch.setattr(torch.cuda, "set_device", set_device)
+    monkeypatch.setattr(loader.BatchLoader, "_read_to_gpu", lambda self, copies, *each: self._read(*each))
+    monkeypatch.setattr(loader.BatchLoader, "_wait_for", lambda self, batch: batch.result())
+    slow = Slow(torch.zeros(6, 2, 2, 3, dtype=torch.uint8), torch.zeros(6, dtype=torch.int64))
+    few = loader.BatchLoader(slow, lambda: torch.arange(6), 6, 1, lambda images, draws: images, gpu)
+    read = few._read_ahead([(torch.tensor([row]), row, loader.Replica().slice_of(1)) for row in range(3)])
+    assert len(list(read)) == 3
+    assert calls == [("images_0", gpu)]
 
 
 def test_waiting_is_measured_and_what_a_gpu_still_has_to_do_is_none(monkeypatch: pytest.MonkeyPatch):
