@@ -40,7 +40,7 @@ from alexnet_pl.console import exit_on_error, start_command
 from alexnet_pl.data import augment, store
 from alexnet_pl.data.datamodule import ImageDataModule
 from alexnet_pl.data.length import images_in_run
-from alexnet_pl.data.loader import BatchLoader, PackedDataset
+from alexnet_pl.data.loader import BatchLoader, PackedDataset, Replica
 from alexnet_pl.data.pixel_stats import ColorPCA
 from alexnet_pl.files import expand
 from alexnet_pl.jobs import checks
@@ -106,7 +106,8 @@ def measure(cfg: Config, datamodule: ImageDataModule, fabric: Fabric) -> Measure
 
     def step(count: int) -> float:
         began = _now(device)
-        inputs = datamodule.train_input(images[:count], 0).contiguous(memory_format=layout)
+        draws = datamodule.train_draws(0, Replica().slice_of(count)).to(device)
+        inputs = datamodule.train_input(images[:count], draws).contiguous(memory_format=layout)
         loss = F.cross_entropy(net(inputs), labels[:count])
         optimizer.zero_grad()
         fabric.backward(loss)

@@ -50,12 +50,13 @@ OURS, TORCHS, THEIRS = "ours", "ours with F.local_response_norm", "torchvision's
 
 
 class Counts(TorchDispatchMode):
-    """Launches on the GPU inside, the bytes that they read and write, and what is copied from it: a wait."""
+    """Launches on the GPU inside, the bytes that they read and write, and copies to it and, which wait, from it."""
 
     def __init__(self) -> None:
         super().__init__()
         self.launches, self.bytes = 0, 0
         self.copies_back: list[str] = []
+        self.copies_there = 0
         self.products: Counter[torch.dtype] = Counter()  # convolutions and matrix products, forward and backward
 
     def add(self, kernels: list[int]) -> None:
@@ -70,6 +71,8 @@ class Counts(TorchDispatchMode):
         made = [t for t in tree_leaves(out) if isinstance(t, Tensor)]
         if any(t.is_cuda for t in given) and any(not t.is_cuda for t in made):
             self.copies_back.append(name)
+        elif any(t.is_cuda for t in made) and given and not any(t.is_cuda for t in given):
+            self.copies_there += 1
         elif any(t.is_cuda for t in made) and not func.is_view and not name.startswith(NO_WORK):
             self.add([sum(t.numel() * t.element_size() for t in [*given, *made])])
             if "convolution" in name or name in ("mm", "addmm", "bmm"):

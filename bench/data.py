@@ -39,7 +39,7 @@ from alexnet_pl.config.choices import ColorNoise
 from alexnet_pl.config.schema import Config, Data
 from alexnet_pl.data import decode
 from alexnet_pl.data.datamodule import ImageDataModule
-from alexnet_pl.data.loader import BatchLoader
+from alexnet_pl.data.loader import BatchLoader, Replica
 from alexnet_pl.data.store import Plan
 from alexnet_pl.prepare.options import Options
 from alexnet_pl.prepare.packing import encode
@@ -110,7 +110,9 @@ def fed(datamodule: ImageDataModule, device: torch.device, batches: int) -> floa
     datamodule.train.pinned = device.type == "cuda"  # type: ignore[union-attr]
     rows = torch.arange(batches * BATCH) % len(datamodule.train)
     start = time.perf_counter()
-    for images, *_ in BatchLoader(datamodule.train, lambda: rows, len(rows), BATCH, datamodule.train_input, device):
+    for images, *_ in BatchLoader(
+        datamodule.train, lambda: rows, len(rows), BATCH, datamodule.train_input, device, draw=datamodule.train_draws
+    ):
         last = images
     assert last.isfinite().all()  # and so it has arrived
     return len(rows) / (time.perf_counter() - start)
@@ -133,7 +135,8 @@ def ways(source: Path, folder: Path, modules: dict[str, ImageDataModule]) -> dic
         return lambda: len(modules[form].train.read(rows))
 
     def to_floats(form: str) -> Callable[[], int]:
-        return lambda: len(modules[form].train_input(modules[form].train.read(rows), 0))
+        module, part = modules[form], Replica().slice_of(BATCH)
+        return lambda: len(module.train_input(module.train.read(rows), module.train_draws(0, part)))
 
     def transform_all(images: list[Image.Image], transform: v2.Compose) -> int:
         return len(torch.stack([transform(image.convert("RGB")) for image in images]))

@@ -177,3 +177,4 @@ def make(day: Any, root: Path) -> Path:
 
 def test_the_script_of_that_day_is_sound():
     assert subprocess.run(["bash", "-n", ROOT / "bench" / "gpu_day.sh"]).returncode == 0
+    assert sum(part.seconds for part in import_module("gpu_day").PARTS) <= 600, "the ten minutes of the documentation"

@@ -97,6 +97,12 @@ class Squares(Choice):
     warp = auto()
 
 
+class OnDevice(Choice):
+    if_it_fits = auto()
+    always = auto()
+    never = auto()
+
+
 class ColorNoise(Choice):
     off = auto()
     paper = auto()

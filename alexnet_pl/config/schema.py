@@ -25,6 +25,7 @@ from alexnet_pl.config.choices import (
     LoggerName,
     LogModel,
     LrnAlphaConvention,
+    OnDevice,
     Order,
     ParameterNames,
     Pooling,
@@ -93,6 +94,8 @@ class Model:
     """Convolutions with the unpublished normalisation over 5x5 places, after their LRN (2012: conv2)."""
     compile_lrn: CompileLrn = CompileLrn.on_gpu
     """Run the normalisations through torch.compile where there is a compiler. On CPUs a step gains little."""
+    compile_net: bool = False
+    """Run the whole net through torch.compile in training, forward and backward. Not measured on a GPU yet."""
     dropout: Dropout = Dropout.none
     """Kind of dropout. mask: zeros in training, and times 1 - rate in evaluation (2012). inverted: zeros in training,
     and survivors divided by 1 - rate."""
@@ -165,6 +168,9 @@ class Data:
     """Epochs with colour noise; later ones have none (net 145: 67). null: all have it."""
     workers: int | None = None
     """Threads that read ahead from a store. null: two; for JPEGs one for each CPU, up to 16."""
+    on_device: OnDevice = OnDevice.if_it_fits
+    """Keep a store's images in the device's memory. if_it_fits: on a GPU, if they are raw and each split takes at most
+    a quarter of the free memory."""
 
     @property
     def resized_size(self) -> int:

@@ -43,7 +43,7 @@ def resize(images: Tensor, size: int) -> Tensor:
 
 
 class CropDraws(NamedTuple):
-    """The random choices for the crops of n training images; CPU tensors."""
+    """The random choices for the crops of n training images."""
 
     top: Tensor
     """int64 (n,): first row of the square, in pixels"""
@@ -89,7 +89,7 @@ def _crop_by_copy(images: Tensor, size: int, draws: CropDraws) -> Tensor:
 
 
 def _crop_by_index(images: Tensor, size: int, draws: CropDraws) -> Tensor:
-    top, left, mirrored = (each.to(images.device, non_blocking=True)[:, None] for each in draws)
+    top, left, mirrored = (each[:, None] for each in draws)
     along = torch.arange(size, device=images.device)
     columns = left + torch.where(mirrored, size - 1 - along, along)
     image = torch.arange(len(images), device=images.device)[:, None, None]
@@ -151,6 +151,31 @@ def color_noise(kind: ColorNoise, n: int, colors: ColorPCA, generator: torch.Gen
     return shift.float(), 1.0 if kind is ColorNoise.paper else RELEASED_NOISE_DIVISOR
 
 
+class Draws(NamedTuple):
+    """The random choices for n training images: on the CPU, where they are drawn, or on the images' device."""
+
+    crops: CropDraws | None = None
+    """None: whole images, or their centres"""
+    shift: Tensor | None = None
+    """float32 (n, 3): colours to add, in grey levels"""
+    divisor: float = 1.0
+    """of the sum"""
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return (*(self.crops or ()), *(() if self.shift is None else (self.shift,)))
+
+    def to(self, device: torch.device) -> Draws:
+        """Return them on a device; a GPU's own work may come to them later."""
+        crops = self.crops and CropDraws(*(each.to(device, non_blocking=True) for each in self.crops))
+        shift = None if self.shift is None else self.shift.to(device, non_blocking=True)
+        return Draws(crops, shift, self.divisor)
+
+
+NO_DRAWS = Draws()
+"""Of a batch that is evaluated"""
+
+
 def to_input(images: Tensor, mean: Tensor, scale: float, shift: Tensor | None = None) -> Tensor:
     """Subtract the mean image, add colours, divide by the scale.
 
@@ -166,7 +191,7 @@ def to_input(images: Tensor, mean: Tensor, scale: float, shift: Tensor | None = 
     x = images.reshape(n, height, width * 3).float()  # rows of pixels: adding threes is slow on CPUs
     x -= mean.reshape(height, width * 3)
     if shift is not None:
-        x += shift.to(x.device, non_blocking=True).repeat(1, width)[:, None]
+        x += shift.repeat(1, width)[:, None]
     if scale != 1:
         x /= scale
     return x.view(n, height, width, 3).permute(0, 3, 1, 2)

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from alexnet_pl.data.decoded import decode_once
 from alexnet_pl.data.sources.base import DAMAGE, Unreadable
 from alexnet_pl.data.sources.shards import in_shards
 from alexnet_pl.errors import ConfigError, first_line
@@ -43,7 +44,7 @@ def load(root: Path, split: str, download: bool = False) -> tuple[Tensor, Tensor
     """
     files = sorted(root.glob(f"{split}-*.parquet")) or sorted(root.glob(f"*/{split}-*.parquet"))
     if files:
-        return _read_shards(files)
+        return decode_once(f"cifar10-{split}", files, lambda: _read_shards(files))
     if (root / "cifar-10-batches-py").is_dir() or download:
         return _read_pickles(root, split, download)
     found = ", ".join(sorted(p.name for p in root.iterdir())[:5]) or "nothing"

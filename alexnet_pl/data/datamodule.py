@@ -1,8 +1,9 @@
 """The LightningDataModule: load the images, order them, and make them the net's input.
 
-A small dataset is one uint8 tensor on the net's device. Threads read ahead from a packed store. Either way a batch
-reaches the device as uint8. BatchLoader then calls `train_input`, `centre_input` or `views_input` here, instead of
-Lightning's on_after_batch_transfer. They crop, mirror, colour and centre the whole batch at once. There is no
+A small dataset is one uint8 tensor on the net's device, and so is a packed store that fits there. Threads read ahead
+from others. Either way a batch reaches the device as uint8, with the random choices that `train_draws` made for it.
+BatchLoader then calls `train_input`, `centre_input` or `views_input` here, instead of Lightning's
+on_after_batch_transfer. They crop, mirror, colour and centre the whole batch at once. There is no
 DataLoader.
 """
 
@@ -17,8 +18,10 @@ from torch import Tensor
 from alexnet_pl.config.choices import ColorNoise
 from alexnet_pl.config.schema import Config
 from alexnet_pl.data import augment, store
+from alexnet_pl.data.augment import NO_DRAWS, Draws
 from alexnet_pl.data.datasets import SMALL_DATASETS
 from alexnet_pl.data.loader import BatchLoader, BatchSlice, InMemoryDataset, PackedDataset, Replica
+from alexnet_pl.data.on_device import place
 from alexnet_pl.data.pixel_stats import ColorPCA, PixelStats
 from alexnet_pl.errors import ConfigError
 from alexnet_pl.files import expand
@@ -54,16 +57,17 @@ class ImageDataModule(pl.LightningDataModule):
         if self.ready:  # Lightning asks again before a test
             return
         d = self.cfg.data
-        self.train = self.load("train")
+        train = self.load("train")
+        self.train = place(train, self.device, d.on_device)
         if self.cfg.trainer.limit_val_batches != 0 or self.cfg.test_views:
-            self.val = self.load("val")
-        if isinstance(self.train, PackedDataset):
-            mean = torch.from_numpy(self.train.store.mean())
-            colors = self.train.store.colors
+            self.val = place(self.load("val"), self.device, d.on_device)
+        if isinstance(train, PackedDataset):
+            mean = torch.from_numpy(train.store.mean())
+            colors = train.store.colors
             self.colors = ColorPCA(*(torch.tensor(colors[key], dtype=torch.float64) for key in ColorPCA._fields))
         else:
-            sums = PixelStats(self.train.images.shape[1])
-            sums.add(self.train.images.cpu())  # not every device has float64
+            sums = PixelStats(train.images.shape[1])
+            sums.add(train.images.cpu())  # not every device has float64
             mean = sums.mean_image()
             self.colors = sums.colors()
         if d.mean_color is not None:
@@ -138,7 +142,7 @@ class ImageDataModule(pl.LightningDataModule):
 
         size = self.cfg.data.batch_size
         self.train_batches = BatchLoader(
-            self.train, order, len(self.train), size, self.train_input, self.device, self.replica
+            self.train, order, len(self.train), size, self.train_input, self.device, self.replica, self.train_draws
         )
         return self.train_batches
 
@@ -157,47 +161,53 @@ class ImageDataModule(pl.LightningDataModule):
         self,
         dataset: InMemoryDataset | PackedDataset,
         count: int,
-        transform: Callable[[Tensor, int, BatchSlice], Tensor],
+        transform: Callable[[Tensor, Draws], Tensor],
         views: int = 1,
     ) -> BatchLoader:
         """Return a loader that gives each image once, over all processes that share them, and the same each time."""
         rows = torch.arange(count)
-        if isinstance(dataset, PackedDataset):  # it may be sorted by class, and a part of it must be a fair sample
+        if self.cfg.data.packed:  # it may be sorted by class, and a part of it must be a fair sample
             rows = torch.randperm(len(dataset), generator=augment.stream(len(dataset)))[:count]
         inputs = min(1000, 1 + EVAL_PIXELS // self.input_size**2)
         return BatchLoader(dataset, lambda: rows, len(rows), -(-inputs // views), transform, self.device, self.replica)
 
-    # -------------------------------------------------------------------------------------------- on the device
+    # -------------------------------------------------------------------------------------------- draws, on the CPU
 
-    def train_input(self, images: Tensor, step: int, part: BatchSlice | None = None) -> Tensor:
-        """Augment uint8 (n, S, S, 3) as the batch of this number: float32 (n, 3, H, W).
+    def train_draws(self, step: int, part: BatchSlice) -> Draws:
+        """Draw what is random about a slice of the training batch of this number; any thread may call it.
 
-        These images are a slice of the batch. Random numbers are drawn for the whole batch, so they do not depend on
-        how many processes share it.
+        Random numbers are drawn for the whole batch, so they do not depend on how many processes share it.
         """
-        d, size = self.cfg.data, self.input_size
-        part = part or Replica().slice_of(len(images))
+        d = self.cfg.data
         random = augment.stream(self.cfg.seed, self.epoch, 1 + step)  # the order has the stream of 0
-        images = augment.resize(images, d.resized_size)
-        if not d.random_crop:
-            images = augment.centre_crop(images, size)
-        margin = images.shape[1] - size
+        crops, shift, divisor = None, None, 1.0
+        margin = d.resized_size - self.input_size if d.random_crop else 0
         if margin or d.random_flip:
-            draws = augment.draw_crops(part.of, margin, d.random_flip, random, d.crop_chunk)
-            own = augment.CropDraws(*(each[part.first : part.last] for each in draws))
-            images = augment.crop(images, size, own)
-        shift, divisor = None, 1.0
+            drawn = augment.draw_crops(part.of, margin, d.random_flip, random, d.crop_chunk)
+            crops = augment.CropDraws(*(each[part.first : part.last] for each in drawn))
         noise_is_over = d.color_noise_until is not None and self.epoch >= d.color_noise_until
         if d.color_noise is not ColorNoise.off and not noise_is_over:
             shift, divisor = augment.color_noise(d.color_noise, part.of, self.colors, random)
             shift = shift[part.first : part.last]
-        return augment.to_input(images, self.mean, d.pixel_scale * divisor, shift)
+        return Draws(crops, shift, divisor)
 
-    def centre_input(self, images: Tensor, step: int, part: BatchSlice | None = None) -> Tensor:
+    # -------------------------------------------------------------------------------------------- on the device
+
+    def train_input(self, images: Tensor, draws: Draws) -> Tensor:
+        """Augment uint8 (n, S, S, 3) as `train_draws` says: float32 (n, 3, H, W)."""
+        d, size = self.cfg.data, self.input_size
+        images = augment.resize(images, d.resized_size)
+        if not d.random_crop:
+            images = augment.centre_crop(images, size)
+        if draws.crops:
+            images = augment.crop(images, size, draws.crops)
+        return augment.to_input(images, self.mean, d.pixel_scale * draws.divisor, draws.shift)
+
+    def centre_input(self, images: Tensor, draws: Draws = NO_DRAWS) -> Tensor:
         """uint8 (n, S, S, 3) -> input of the net in an evaluation, float32 (n, 3, H, W)."""
         return augment.evaluation_input(images, self.mean, self.cfg.data.resized_size, self.cfg.data.pixel_scale)
 
-    def views_input(self, images: Tensor, step: int, part: BatchSlice | None = None) -> Tensor:
+    def views_input(self, images: Tensor, draws: Draws = NO_DRAWS) -> Tensor:
         """uint8 (n, S, S, 3) -> input of the net in the test at the end, float32 (n * test_views, 3, H, W)."""
         d = self.cfg.data
         return augment.evaluation_input(images, self.mean, d.resized_size, d.pixel_scale, self.cfg.test_views)

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from itertools import starmap
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from alexnet_pl import cpu
 from alexnet_pl.data import decode
+from alexnet_pl.data.augment import NO_DRAWS, Draws
 from alexnet_pl.data.store import Store, read_at
 from alexnet_pl.errors import ConfigError, TrainingError
 
@@ -68,6 +70,8 @@ class InMemoryDataset:
 
     def __init__(self, images: Tensor, labels: Tensor) -> None:
         self.images, self.labels = images, labels
+        if images.is_cuda:
+            self.workers = 1  # which draws and gathers while the net computes; on a CPU it would take the net's time
 
     def __len__(self) -> int:
         return len(self.images)
@@ -141,8 +145,9 @@ class BatchLoader:
     Args:
         rows: () -> int64 (count,), the rows of an epoch in their order.
         batch_size: images of a batch over all processes.
-        transform: (uint8 (n, S, S, 3) on the device, number of the batch, their slice of it) -> the net's input.
+        transform: (uint8 (n, S, S, 3), what was drawn for them), both on the device -> the net's input.
         replica: which of the processes that share the batch this is.
+        draw: (number of the batch, slice of it) -> its images' random choices, made by the thread that reads them.
     """
 
     def __init__(
@@ -151,12 +156,13 @@ class BatchLoader:
         rows: Callable[[], Tensor],
         count: int,
         batch_size: int,
-        transform: Callable[[Tensor, int, BatchSlice], Tensor],
+        transform: Callable[[Tensor, Draws], Tensor],
         device: torch.device,
         replica: Replica = Replica(),
+        draw: Callable[[int, BatchSlice], Draws] = lambda step, part: NO_DRAWS,
     ) -> None:
         self.dataset, self.rows, self.count, self.batch_size = dataset, rows, count, batch_size
-        self.transform, self.device, self.replica = transform, device, replica
+        self.transform, self.device, self.replica, self.draw = transform, device, replica, draw
         self.wait_seconds = 0.0  # in this epoch the device had nothing to do because images were not read yet
         self.done = 0  # batches handed out in this epoch
         self._start = 0  # where the next epoch begins: 0, or in the middle after load_state_dict
@@ -172,26 +178,49 @@ class BatchLoader:
         start, self._start = self._start, 0
         self.done, self.wait_seconds = start, 0.0
         order = self.rows().to(self.dataset.labels.device)  # once: a GPU would wait for each batch's
-        batches = order.split(self.batch_size)[start:]
-        slices = [self.replica.slice_of(len(batch)) for batch in batches]
-        own = tuple(batch[part.first : part.last] for batch, part in zip(batches, slices, strict=True))
-        for rows, part, images in zip(own, slices, self._read(own), strict=True):
+        own = []
+        for step, batch in enumerate(order.split(self.batch_size)[start:], start):
+            part = self.replica.slice_of(len(batch))
+            own.append((batch[part.first : part.last], step, part))
+        for (rows, _, part), (images, draws) in zip(own, self._read_ahead(own), strict=True):
             labels = self.dataset.labels[rows].to(self.device, non_blocking=True)
             self.done += 1
-            yield self.transform(images.to(self.device), self.done - 1, part), labels, part
+            yield self.transform(images.to(self.device), draws.to(self.device)), labels, part
 
-    def _read(self, batches: tuple[Tensor, ...]) -> Iterator[Tensor]:
-        """Yield the images of each batch, read ahead and copied to a GPU by the dataset's threads, if it has any."""
+    def _read(self, rows: Tensor, step: int, part: BatchSlice) -> tuple[Tensor, Draws]:
+        """Read the images of a slice of a batch, and make their random choices; any thread may call it."""
+        return self.dataset.read(rows), self.draw(step, part)
+
+    def _read_to_gpu(
+        self, copies: torch.cuda.Stream, rows: Tensor, step: int, part: BatchSlice
+    ) -> tuple[Tensor, Draws]:
+        """Do the same and copy both to the GPU, which computes meanwhile: on a stream for copies.
+
+        Return once they are there: only this thread waits.
+        """
+        with torch.cuda.stream(copies):
+            images, draws = self._read(rows, step, part)
+            images, draws = images.to(self.device, non_blocking=True), draws.to(self.device)
+            copies.synchronize()
+        return images, draws
+
+    def _read_ahead(self, slices: list[tuple[Tensor, int, BatchSlice]]) -> Iterator[tuple[Tensor, Draws]]:
+        """Yield what `_read` returns of each slice, read ahead by the dataset's threads, if it has any."""
         if not self.dataset.workers:
-            yield from map(self.dataset.read, batches)
+            yield from starmap(self._read, slices)
             return
-        copies = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
-        read = partial(_read_to_gpu, self.dataset, copies) if copies else self.dataset.read
-        with ThreadPoolExecutor(self.dataset.workers, thread_name_prefix="images") as pool:
-            ahead: deque[Future[Tensor]] = deque()
+        read: Callable[..., tuple[Tensor, Draws]] = self._read
+        first: tuple[Any, ...] = ()  # what each thread does first
+        if self.device.type == "cuda":
+            copies = torch.cuda.Stream(self.device)
+            read = partial(self._read_to_gpu, copies)
+            # A new thread is on GPU 0: going back there from another's stream would open that GPU in this process.
+            first = torch.cuda.set_device, (copies.device,)
+        with ThreadPoolExecutor(self.dataset.workers, "images", *first) as pool:
+            ahead: deque[Future[tuple[Tensor, Draws]]] = deque()
             try:
-                for rows in batches:
-                    ahead.append(pool.submit(read, rows))
+                for each in slices:
+                    ahead.append(pool.submit(read, *each))
                     if len(ahead) >= self.dataset.workers + AHEAD:
                         yield self._wait_for(ahead.popleft())
                 while ahead:
@@ -199,17 +228,18 @@ class BatchLoader:
             finally:
                 pool.shutdown(cancel_futures=True)
 
-    def _wait_for(self, images: Future[Tensor]) -> Tensor:
-        """Return the images once they are read; add to `wait_seconds` only the time in which the device is idle."""
+    def _wait_for(self, batch: Future[tuple[Tensor, Draws]]) -> tuple[Tensor, Draws]:
+        """Return a batch once it is read; add to `wait_seconds` only the time in which the device is idle."""
         began = time.perf_counter()
-        while not images.done() and self._is_device_busy():
-            wait([images], timeout=0.001)
+        while not batch.done() and self._is_device_busy():
+            wait([batch], timeout=0.001)
             began = time.perf_counter()
-        result = images.result()
+        images, draws = batch.result()
         self.wait_seconds += time.perf_counter() - began
-        if result.is_cuda:  # its copy is done; its memory must not be used again before the net is through with it
-            result.record_stream(torch.cuda.current_stream(self.device))
-        return result
+        if self.device.type == "cuda":  # their memory must not be used again before the net is through with them
+            for tensor in (images, *draws.tensors):
+                tensor.record_stream(torch.cuda.current_stream(self.device))
+        return images, draws
 
     def _is_device_busy(self) -> bool:
         """Return whether a GPU still has work queued; a CPU that waits has none."""
@@ -222,14 +252,3 @@ class BatchLoader:
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Begin the next epoch after the batches that were handed out."""
         self._start = self.done = state["done"]
-
-
-def _read_to_gpu(dataset: InMemoryDataset | PackedDataset, copies: torch.cuda.Stream, rows: Tensor) -> Tensor:
-    """Read images and copy them to a GPU, which computes meanwhile: on a stream for copies. Return once they are there.
-
-    Any thread may call it; only this one waits.
-    """
-    with torch.cuda.stream(copies):
-        images = dataset.read(rows).to(copies.device, non_blocking=True)
-        copies.synchronize()
-    return images

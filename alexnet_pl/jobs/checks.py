@@ -12,7 +12,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from alexnet_pl.config.choices import ColorNoise, LoggerName, LogModel, WandbMode
+from alexnet_pl.config.choices import ColorNoise, LoggerName, LogModel, OnDevice, WandbMode
 from alexnet_pl.config.keys import is_key, key_types
 from alexnet_pl.config.schema import LEAST_PIXELS, MOST_PIXELS, Config, Data, Model, Report, as_dict
 from alexnet_pl.config.suggestions import suggest
@@ -184,6 +184,8 @@ def _data_rules(d: Data) -> Iterator[str]:
     if d.workers is not None and (not 1 <= d.workers <= MOST_WORKERS or not d.packed):
         most = f"at least 1 and at most {MOST_WORKERS}"
         yield f"data.workers={d.workers} must be {most}, and works only with a packed store (data=imagenet)"
+    if d.on_device is not OnDevice.if_it_fits and not d.packed:
+        yield f"data.on_device={d.on_device} is for packed stores: the images of data={d.kind} always lie on the device"
     if d.packed:
         if d.download:
             yield f"data.download fetches CIFAR-10 only: for data.name={d.name} prepare a store (alexnet_pl.prepare)"
@@ -217,6 +219,11 @@ def _machine_rules(c: Config) -> Iterator[str]:
         yield from _store_rules(c)
     if c.logger.name is LoggerName.tensorboard and not find_spec("tensorboard"):
         yield "logger=tensorboard needs the package tensorboard: pip install tensorboard"
+    if c.model.compile_net:
+        from alexnet_pl.model.lrn import lacking_to_compile  # it imports torch
+
+        for what in lacking_to_compile(layouts.resolve_accelerator(c.trainer)):
+            yield f"model.compile_net=true needs {what}, which is not here: install it, or set it to false"
     if _has_wandb(c):
         try:
             wandb_server.address()  # a client that is offline minds it as well

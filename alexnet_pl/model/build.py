@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from alexnet_pl.config.choices import Activation, Dropout, Init, LrnAlphaConvention, ParameterNames
 from alexnet_pl.config.schema import Model
@@ -111,6 +112,15 @@ def _init_weights(module: Any, spec: LayerSpec, cfg: Model, generator: torch.Gen
             return
     module.weight.copy_(torch.randn(module.weight.shape, generator=generator) * std)
     module.bias.fill_(bias)
+
+
+def compiled_forward(net: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Return the forward of a net through torch.compile, which compiles it and its backward at the first call.
+
+    Weights and their names stay the net's. Each batch size has code of its own, whatever came before, so that a resumed
+    run has the same. Random numbers are those of the plain net.
+    """
+    return torch.compile(net.forward, dynamic=False, options={"fallback_random": True})
 
 
 def set_arithmetic(benchmark: bool = False) -> None:

@@ -81,7 +81,8 @@ class Flatten(nn.Flatten):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, channels, height, width) -> (N, channels * height * width), row by row within each channel."""
-        if x.requires_grad and x.is_contiguous(memory_format=torch.channels_last):
+        compiles = torch.compiler.is_compiling()  # which chooses a layout itself
+        if x.requires_grad and x.is_contiguous(memory_format=torch.channels_last) and not compiles:
             x.register_hook(_to_channels_last)
         return super().forward(x)
 

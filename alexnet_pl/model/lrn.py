@@ -166,14 +166,18 @@ def compiles(compiled: CompileLrn, device: torch.device) -> bool:
     """
     if compiled is CompileLrn.never or (compiled is CompileLrn.on_gpu and device.type == "cpu"):
         return False
-    variable, *names = ("CXX", "g++", "clang++") if device.type == "cpu" else ("CC", "gcc", "clang")
+    lacking = lacking_to_compile(device.type)
+    if lacking and device.type != "cpu":
+        log.warning("the normalisation runs uncompiled on this GPU, several times slower: install %s", lacking[0])
+    return not lacking
+
+
+def lacking_to_compile(device: str) -> list[str]:
+    """Return what torch.compile needs for a type of device and does not find here."""
+    variable, *names = ("CXX", "g++", "clang++") if device == "cpu" else ("CC", "gcc", "clang")
     found = any(shutil.which(name) for name in (os.environ.get(variable, ""), *names) if name)
     lacking = [] if found else [f"a compiler ({' or '.join(names)}, or what {variable} names)"]
-    if device.type != "cpu":
-        lacking += [] if find_spec("triton") else ["the package triton"]
-        if lacking:
-            log.warning("the normalisation runs uncompiled on this GPU, several times slower: install %s", lacking[0])
-    return not lacking
+    return lacking + (["the package triton"] if device != "cpu" and not find_spec("triton") else [])
 
 
 def _sums(values: Tensor, dim: int, size: int) -> Tensor:

@@ -178,6 +178,8 @@ def layout_rules(c: Config, plan: list[LayerSpec]) -> Iterator[str]:
             f"data.batch_size={c.data.batch_size} is the batch of all devices together and cannot be shared by "
             f"{where.data}: take a multiple of {where.data}"
         )
+    if where.name in ("towers", "towers_ddp", "owt") and c.model.compile_net:
+        yield f"model.compile_net=true does not work with a net over several devices ({where.name}): set it to false"
     if where.name in ("towers", "towers_ddp", "owt") and t.precision == "16-mixed":
         yield f"trainer.precision={t.precision} does not work with a net over several devices: use bf16-mixed"
 

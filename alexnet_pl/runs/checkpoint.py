@@ -118,7 +118,7 @@ def check_origin(path: Path, cfg: Config) -> None:
     precisions = {_weight_precision(value) for value in changed.get("trainer.precision", ())}
     if len(precisions) == 1:
         changed.pop("trainer.precision")
-    for key in ("model.compile_lrn", "model.channels_last"):  # how it is computed, not what
+    for key in ("model.compile_lrn", "model.compile_net", "model.channels_last"):  # how it is computed, not what
         changed.pop(key, None)
     changed = {key: was for key, was in changed.items() if key.startswith(FIXED_KEYS)}
     if changed:

@@ -26,6 +26,7 @@ BOOKKEEPING = (
     "data.root",
     "data.download",
     "data.workers",
+    "data.on_device",
     "trainer.enable_progress_bar",
 )
 

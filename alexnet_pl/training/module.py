@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
@@ -16,7 +17,7 @@ from alexnet_pl.config.schema import Config, as_dict
 from alexnet_pl.data import augment
 from alexnet_pl.data.loader import BatchSlice, Replica
 from alexnet_pl.errors import NotFinite
-from alexnet_pl.model.build import build_net
+from alexnet_pl.model.build import build_net, compiled_forward
 from alexnet_pl.model.layers import memory_format
 from alexnet_pl.model.specs import layer_specs
 from alexnet_pl.parallel import layouts, strategies
@@ -53,6 +54,7 @@ class ImageClassifier(pl.LightningModule):
         optim.freeze(self.net, cfg.optim)
         self.memory_format = memory_format(cfg.model.channels_last)
         self.parts: Parts | None = None  # once `net` is this process's part of the net
+        self.compiled: Callable[[Tensor], Tensor] | None = None  # its forward, where training compiles it
         self.replica = Replica()
         self.current = CurrentSlice()
         self.images_seen = 0
@@ -74,6 +76,8 @@ class ImageClassifier(pl.LightningModule):
         self.replica = self.trainer.datamodule.replica  # type: ignore[attr-defined]
         plan = layer_specs(self.cfg.model, self.input_size)
         self.parts = parallelize(self.net, plan, self.layout, self.device_mesh, self.current)
+        if self.cfg.model.compile_net:
+            self.compiled = compiled_forward(self.net)
 
     def sum_over_replicas(self, numbers: Tensor) -> Tensor:
         """Sum over the processes that share a batch; every process must call this."""
@@ -85,7 +89,8 @@ class ImageClassifier(pl.LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) float -> logits (N, num_classes)."""
-        return self.net(images.contiguous(memory_format=self.memory_format))
+        net = self.compiled if self.compiled and self.training else self.net
+        return net(images.contiguous(memory_format=self.memory_format))
 
     def configure_optimizers(self) -> Any:
         """Return the optimiser, and the schedule, if any, that Lightning steps after each update."""

@@ -18,6 +18,13 @@ from tests.helpers.images import draw_images, encode, write_parquet
 from tests.helpers.runs import TINY
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where decoded images stay; of each test its own, or the next run of the tests would decode nothing."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "alexnet_pl"
+
+
 @pytest.fixture
 def hub(tmp_path: Path) -> Path:
     for split, n in (("train", 300), ("test", 40)):
@@ -35,6 +42,81 @@ def test_parquet(hub: Path):
         assert images.dtype == torch.uint8
         np.testing.assert_array_equal(images.numpy(), expected)
         np.testing.assert_array_equal(read.numpy(), labels)
+
+
+def no_more(*args: object) -> None:
+    raise AssertionError("decoded again")
+
+
+def test_images_are_decoded_once_wherever_they_lie(hub: Path, cache: Path, monkeypatch: pytest.MonkeyPatch):
+    first = cifar10.load(hub, "train")
+    (kept,) = cache.iterdir()
+    assert kept.name.startswith("cifar10-train-")
+    monkeypatch.setattr(cifar10, "_decode", no_more)
+    moved = hub.rename(hub.parent / "moved")
+    images, labels = cifar10.load(moved, "train")
+    assert torch.equal(images, first[0])
+    assert torch.equal(labels, first[1])
+    images += 1  # they are this process's own
+    with pytest.raises(AssertionError, match="decoded again"):
+        cifar10.load(moved, "test")
+
+
+@pytest.mark.parametrize("size", [0, 100, -100])
+def test_other_files_and_a_damaged_cache_are_decoded_anew(hub: Path, cache: Path, size: int):
+    cifar10.load(hub, "train")
+    (kept,) = cache.iterdir()
+    whole = kept.read_bytes()
+    kept.write_bytes(whole[:size])
+    expected, _ = draw_images(300)
+    np.testing.assert_array_equal(cifar10.load(hub, "train")[0].numpy(), expected)
+    assert kept.stat().st_size == len(whole)
+    damaged = bytearray(whole)
+    damaged[len(whole) // 2] ^= 1
+    kept.write_bytes(damaged)
+    np.testing.assert_array_equal(cifar10.load(hub, "train")[0].numpy(), expected)
+    others = 255 - expected[:7]
+    write_parquet(hub / "train-00000-of-00001.parquet", [encode(i, "PNG") for i in others], [0] * 7)
+    np.testing.assert_array_equal(cifar10.load(hub, "train")[0].numpy(), others)
+    assert len(list(cache.iterdir())) == 2
+
+
+def test_a_cache_that_cannot_be_written_does_no_harm(hub: Path, cache: Path, monkeypatch: pytest.MonkeyPatch):
+    cache.parent.write_text("a file")
+    assert len(cifar10.load(hub, "train")[0]) == 300
+    cache.parent.unlink()
+
+    def full(file: object, **arrays: object) -> None:
+        file.write(b"half")  # type: ignore[attr-defined]
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    assert len(cifar10.load(hub, "train")[0]) == 300
+    assert list(cache.iterdir()) == []
+
+
+def test_what_does_not_decode_is_not_kept(hub: Path, cache: Path):
+    damage_image(hub)
+    with pytest.raises(ConfigError, match="does not decode"):
+        cifar10.load(hub, "train")
+    assert not cache.exists()
+
+
+def test_two_processes_may_decode_at_once(hub: Path, cache: Path, monkeypatch: pytest.MonkeyPatch):
+    """The other has decoded and written all while this one decodes."""
+    decode, others = cifar10._read_shards, []
+
+    def with_another(files: list[Path]) -> tuple[torch.Tensor, torch.Tensor]:
+        if not others:
+            others.append(True)
+            others.append(cifar10.load(hub, "train"))
+        return decode(files)
+
+    monkeypatch.setattr(cifar10, "_read_shards", with_another)
+    images, _ = cifar10.load(hub, "train")
+    assert torch.equal(images, others[1][0])
+    assert len(list(cache.iterdir())) == 1
+    assert torch.equal(cifar10.load(hub, "train")[0], images)
 
 
 def test_shards_are_read_in_order(tmp_path: Path):

@@ -11,6 +11,7 @@ from alexnet_pl.config.schema import Config, Data
 from alexnet_pl.data import augment, datasets
 from alexnet_pl.data.datamodule import ImageDataModule
 from alexnet_pl.data.datasets import SHAPES_CLASSES as CLASSES
+from alexnet_pl.data.loader import Replica
 from alexnet_pl.data.shapes import draw_shapes
 
 FEW = {"train": (1000, 1), "val": (100, 2)}
@@ -24,6 +25,11 @@ def module(**changes: object) -> ImageDataModule:
     out = ImageDataModule(cfg)
     out.setup("fit")
     return out
+
+
+def first_input(images: ImageDataModule) -> torch.Tensor:
+    """The first four images of the set, as those of the first batch."""
+    return images.train_input(images.train.images[:4], images.train_draws(0, Replica().slice_of(4)))
 
 
 @pytest.fixture(scope="module")
@@ -147,17 +153,15 @@ def test_training_input_equals_a_image_by_image_reference():
 def test_colour_noise_ends_after_its_epochs():
     noisy = module(color_noise=ColorNoise.paper, color_noise_until=1)
     plain = module()
-    images = noisy.train.images[:4]
-    assert not torch.equal(noisy.train_input(images, 0), plain.train_input(images, 0))
+    assert not torch.equal(first_input(noisy), first_input(plain))
     later = type("Later", (ImageDataModule,), {"epoch": 1})(noisy.cfg)
     later.setup("fit")
-    assert torch.equal(later.train_input(images, 0), plain.train_input(images, 0))
+    assert torch.equal(first_input(later), first_input(plain))
 
 
 def test_without_crops_training_sees_the_centre():
     still = module(crop_size=24, random_crop=False)
-    images = still.train.images[:4]
-    assert torch.equal(still.train_input(images, 0), still.centre_input(images, 0))
+    assert torch.equal(first_input(still), still.centre_input(still.train.images[:4]))
 
 
 def test_without_shuffling_all_epochs_have_one_order():
@@ -179,6 +183,6 @@ def test_ten_views_stand_side_by_side():
     image = viewed.val.images[1].float()
     corner = image[:24, 8:] - viewed.mean
     assert torch.equal(inputs[10 + 1], corner.permute(2, 0, 1))
-    assert torch.equal(inputs[10 + 4], viewed.centre_input(viewed.val.images[1:2], 0)[0])
+    assert torch.equal(inputs[10 + 4], viewed.centre_input(viewed.val.images[1:2])[0])
     mirrored = image[:24, 8:].flip(1) - viewed.mean
     assert torch.equal(inputs[10 + 6], mirrored.permute(2, 0, 1)), "the mean image is not mirrored"

@@ -7,7 +7,9 @@ import shutil
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,8 +19,10 @@ from PIL import Image
 from rich.console import Console
 from torch import Tensor
 
+from alexnet_pl import cpu
+from alexnet_pl.config.choices import ColorNoise, OnDevice
 from alexnet_pl.config.schema import Config, as_dict
-from alexnet_pl.data import augment, loader, store
+from alexnet_pl.data import augment, loader, on_device, store
 from alexnet_pl.data.datamodule import ImageDataModule
 from alexnet_pl.errors import ConfigError, Interrupted, TrainingError
 from alexnet_pl.prepare.options import Options
@@ -73,13 +77,16 @@ def test_rows_are_the_images_of_their_names(packed: Path):
 
 
 def batches(dataset: loader.PackedDataset, log: list[Tensor] | None = None) -> loader.BatchLoader:
-    def transform(images: Tensor, step: int, part: loader.BatchSlice) -> Tensor:
+    def transform(images: Tensor, draws: augment.Draws) -> Tensor:
         if log is not None:
             log.append(images)
-        return images.float() + step
+        return images.float() + draws.divisor
+
+    def draw(step: int, part: loader.BatchSlice) -> augment.Draws:
+        return augment.Draws(divisor=step)
 
     order = torch.randperm(len(dataset), generator=augment.stream(5))
-    return loader.BatchLoader(dataset, lambda: order, len(order), 9, transform, torch.device("cpu"))
+    return loader.BatchLoader(dataset, lambda: order, len(order), 9, transform, torch.device("cpu"), draw=draw)
 
 
 def test_reading_ahead_keeps_the_order_and_the_numbers_of_the_batches(packed: Path):
@@ -93,6 +100,24 @@ def test_reading_ahead_keeps_the_order_and_the_numbers_of_the_batches(packed: Pa
         assert torch.equal(images, dataset.read(rows).float() + step)
 
 
+def test_the_threads_that_read_make_the_random_choices(packed: Path):
+    """So that a GPU's come with its images. What they are does not depend on the thread: see test_datamodule.py."""
+    order, drawers = torch.arange(40), set[str]()
+
+    def draw(step: int, part: loader.BatchSlice) -> augment.Draws:
+        drawers.add(threading.current_thread().name)
+        return augment.Draws(shift=torch.full((part.last - part.first, 3), float(step)))
+
+    few = loader.BatchLoader(
+        open_split(packed), lambda: order, 40, 9, lambda images, draws: draws.shift, torch.device("cpu"),
+        loader.Replica(1, 2), draw,
+    )  # fmt: skip
+    shifts = [(shift.unique().item(), len(shift)) for shift, *_ in few]
+    assert shifts == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 2)]
+    assert drawers
+    assert all(name.startswith("images") for name in drawers)
+
+
 @pytest.mark.gpu
 def test_a_gpu_gets_the_same_images_while_it_computes(packed: Path):
     """Also while its memory is used again and again."""
@@ -100,12 +125,32 @@ def test_a_gpu_gets_the_same_images_while_it_computes(packed: Path):
     order = torch.randperm(len(dataset), generator=augment.stream(5))
     heavy = torch.ones(2000, 2000, device="cuda")
 
-    def transform(images: Tensor, step: int, part: loader.BatchSlice) -> Tensor:
+    def transform(images: Tensor, draws: augment.Draws) -> Tensor:
         return images.float() + 0 * (heavy @ heavy)[0, 0]
 
     on_gpu = loader.BatchLoader(dataset, lambda: order, len(order), 9, transform, torch.device("cuda", 0))
     for images, rows in zip([images for images, *_ in on_gpu], order.split(9), strict=True):
         assert torch.equal(images.cpu(), open_split(packed).read(rows).float())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("choice", OnDevice)
+def test_a_gpu_trains_on_the_same_batches_as_a_cpu(packed: Path, choice: OnDevice):
+    """Drawn and gathered in another thread and stream."""
+    cfg = run_config(
+        "model=convnet", "model.input_size=32", "data=imagenet", f"data.root={packed}", "data.color_noise=paper",
+        "data.random_flip=true", "data.batch_size=16",
+    )  # fmt: skip
+    there = replace(cfg, data=replace(cfg.data, on_device=choice))
+    here, gpus = ImageDataModule(cfg), ImageDataModule(there, torch.device("cuda", 0))
+    for images in (here, gpus):
+        images.setup("fit")
+    for (inputs, labels, _), (expected, its_labels, _) in zip(
+        gpus.train_dataloader(), here.train_dataloader(), strict=True
+    ):
+        assert inputs.is_cuda
+        assert torch.equal(inputs.cpu(), expected)
+        assert torch.equal(labels.cpu(), its_labels)
 
 
 @pytest.mark.parametrize(("images", "processes"), [(128, 1), (128, 4), (27, 2), (3, 4), (5, 3)])
@@ -152,11 +197,27 @@ class Slow(loader.InMemoryDataset):
         return super().read(rows)
 
 
+def test_the_threads_of_a_process_stay_on_its_gpu(monkeypatch: pytest.MonkeyPatch):
+    """Of several GPUs, a new thread is on the first, whoever started it."""
+    gpu, calls = torch.device("cuda", 1), list[tuple[str, torch.device]]()
+
+    def set_device(device: torch.device) -> None:
+        calls.append((threading.current_thread().name, device))
+
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: SimpleNamespace(device=device))
+    monkeypatch.setattr(torch.cuda, "set_device", set_device)
+    monkeypatch.setattr(loader.BatchLoader, "_read_to_gpu", lambda self, copies, *each: self._read(*each))
+    monkeypatch.setattr(loader.BatchLoader, "_wait_for", lambda self, batch: batch.result())
+    slow = Slow(torch.zeros(6, 2, 2, 3, dtype=torch.uint8), torch.zeros(6, dtype=torch.int64))
+    few = loader.BatchLoader(slow, lambda: torch.arange(6), 6, 1, lambda images, draws: images, gpu)
+    read = few._read_ahead([(torch.tensor([row]), row, loader.Replica().slice_of(1)) for row in range(3)])
+    assert len(list(read)) == 3
+    assert calls == [("images_0", gpu)]
+
+
 def test_waiting_is_measured_and_what_a_gpu_still_has_to_do_is_none(monkeypatch: pytest.MonkeyPatch):
     slow = Slow(torch.zeros(6, 2, 2, 3, dtype=torch.uint8), torch.zeros(6, dtype=torch.int64))
-    few = loader.BatchLoader(
-        slow, lambda: torch.arange(6), 6, 1, lambda images, step, part: images, torch.device("cpu")
-    )
+    few = loader.BatchLoader(slow, lambda: torch.arange(6), 6, 1, lambda images, draws: images, torch.device("cpu"))
     assert len(list(few)) == 6
     assert 0.25 < few.wait_seconds < 3, "six times 0.05 s, one after the other"
     monkeypatch.setattr(few, "_is_device_busy", lambda: True)
@@ -260,7 +321,7 @@ def reference_counts(cfg: Config) -> tuple[float, float]:
     net = ImageClassifier(cfg, images.input_size).eval().double()
     wrong = wrong5 = 0
     for row in range(len(images.val)):
-        image = images.centre_input(images.val.read(torch.tensor([row])), 0).double()
+        image = images.centre_input(images.val.read(torch.tensor([row]))).double()
         best = net(image)[0].argsort(descending=True).tolist()
         wrong += best[0] != int(images.val.labels[row])
         wrong5 += int(images.val.labels[row]) not in best[:5]
@@ -289,7 +350,7 @@ def test_validation_counts_every_image_once_where_processes_do_not_divide_them(p
 def test_a_run_from_a_store_is_resumed_bit_for_bit(
     packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int
 ):
-    """Stopped in the middle of an epoch, or at its end; read by other threads then."""
+    """Stopped in the middle of an epoch, or at its end; read by other threads then, all at once."""
     monkeypatch.chdir(tmp_path)
     over = [
         "data=imagenet", f"data.root={packed}", "data.batch_size=16", "data.color_noise=paper", "optim=released_170",
@@ -298,11 +359,48 @@ def test_a_run_from_a_store_is_resumed_bit_for_bit(
     whole = test_resume.fit(tmp_path / "whole", over, monkeypatch)
     with pytest.raises(Interrupted):
         test_resume.fit(tmp_path / "stopped", [*over, "data.workers=1"], monkeypatch, stop_in=batch)
-    stopped = test_resume.fit(tmp_path / "stopped", [*over, "data.workers=3"], monkeypatch)
+    stopped = test_resume.fit(tmp_path / "stopped", [*over, "data.workers=3", "data.on_device=always"], monkeypatch)
     assert_same_training(stopped, whole)
     left, right = stopped.done["metrics"], whole.done["metrics"]
     assert left == right
     assert "val/top5_error" in left
+
+
+@pytest.mark.parametrize("count", [2, 256])
+def test_a_store_in_the_devices_memory_gives_the_same_batches(
+    packed: Path, monkeypatch: pytest.MonkeyPatch, count: int
+):
+    """Training with all that is random, validation, and the training subset."""
+    monkeypatch.setattr(on_device, "CHUNK", count)
+    cfg = configuration(packed)
+    cfg.data.color_noise = ColorNoise.paper
+    there, files = (
+        ImageDataModule(replace(cfg, data=replace(cfg.data, on_device=OnDevice.always))),
+        ImageDataModule(cfg),
+    )
+    for images in (there, files):
+        images.setup("fit")
+    assert isinstance(files.train, loader.PackedDataset)
+    assert isinstance(there.train, loader.InMemoryDataset)
+    assert isinstance(there.val, loader.InMemoryDataset)
+    assert torch.equal(there.mean, files.mean)
+    pairs = zip(
+        [there.train_dataloader(), *there.val_dataloader()], [files.train_dataloader(), *files.val_dataloader()],
+        strict=True,
+    )  # fmt: skip
+    for ours, theirs in pairs:
+        for (images, labels, part), (expected, its_labels, its_part) in zip(ours, theirs, strict=True):
+            assert torch.equal(images, expected)
+            assert torch.equal(labels, its_labels)
+            assert part == its_part
+
+
+def test_a_store_larger_than_the_memory_is_refused(packed: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(cpu, "memory", lambda: 100_000)
+    split = open_split(packed)
+    with pytest.raises(ConfigError, match=r"are 0\.000499 GB, and the device has 0\.0001 GB free"):
+        on_device.place(split, torch.device("cpu"), OnDevice.always)
+    assert on_device.place(split, torch.device("cpu"), OnDevice.if_it_fits) is split
 
 
 def test_a_run_is_not_continued_on_another_store(packed: Path, tmp_path: Path):

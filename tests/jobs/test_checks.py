@@ -92,6 +92,7 @@ MISTAKES = [
     (["data.size=64"], "data.size=64", "data=shapes"),
     (["test_views=10"], "test_views=10", "data.resize"),
     (["data.workers=2"], "data.workers=2", "data=imagenet"),
+    (["data.on_device=never"], "data.on_device=never", "packed stores"),
     (["data.crop_chunk=0"], "data.crop_chunk=0", "2012: 32"),
     (["data.color_noise=strong"], "data.color_noise=strong", "released_2012"),
     (["data.color_noise_until=3"], "data.color_noise_until=3", "data.color_noise"),

@@ -53,7 +53,7 @@ def test_a_checkpoint_needs_nothing_else(run: Run):
     classifier.eval()
     images = datamodule.val.images[:7]
     with torch.no_grad():
-        expected = classifier(datamodule.centre_input(images, 0))
+        expected = classifier(datamodule.centre_input(images))
     torch.testing.assert_close(net.logits(images)[:, 0], expected)
     assert net.logits(images, views=10).shape == (7, 10, 10)
     assert net.run is not None
