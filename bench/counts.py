@@ -25,10 +25,6 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 from torch._dynamo.device_interface import CudaInterface
-from torch._inductor import scheduler
-from torch._inductor.decomposition import select_decomp_table
-from torch._inductor.graph import GraphLowering
-from torch._inductor.virtualized import V
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -125,7 +121,7 @@ def an_h200() -> Iterator[None]:
         stack.enter_context(
             mock.patch.object(torch.cuda.amp.common, "amp_definitely_not_available", return_value=False)
         )
-        stack.enter_context(mock.patch.object(scheduler, "has_triton", return_value=True))
+        stack.enter_context(mock.patch("torch._inductor.scheduler.has_triton", return_value=True))
         stack.enter_context(mock.patch.object(torch.cuda, "is_bf16_supported", return_value=True))
         stack.enter_context(mock.patch.object(torch.cuda, "get_device_capability", return_value=(9, 0)))
         yield
@@ -133,6 +129,10 @@ def an_h200() -> Iterator[None]:
 
 def planned_kernels(body: Callable[..., Tensor], *tensors: Tensor) -> list[int]:
     """The bytes that each kernel loads and stores to which Inductor compiles a function of fake tensors on a GPU."""
+    from torch._inductor.decomposition import select_decomp_table  # all of Inductor takes seconds to import
+    from torch._inductor.graph import GraphLowering
+    from torch._inductor.virtualized import V
+
     mode = tensors[0].fake_mode  # type: ignore[attr-defined]
     with an_h200(), torch.no_grad():
         graph = make_fx(torch.func.functionalize(lambda *given: body(*given)), select_decomp_table())(*tensors)

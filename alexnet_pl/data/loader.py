@@ -139,8 +139,8 @@ class PackedDataset:
 class BatchLoader:
     """Batches of a dataset, in the order given anew for each epoch; of each batch, this process's slice.
 
-    Stateful in Lightning's sense: a checkpoint in the middle of an epoch records how many batches were handed out,
-    and the resumed epoch goes on with the next one, on however many processes.
+    It is stateful in Lightning's sense. A checkpoint in the middle of an epoch records how many batches were handed
+    out. The resumed epoch goes on with the next one, on however many processes.
 
     Args:
         rows: () -> int64 (count,), the rows of an epoch in their order.

@@ -119,10 +119,7 @@ class ImageClassifier(pl.LightningModule):
     # -------------------------------------------------------------------------------------------- training
 
     def on_train_start(self) -> None:
-        """Move the counts to the device, and start the clock.
-
-        Lightning does not call `on_train_epoch_start` for an epoch that is resumed in its middle.
-        """
+        """Move the counts to the device, and start the clock: a resumed epoch has no `on_train_epoch_start`."""
         self.running_error.to(self.device)
         self.throughput.start_epoch()
 
