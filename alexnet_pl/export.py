@@ -107,7 +107,7 @@ def export(net: TrainedModel, folder: Path, form: str = "onnx", images: Sequence
     description = json.dumps(preprocessing(net), indent=1)
     with ExitStack() as stack:
         folder.mkdir(parents=True, exist_ok=True)
-        part, mean = (stack.enter_context(files.atomic_path(folder / file)) for file in (name, "mean.npy"))
+        part = stack.enter_context(files.atomic_path(folder / name))
         if form == "onnx":
             _write_onnx(plain, part, description)
             logits = run_onnx(part, centre_pixels(net, squares))
@@ -125,6 +125,7 @@ def export(net: TrainedModel, folder: Path, form: str = "onnx", images: Sequence
                 f"the export's logits differ from the net's by {difference:.1e} of the largest, more than "
                 f"{TOLERANCE:g}: nothing is written; try other releases of torch, onnxscript and onnxruntime"
             )
+        mean = stack.enter_context(files.atomic_path(folder / "mean.npy"))  # now: a full disk names the innermost
         with mean.open("wb") as file:
             np.save(file, net.mean.cpu().numpy())
         files.write(folder / ABOUT, description)

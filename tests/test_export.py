@@ -30,7 +30,7 @@ from alexnet_pl.model.build import build_net
 from alexnet_pl.runs.card import model_card
 from alexnet_pl.runs.run import Run
 from alexnet_pl.runs.trained import TrainedModel, load
-from tests.helpers.fuzz import untouched
+from tests.helpers.fuzz import full_disk, untouched
 from tests.helpers.images import encode, smooth_image
 from tests.helpers.nets import save_checkpoint, untrained_model
 
@@ -221,6 +221,16 @@ def test_a_file_that_no_export_wrote_stays(name: str, net: TrainedModel, tmp_pat
     (tmp_path / name).unlink()
     for _ in range(2):
         export.export(net, tmp_path, "torch")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("form", "left"), [("torch", 100), ("torch", 20_000), ("safetensors", 100)])
+def test_a_full_disk_names_the_file_of_weights(form: str, left: int, net: TrainedModel, tmp_path: Path):
+    """Also where torch has written most of them, which raises a RuntimeError."""
+    with full_disk(left), pytest.raises(OSError, match="File too large") as error:
+        export.export(net, tmp_path / "out", form)
+    assert error.value.filename == str(tmp_path / "out" / export.FORMATS[form])
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_no_one_is_told_to_ask_a_registry_for_this_package():

@@ -11,6 +11,7 @@ import functools
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -291,9 +292,9 @@ def test_a_full_disk_names_a_file_in_every_command(
     with full_disk(left):
         result = train_command(folder, monkeypatch, main)(*words, *more)
     if how_it_ended(result) == REFUSED:
-        assert result.stderr.splitlines()[-1].startswith("error: ")
-        assert f": {os.strerror(errno.EFBIG)}" in result.stderr
-        assert "None" not in result.stderr
+        said = re.fullmatch(rf"error: (\S+): {os.strerror(errno.EFBIG)}", result.stderr.splitlines()[-1])
+        assert said, result.stderr
+        assert Path(said[1]).suffix, "a file, and not the folder of all that the command writes"
     else:
         assert left > 100, "this command writes less"
     assert not list(folder.rglob("*.tmp"))

@@ -133,9 +133,9 @@ def test_what_is_added_later_goes_to_the_same_run(folder: Path, server: Server, 
     mirror.attach_results(run, {"evaluate/error": 0.125, "kernels/tower1": math.nan}, {"kernels": image})
     drawn = image.read_bytes()
     image.unlink()  # what was added does not need it
-    code, lines, _ = command(capsys, folder)
+    code, lines, _ = command(capsys, run.folder)
     assert code == 0
-    assert lines[-1].startswith("1 of 4 runs sent")
+    assert lines[-1].startswith("1 of 1 runs sent")
     received = server.runs[run.identity["id"]]
     assert [row.get("epoch") for row in received.history] == [0, 1, 2, 3, None]
     assert received.history[-1]["kernels"]["_type"] == "image-file"
@@ -148,8 +148,8 @@ def test_what_is_added_later_goes_to_the_same_run(folder: Path, server: Server, 
     assert len(list(run.folder.glob("wandb/*run-*-*"))) == 2, "one folder of W&B's for each start of the training"
     assert (run.folder / "wandb" / "latest-run").resolve() == latest, "which `wandb leet` opens"
     assert mirror.added(run) == {}
-    code, lines, _ = command(capsys, folder)
-    assert lines[-1].startswith("0 of 4 runs sent")
+    code, lines, _ = command(capsys, run.folder)
+    assert lines[-1].startswith("0 of 1 runs sent")
 
 
 # ------------------------------------------------------------------------------------------------ without sending

@@ -100,6 +100,24 @@ def test_a_run_says_why_it_ended(
     assert run.failure == reason
 
 
+@pytest.mark.parametrize(("trainer", "error"), [("ddp", Disconnected), ("cpu", RuntimeError)])
+def test_a_process_that_is_not_reached_is_told_in_the_words_of_gloo(
+    trainer: str, error: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A wrong interface as well as a process that ended; a run of one process has none to reach."""
+
+    def lost(cfg: object) -> None:
+        raise RuntimeError("[/gloo/transport/tcp/device.cc:84] ifa != nullptr. Unable to find address for: nope")
+
+    monkeypatch.setattr(training, "ImageDataModule", lost)
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "nope")
+    with pytest.raises(error, match="Unable to find address for: nope") as told:
+        training.fit(run_config(f"trainer={trainer}", "trainer.accelerator=cpu", "logger=csv"), Run(tmp_path))
+    if error is Disconnected:
+        assert "could not be reached: ifa != nullptr. Unable" in str(told.value)
+        assert "GLOO_SOCKET_IFNAME=nope in the environment" in str(told.value)
+
+
 @pytest.mark.parametrize(("word", "deterministic"), [("null", True), ("false", True), ("true", False)])
 def test_cudnn_computes_the_same_bits_unless_that_is_given_up_and_fp32_in_fp32(
     word: str, deterministic: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
