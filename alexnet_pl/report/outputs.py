@@ -10,6 +10,7 @@ import io
 import json
 import os
 import re
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -166,22 +167,25 @@ LATEX = {
 
 
 def latex_table(table: Table) -> str:
-    """Return a float for booktabs and \\input: its caption, its rows without small print, and what they mean."""
+    """Return a float to \\input: its caption, its rows without small print, and what they mean.
+
+    The table is scaled down where it would be wider than the text.
+    """
     width = len(table.heads)
-    lines = [_latex_row(table.heads), _latex_row([head.partition("\n")[2] for head in table.heads]), r"\midrule"]
+    lines = [" & ".join(map(_latex_head, table.heads)) + r" \\", r"\midrule"]
     for number, (title, rows) in enumerate(table.sections):
         lines += [r"\addlinespace"] if number else []
         lines += [rf"\multicolumn{{{width}}}{{l}}{{\textit{{{latex(title)}}}}} \\", *map(_latex_row, rows)]
     body = "\n".join(lines)
-    return rf"""% needs \usepackage{{booktabs}}
+    return rf"""% needs \usepackage{{booktabs,graphicx}}
 \begin{{table}}
 \centering
 \caption{{{latex(table.title)}}}
-\begin{{tabular}}{{l{"r" * (width - 1)}}}
+\resizebox{{\ifdim\width>\linewidth\linewidth\else\width\fi}}{{!}}{{\begin{{tabular}}{{l{"r" * (width - 1)}}}
 \toprule
 {body}
 \bottomrule
-\end{{tabular}}
+\end{{tabular}}}}
 
 \footnotesize {latex(table.note)}
 \end{{table}}
@@ -191,6 +195,12 @@ def latex_table(table: Table) -> str:
 def latex(text: str) -> str:
     """Return a text of LaTeX with every character as a letter."""
     return "".join(LATEX.get(letter, letter) for letter in visible_line(text))
+
+
+def _latex_head(head: str) -> str:
+    """Return the head of a column in short lines, its small print below."""
+    lines = [part for text in head.split("\n") for part in textwrap.wrap(visible_line(text), 16)]
+    return r"\shortstack{" + r"\\".join(map(latex, lines)) + "}"
 
 
 def _latex_row(cells: list[str]) -> str:
