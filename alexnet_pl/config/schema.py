@@ -357,7 +357,7 @@ class Config:
     FILE.onnx, or an exported folder. null: all layers start anew."""
     pretrained_layers: PretrainedLayers = PretrainedLayers.conv
     """Layers to take from pretrained; the others start anew. conv: the convolutions that both nets have (2012). all:
-    every layer of the same shape."""
+    also the fully connected layers of the same shape."""
     train_error_window: int = MISSING
     """Images per point of the running training error, which is measured on the batches as they are trained."""
     train_eval_images: int = MISSING

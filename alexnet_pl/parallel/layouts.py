@@ -192,7 +192,7 @@ def _tower_rules(where: Layout, m: Model, plan: list[LayerSpec]) -> Iterator[str
         )
         return
     if m.towers != 2:
-        yield f"trainer.strategy=towers needs a net of two towers, and model={m.name} has one: set model.towers=2"
+        yield f"trainer.strategy=towers needs a net of two towers, and model={m.name} has one: take model=alexnet"
     if m.lrn_across_towers:
         yield (
             "model.lrn_across_towers=true normalises across the towers, which lie on two devices: set it to false, "

@@ -88,9 +88,9 @@ def test_a_net_begins_with_the_convolutions_of_another(run: Run, train: Command,
     other = train(*TINY, "name=e", f"pretrained={run.folder}")
     assert "was trained on pixels divided by 64, and here data.pixel_scale=1: set data.pixel_scale=64" in other.stderr
     assert not (tmp_path / "runs/e").exists()
-    narrow = train(*TINY, "name=c", "model.width=0.25", "data.pixel_scale=64", f"pretrained={run.folder}")
-    assert narrow.returncode == 1
-    assert "conv1.weight of (16, 3, 5, 5), and here it is of (8, 3, 5, 5)" in narrow.stderr
+    wider = train(*TINY, "name=c", "model.width=0.25", "data.pixel_scale=64", f"pretrained={run.folder}")
+    assert wider.returncode == 1
+    assert "conv1.weight of (4, 3, 5, 5), and here it is of (8, 3, 5, 5)" in wider.stderr
     assert "neither a checkpoint nor the folder of a run" in train(*TINY, "name=d", "pretrained=nowhere").stderr
 
 

@@ -37,7 +37,7 @@ def test_a_stuck_run_is_told_once_with_what_its_settings_say(train: Command):
 
 @pytest.mark.slow
 def test_a_run_that_learns_is_left_alone(train: Command):
-    result = train(*TINY, "experiment=figure1_unit", "stuck_after_steps=40")
+    result = train(*TINY, "experiment=figure1_unit", "model.width=0.5", "stuck_after_steps=40")
     assert result.returncode == 0, result.stderr
     assert "warning" not in result.stdout
 
