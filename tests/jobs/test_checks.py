@@ -43,7 +43,7 @@ MISTAKES = [
     (["data.crop_size=4097"], "data.crop_size=4097", "between 8 and 4096"),
     (["trainer.devices=0"], "trainer.devices=0", "at least 1"),
     (["trainer=ddp", "data.batch_size=127"], "data.batch_size=127", "cannot be shared by 2"),
-    (["trainer=towers"], "model=convnet has one", "model.towers=2"),
+    (["trainer=towers"], "model=convnet has one", "take model=alexnet"),
     (["model=alexnet", "trainer=towers", "trainer.devices=3"], "not 3", "trainer.devices=2"),
     (["model=caffe", "trainer=towers"], "model.lrn_across_towers", "trainer=auto"),
     (["model=alexnet", "model.num_classes=11", "trainer=towers"], "model.num_classes=11", "unused"),
