@@ -36,8 +36,8 @@ ONE = {
 
 
 def commands(page: str) -> list[str]:
-    """Return the lines of a page's bash blocks."""
-    return [line for block in blocks(page, "bash") for line in block.splitlines() if line]
+    """Return the commands of a page's bash blocks; a backslash at the end of a line goes on with the next."""
+    return [line for block in blocks(page, "bash") for line in block.replace("\\\n", " ").splitlines() if line]
 
 
 @pytest.fixture(scope="module")
