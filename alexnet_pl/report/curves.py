@@ -17,11 +17,15 @@ from alexnet_pl.config.keys import format_value
 from alexnet_pl.runs.naming import flatten_config, parse_overrides
 from alexnet_pl.runs.run import Run
 
+RUNNING = "running"
+"""The training error that every run has, however short; learning curves show it"""
+
 METRICS = {
-    "running": "error on the training batches as they are trained, each before its update, over windows of images; "
-    "a window stands at its centre. cuda-convnet printed this, so it is most likely what the paper's Figure 1 shows",
-    "averaged": "the running error over a whole epoch, as a moving average that stands at that epoch's centre: "
-    "less noisy, since no single lucky window can reach the target",
+    "averaged": "the running error over a whole epoch, as a moving average that stands at that epoch's centre. It is "
+    "the primary one: no single lucky window can reach the target",
+    RUNNING: "error on the training batches as they are trained, each before its update, over windows of images; "
+    "a window stands at its centre. cuda-convnet printed this, so it is most likely what the paper's Figure 1 shows. "
+    "The first lucky window counts, so the flatter a curve, the earlier it crosses",
     "train_eval": "error on a fixed part of the training set, with the weights as they are after each epoch",
 }
 """The training errors whose crossing is timed; the first is the primary one. The page, the JSON and the terminal use
@@ -84,7 +88,7 @@ def make_curves(rows: list[dict[str, float]]) -> dict[str, Curve]:
     # Longer than an epoch: the rows before are lost (the run began with logger=none), and so is the window's start.
     windows = [(a, b, error) for a, b, error in windows if b - a < 1 + 1e-6]
     return {
-        "running": Curve([(a + b) / 2 for a, b, _ in windows], [error for *_, error in windows]),
+        RUNNING: Curve([(a + b) / 2 for a, b, _ in windows], [error for *_, error in windows]),
         "averaged": _averaged(windows),
         **{
             name: Curve([x for x, _ in points], [y for _, y in points])
@@ -162,7 +166,7 @@ def read_curves(run: Run) -> RunCurves | None:
     """
     rows = run.metrics
     curves = make_curves(rows)
-    if not curves["running"].x:
+    if not curves[RUNNING].x:
         return None
     last = {key: value for row in rows for key, value in row.items() if math.isfinite(value)}
     return RunCurves(run, run.config, curves, max(row["epoch"] for row in rows), last, _window(rows))

@@ -10,11 +10,10 @@ from html import escape
 from typing import Any
 
 from alexnet_pl.report.compare import Panel, Report, commit
-from alexnet_pl.report.curves import EVALUATED, METRICS, MOST_POINTS, Line, thin
+from alexnet_pl.report.curves import EVALUATED, METRICS, MOST_POINTS, RUNNING, Line, thin
 from alexnet_pl.report.html_parts import make_page, make_report_table, make_row, make_table
 from alexnet_pl.report.style import GREY, line_style
 from alexnet_pl.report.tables import (
-    PRIMARY,
     axis_limits,
     axis_top,
     finding,
@@ -117,6 +116,7 @@ def plot(report: Report) -> tuple[str, bool]:
     lines = [line for _, line in report.lines]
     known = [m for m in (*METRICS, *EVALUATED) if any(run.curves[m].x for line in lines for run in line.runs)]
     training, evaluated = [m for m in known if m in METRICS], [m for m in known if m in EVALUATED]
+    training.sort(key=lambda metric: metric != RUNNING)  # shown first where nothing is timed
     timed = all(panel.target is not None for panel in report.panels)
     menus = [known] if timed or not evaluated else [training, evaluated]
     cells = [(panel, menu) for panel in report.panels for menu in menus]
@@ -141,7 +141,7 @@ def plot(report: Report) -> tuple[str, bool]:
         if menu is menus[0]:  # below the axes, where it covers no curve
             figure.update_layout({legend: {"x": across.domain[0], "y": up.domain[0] - 50 / area, "yanchor": "top"}})
         side = "training" if menu[0] in METRICS else "validation"
-        limits = (0, axis_top(report)) if timed else axis_limits(panel, (PRIMARY, "validation"))
+        limits = (0, axis_top(report)) if timed else axis_limits(panel, (RUNNING, "validation"))
         up.update(range=limits, title="error rate" if timed else f"{side} error rate")
     figure.update_xaxes(title="epochs", rangemode="tozero", matches="x", showticklabels=True)
     figure.update_yaxes(tickformat=".0%", showticklabels=True)

@@ -14,7 +14,7 @@ import numpy as np
 
 from alexnet_pl.errors import ConfigError
 from alexnet_pl.report.compare import Panel, Report
-from alexnet_pl.report.curves import Line, thin
+from alexnet_pl.report.curves import RUNNING, Line, thin
 from alexnet_pl.report.kernels import GAP, describe_tower, doubt, sheet, specialisation, verdict
 from alexnet_pl.report.style import DARK_GREY, GREY, line_style
 from alexnet_pl.report.tables import PRIMARY, axis_limits, axis_top, finding, format_percent, label, small_print
@@ -39,6 +39,8 @@ def draw(report: Report, *paths: Path) -> None:
     from matplotlib.figure import Figure
 
     small = small_print(report)
+    if any(panel.target is not None for panel in report.panels):
+        small += " Timed panels: thin lines are these windows; thick lines, and times, are averages over an epoch."
     texts = [small, *(panel.title + label(panel, line) for panel, line in report.lines)]
     with drawing(texts, font__size=11, svg__hashsalt="alexnet_pl"):
         n, timed = len(report.panels), all(panel.target is not None for panel in report.panels)
@@ -72,7 +74,7 @@ def draw(report: Report, *paths: Path) -> None:
 def draw_curves(strip: Any, panel: Panel) -> None:
     """Draw learning curves: training error on the left, validation error on the right, on one scale."""
     left, right = strip.subplots(1, 2, sharex=True, sharey=True)
-    for axes, metric, title in ((left, PRIMARY, "training error rate"), (right, "validation", "validation error rate")):
+    for axes, metric, title in ((left, RUNNING, "training error rate"), (right, "validation", "validation error rate")):
         for line in panel.lines:
             dash, colour = line_style(panel, line)
             mean, low, high = map(thin, line.mean(metric))
@@ -91,7 +93,7 @@ def draw_curves(strip: Any, panel: Panel) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="#e4e4e4", linewidth=0.8)
         axes.set_axisbelow(True)
-    left.set(xlim=(0, None), ylim=axis_limits(panel, (PRIMARY, "validation")))
+    left.set(xlim=(0, None), ylim=axis_limits(panel, (RUNNING, "validation")))
     strip.suptitle(wrap(panel.title, 2 * WIDTH, 12), fontsize=12)
     handles, names = left.get_legend_handles_labels()
     _name_below(strip, handles, names, 2 * WIDTH, loc="outside lower center")
@@ -119,7 +121,7 @@ def draw_panel(axes: Any, panel: Panel, inches: float) -> None:
 
 
 def _draw_line(axes: Any, panel: Panel, line: Line, target: float, search: bool) -> None:
-    """Draw a line's mean, band and seeds, and its crossing of the target."""
+    """Draw a line's mean and band by the primary metric, its crossing of the target, and the windows of each seed."""
     dash, colour = line_style(panel, line)
     look: dict[str, Any] = {"linestyle": DASHES[dash], "color": colour}
     mean, low, high = map(thin, line.mean(PRIMARY))
@@ -131,9 +133,8 @@ def _draw_line(axes: Any, panel: Panel, line: Line, target: float, search: bool)
     axes.plot(mean.x, mean.y, **look, linewidth=2, label=text)
     axes.fill_between(mean.x, low.y, high.y, color=colour, alpha=0.2, linewidth=0)
     for run in line.runs:
-        curve = thin(run.curves[PRIMARY])
-        if len(line.runs) > 1:
-            axes.plot(curve.x, curve.y, **look, linewidth=0.6, alpha=0.7)
+        curve = thin(run.curves[RUNNING])
+        axes.plot(curve.x, curve.y, **look, linewidth=0.6, alpha=0.7)
         if not run.run.done:
             axes.plot(curve.x[-1:], curve.y[-1:], marker="x", color=colour, markersize=9, markeredgewidth=2)
     if timing and timing.mean is not None:

@@ -20,7 +20,7 @@ from alexnet_pl.report.ablation import (
     seed_errors,
 )
 from alexnet_pl.report.compare import Panel, Report, commit
-from alexnet_pl.report.curves import METRICS, Line, plus_minus
+from alexnet_pl.report.curves import METRICS, RUNNING, Line, plus_minus
 
 PRIMARY = next(iter(METRICS))
 # Names for readers; other keys and values stand for themselves.
@@ -261,4 +261,4 @@ def axis_limits(panel: Panel, metrics: tuple[str, ...]) -> tuple[float, float]:
 
 def axis_top(report: Report) -> float:
     """Return the upper end of the error axis: 0.75 as in the paper, or higher if a line would be outside."""
-    return 1.0 if any((line.lowest(PRIMARY) or 0) > 0.75 for _, line in report.lines) else 0.75
+    return 1.0 if any((line.lowest(RUNNING) or 0) > 0.75 for _, line in report.lines) else 0.75

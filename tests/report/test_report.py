@@ -15,8 +15,9 @@ from matplotlib import image
 from alexnet_pl.errors import ConfigError
 from alexnet_pl.report import cli, curves
 from alexnet_pl.report.compare import collect
-from alexnet_pl.report.outputs import write_report
+from alexnet_pl.report.outputs import as_json, write_report
 from alexnet_pl.report.page import report_page
+from alexnet_pl.report.tables import finding, report_tables
 from alexnet_pl.runs.sweep import record_sweep
 from tests.helpers.reports import NASTY, make_run, rows, settings
 
@@ -62,6 +63,20 @@ def test_a_lucky_window_moves_the_running_error_only(tmp_path: Path) -> None:
     averaged = line.runs[0].curves["averaged"]
     whole = [y for x, y in zip(averaged.x, averaged.y, strict=True) if x % 1 == pytest.approx(0.5)]
     assert whole == pytest.approx([0.25 + 0.05 * (6.9 - (n + 0.5)) for n in range(9)])
+
+
+def test_lucky_windows_do_not_move_what_is_reported_first(tmp_path: Path) -> None:
+    make_run(tmp_path / "r", settings("relu"), rows(crosses=2.0, epochs=5, wobble=0.04))
+    make_run(tmp_path / "t", settings("tanh"), rows(crosses=9.0, epochs=12, wobble=0.04))
+    (panel,) = collect(tmp_path).panels
+    averaged, running = panel.ratio("averaged"), panel.ratio("running")
+    assert averaged is not None
+    assert running is not None
+    assert f"{running.value:.1f}" != f"{averaged.value:.1f}" == "4.5"
+    assert finding(panel) == "tanh needs 4.5 times as many epochs as ReLU (paper: 6)"
+    assert as_json(collect(tmp_path))["primary_metric"] == "averaged"
+    (table,) = report_tables(collect(tmp_path))
+    assert table.heads[1] == "averaged"
 
 
 def test_mean_spread_and_ratio_over_seeds(tmp_path: Path) -> None:
