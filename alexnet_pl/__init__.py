@@ -57,7 +57,7 @@ def fit(cfg: Config, folder: str | Path) -> TrainedModel:
 
     Raises:
         ConfigError: the run takes several devices, cannot be done here, or the folder holds another one.
-        TrainingError: it failed, in one sentence.
+        UserError: it failed or was stopped, in one sentence, which the folder keeps.
     """
     from alexnet_pl.config.schema import as_dict
     from alexnet_pl.errors import ConfigError
@@ -71,11 +71,11 @@ def fit(cfg: Config, folder: str | Path) -> TrainedModel:
     run = Run(Path(folder))
     run.refuse_another(as_dict(cfg))
     if not run.done:
-        from alexnet_pl.training.fit import fit as train
+        from alexnet_pl.training.fit import work
 
         run.start(as_dict(cfg), [])
         try:
-            train(cfg, run)
+            work(cfg, run)
         finally:
             run.release()
     return load(run.folder)

@@ -78,6 +78,7 @@ def train(cfg: Config, run: Run, overrides: list[str]) -> None:
             if launch.rank() == 0:
                 discard(run)
             raise
+        fit.say_done(run)
         return
     before = run.failed_at
     ending, stop = launch.run(lambda: local.start(run, cfg, {}, before))

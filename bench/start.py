@@ -10,7 +10,6 @@ two jobs of so many batches, one after the other with all threads, and both at o
 
 from __future__ import annotations
 
-import signal
 import statistics
 import subprocess
 import sys
@@ -62,7 +61,7 @@ def first_job(*words: str) -> float:
             while not list(Path(folder).glob("runs/*/*/run.json")) and sweep.poll() is None:
                 time.sleep(0.01)
             taken = time.perf_counter() - start
-            sweep.send_signal(signal.SIGINT)
+            sweep.terminate()
         return taken
 
 

@@ -11,7 +11,8 @@ import torch
 
 import alexnet_pl
 from alexnet_pl.data import datasets
-from alexnet_pl.errors import ConfigError
+from alexnet_pl.errors import ConfigError, NotFinite
+from alexnet_pl.runs.run import Run
 from tests.helpers.runs import TINY
 
 SMALL = (*TINY, "trainer=cpu", "trainer.max_epochs=1", "trainer.limit_train_batches=2")
@@ -33,6 +34,15 @@ def test_fit_trains_once_and_returns_the_net_of_its_folder(tmp_path: Path, monke
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == files
     with pytest.raises(ConfigError, match=r"holds a run of another configuration .*seed was 1 and is now 2"):
         alexnet_pl.fit(alexnet_pl.compose(*SMALL, "seed=2"), tmp_path / "run")
+
+
+def test_a_fit_that_fails_says_why_in_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(datasets, "SHAPES_SPLITS", {"train": (1000, 1), "val": (100, 2)})
+    with pytest.raises(NotFinite) as failed:
+        alexnet_pl.fit(alexnet_pl.compose(*SMALL, "optim.lr=1e30"), tmp_path / "run")
+    run = Run(tmp_path / "run")
+    assert run.failure == str(failed.value)
+    assert not run.done
 
 
 def test_fit_refuses_several_devices_before_it_writes(tmp_path: Path):

@@ -171,6 +171,10 @@ def work(cfg: Config, run: Run) -> None:
         if reason is None or reason is error:
             raise
         raise reason from error
+
+
+def say_done(run: Run) -> None:
+    """Print where a run is that ended well; of several processes, the first speaks."""
     if launch.rank() == 0:
         print(f"done: {run.folder}", flush=True)
 
@@ -183,6 +187,7 @@ def main() -> None:
         work(from_dict(run.config), run)
     except UserError as reason:
         sys.exit(reason.exit_code)
+    say_done(run)
 
 
 if __name__ == "__main__":
