@@ -171,11 +171,12 @@ def _override_keys(run: RunCurves) -> list[str]:
 def _name(compare: list[str], run: RunCurves, declared: bool) -> str:
     """Return a line's name: `tanh` if one key is declared; else `model.activation=tanh, model.lrn=[]`.
 
-    A single line is named by all its overrides.
+    If none is declared, a line is named by its own overrides. One that overrides nothing of what differs is `defaults`.
     """
     if declared and len(compare) == 1:
         return run.value(compare[0])
-    values = {key: run.value(key) for key in compare or _override_keys(run)}
+    keys = compare if declared else [key for key in compare or _override_keys(run) if key in run.overrides]
+    values = {key: run.value(key) for key in keys}
     return ", ".join(f"{key}={value}" for key, value in values.items() if value) or "defaults"
 
 

@@ -54,7 +54,7 @@ def test_lines_are_what_the_overrides_differ_in(tmp_path: Path) -> None:
     assert panel.compare == ["model.lrn", "model.activation"]
     assert {line.name: len(line.runs) for line in panel.lines} == {
         "model.lrn=[conv1], model.activation=relu": 2,
-        "model.lrn=[], model.activation=relu": 2,
+        "defaults": 2,
         "model.lrn=[conv1], model.activation=tanh": 2,
     }
 
