@@ -13,15 +13,7 @@ from alexnet_pl.report.compare import Panel, Report, commit
 from alexnet_pl.report.curves import EVALUATED, METRICS, MOST_POINTS, RUNNING, Line, thin
 from alexnet_pl.report.html_parts import make_page, make_report_table, make_row, make_table
 from alexnet_pl.report.style import GREY, line_style
-from alexnet_pl.report.tables import (
-    axis_limits,
-    axis_top,
-    finding,
-    format_percent,
-    label,
-    report_tables,
-    small_print,
-)
+from alexnet_pl.report.tables import axis_limits, axis_top, finding, format_percent, label, report_tables, small_print
 
 LINE = 70
 """Most letters in a line of a title, or of a name below the plot"""
