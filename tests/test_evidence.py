@@ -10,10 +10,11 @@ import pytest
 from matplotlib import image
 
 from alexnet_pl import ROOT
+from alexnet_pl.report.ablation import compare_errors, seed_errors, verdict
 from alexnet_pl.report.compare import Report, collect
 from alexnet_pl.report.curves import METRICS
 from alexnet_pl.report.outputs import write_report
-from alexnet_pl.report.tables import NAMES
+from alexnet_pl.report.tables import NAMES, errors, format_points
 from alexnet_pl.runs.run import Run, find_runs
 from tests.helpers.pages import README, TEXTS
 
@@ -22,6 +23,18 @@ RESULTS = TEXTS["docs/results.md"]
 FOLDERS = sorted(path for path in EVIDENCE.iterdir() if path.is_dir())
 RUNS = [run for folder in FOLDERS for run in find_runs(folder)]
 KEPT = {"config.yaml", "run.json", "metrics.csv", "done.json"}
+PICTURES = {"figure1": "figure1_cifar10.png", "cifar_ablation": "cifar_ablation.png"}
+CENTRE, VIEWS = "validation top-1", "ten views top-1"
+# Of each row in the table of verdicts: an arm, its error, the baseline's error, and the paper's difference in points.
+CLAIMS = [
+    ("model.lrn=[]", VIEWS, VIEWS, 2.0),
+    ("model.pooling=plain", VIEWS, VIEWS, 0.4),
+    ("data.random_crop=false, data.random_flip=false", VIEWS, VIEWS, 1.0),  # it names no number
+    ("data.random_crop=false, data.random_flip=false", "training", "training", -1.0),
+    ("model.drop_layers=[conv2]", VIEWS, VIEWS, 2.0),
+    ("model.drop_layers=[conv3]", VIEWS, VIEWS, 2.0),
+    ("defaults", CENTRE, VIEWS, 1.5),
+]
 
 
 def section(text: str, heading: str) -> str:
@@ -36,6 +49,12 @@ def cells(text: str) -> list[list[str]]:
     (first, *_) = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
     rows = [[cell.strip().strip("*") for cell in line.split("|")[1:-1]] for line in first.splitlines()]
     return [rows[0], *rows[2:]]
+
+
+def assert_same_picture(path: Path, published: Path) -> None:
+    ours, theirs = image.imread(path), image.imread(published)
+    assert ours.shape == theirs.shape
+    assert abs(ours - theirs).mean() < 0.02  # fonts may differ
 
 
 @pytest.fixture(scope="module")
@@ -59,13 +78,11 @@ def test_figure_1_has_several_seeds_of_each_line(figure1: Report) -> None:
     assert {run.config["data"]["kind"] for run in figure1.runs} == {"cifar10"}
 
 
-def test_the_published_figure_is_drawn_anew(tmp_path: Path) -> None:
-    folder = tmp_path / "figure1"
-    shutil.copytree(EVIDENCE / "figure1", folder)
-    _, paths = write_report(folder)
-    drawn, published = (image.imread(path) for path in (paths[0], ROOT / "docs" / "figure1_cifar10.png"))
-    assert drawn.shape == published.shape
-    assert abs(drawn - published).mean() < 0.02  # fonts may differ
+@pytest.mark.parametrize(("folder", "picture"), PICTURES.items())
+def test_the_published_curves_are_drawn_anew(folder: str, picture: str, tmp_path: Path) -> None:
+    shutil.copytree(EVIDENCE / folder, tmp_path / folder)
+    _, paths = write_report(tmp_path / folder)
+    assert_same_picture(paths[0], ROOT / "docs" / picture)
 
 
 def test_figure_1s_table_is_the_reports(figure1: Report) -> None:
@@ -91,3 +108,46 @@ def test_readme_and_sweep_repeat_the_ratios(figure1: Report) -> None:
         assert ratio is not None
         assert cell == f"{ratio} times"
         assert str(ratio) in header
+
+
+# ------------------------------------------------------------------------------------------------ the ablations
+
+
+@pytest.fixture(scope="module")
+def ablation() -> Report:
+    return collect(EVIDENCE / "cifar_ablation")
+
+
+def test_each_arm_has_three_seeds_and_the_whole_schedule(ablation: Report) -> None:
+    (panel,) = ablation.panels
+    assert {line.name: [run.seed for run in line.runs] for line in panel.lines} == {
+        arm: [1, 2, 3] for arm, *_ in CLAIMS
+    }
+    assert {run.epochs for run in ablation.runs} == {12}
+    assert panel.lines[0].name == "defaults"
+    baseline = seed_errors(panel.lines[0], VIEWS)
+    assert baseline
+    assert baseline.mean <= 0.25, "else its rows say: too short"
+
+
+def test_the_table_of_arms_is_the_reports(ablation: Report) -> None:
+    _, *rows = cells(section(RESULTS, "## The paper's claims on CIFAR-10"))
+    ((_, expected),) = errors(ablation).sections
+    assert [[row[0].replace("`", ""), "3", *row[1:]] for row in rows] == expected
+
+
+def test_the_table_of_verdicts_is_the_reports_and_readme_repeats_it(ablation: Report) -> None:
+    heads, *rows = cells(section(RESULTS, "### Verdicts"))
+    lines = {line.name: line for line in ablation.panels[0].lines}
+    expected = []
+    for arm, error, other, points in CLAIMS:
+        own, base = seed_errors(lines[arm], error), seed_errors(lines["defaults"], other)
+        assert own
+        assert base
+        ours = compare_errors(own, base)
+        expected.append([format_points(ours), verdict(points, ours)])
+    assert heads[-2:] == ["ours [95 % interval]", "verdict"]
+    assert [row[-2:] for row in rows] == expected
+    table = cells(section(TEXTS[README], "## What is reproduced"))
+    repeated = " ".join(row[2] for row in table if "experiment=cifar_ablation" in row[-1])
+    assert re.findall(r"[+-]\S+ \[.*?\]", repeated) == [ours for ours, _ in expected]
