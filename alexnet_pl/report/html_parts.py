@@ -8,13 +8,13 @@ from alexnet_pl.report.tables import Table
 
 STYLE = """
 body { margin: 0; background: #fff; color: #1b1b1b; font: 16px/1.5 system-ui, sans-serif }
-main { max-width: 1000px; margin: 2rem auto; padding: 0 1rem; overflow-wrap: break-word }
+main { max-width: 1160px; margin: 2rem auto; padding: 0 1rem; overflow-wrap: break-word }
 h1 { font-size: 1.7rem } h2 { font-size: 1.2rem; margin-top: 2.2rem }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: .92rem }
 th, td { text-align: left; vertical-align: top; padding: .35rem .6rem; border-bottom: 1px solid #ddd }
 tr.panel th { background: #f2f5f8; padding-top: .6rem }
 table.numbers td + td { white-space: nowrap }
-table.plain { font-size: .8rem } td:first-child { overflow-wrap: anywhere; min-width: 11rem }
+table.plain { font-size: .8rem } td:first-child { overflow-wrap: anywhere; min-width: 12rem }
 small { display: block; color: #555; white-space: nowrap } .small { color: #555; font-size: .88rem }
 .wide { overflow-x: auto } dt { font-weight: 600 } dd { margin: 0 0 .5rem 1.2rem }
 .box { background: #fff3e0; border-left: 5px solid #d55e00; padding: .7rem 1rem; overflow-wrap: anywhere }
