@@ -181,8 +181,8 @@ def draw_kernels(net: TrainedModel, path: Path | None = None) -> dict[str, float
             axes.imshow(pixels, interpolation="nearest")
             axes.set_axis_off()
             axes.set_title(f"tower {number}" if len(towers) > 1 else "conv1", fontsize=11)
-            look = {"transform": axes.transAxes, "ha": "center", "va": "top", "fontsize": 9}
-            axes.text(0.5, -0.02, describe_tower(found, number), **look)
+            below = {"xycoords": "axes fraction", "xytext": (0, -4), "textcoords": "offset points"}
+            axes.annotate(describe_tower(found, number), (0.5, 0), **below, ha="center", va="top", fontsize=9)
         title = f"{net.cfg.name}: the first {len(weights)} kernels"
         figure.suptitle(wrap(title, inches, 12), fontsize=12)
         if len(towers) > 1:
