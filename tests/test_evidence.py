@@ -6,16 +6,23 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from matplotlib import image
 
 from alexnet_pl import ROOT
+from alexnet_pl.config.schema import from_dict
+from alexnet_pl.model.build import build_net
 from alexnet_pl.report.ablation import compare_errors, seed_errors, verdict
 from alexnet_pl.report.compare import Report, collect
 from alexnet_pl.report.curves import METRICS
+from alexnet_pl.report.kernels import verdict as verdict_of_towers
 from alexnet_pl.report.outputs import write_report
+from alexnet_pl.report.plots import draw_kernels
 from alexnet_pl.report.tables import NAMES, errors, format_points
 from alexnet_pl.runs.run import Run, find_runs
+from alexnet_pl.runs.trained import TrainedModel
 from tests.helpers.pages import README, TEXTS
 
 EVIDENCE = ROOT / "docs" / "evidence"
@@ -23,7 +30,12 @@ RESULTS = TEXTS["docs/results.md"]
 FOLDERS = sorted(path for path in EVIDENCE.iterdir() if path.is_dir())
 RUNS = [run for folder in FOLDERS for run in find_runs(folder)]
 KEPT = {"config.yaml", "run.json", "metrics.csv", "done.json"}
-PICTURES = {"figure1": "figure1_cifar10.png", "cifar_ablation": "cifar_ablation.png"}
+KERNELS = "conv1.npy"  # first kernels of the runs of Figure 3
+PICTURES = {
+    "figure1": "figure1_cifar10.png",
+    "cifar_ablation": "cifar_ablation.png",
+    "tiny_alexnet": "tiny_alexnet.png",
+}
 CENTRE, VIEWS = "validation top-1", "ten views top-1"
 # Of each row in the table of verdicts: an arm, its error, the baseline's error, and the paper's difference in points.
 CLAIMS = [
@@ -64,7 +76,8 @@ def figure1() -> Report:
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.folder.name)
 def test_a_run_is_whole_and_of_a_commit(run: Run) -> None:
-    assert {file.name for file in run.folder.iterdir()} == KEPT
+    kernels = {KERNELS} if run.folder.parent.name == "tiny_alexnet" else set()
+    assert {file.name for file in run.folder.iterdir()} == KEPT | kernels
     assert run.done
     assert run.identity["git"]["dirty"] is False
     assert not Path(run.config["data"]["root"]).is_absolute()
@@ -151,3 +164,32 @@ def test_the_table_of_verdicts_is_the_reports_and_readme_repeats_it(ablation: Re
     table = cells(section(TEXTS[README], "## What is reproduced"))
     repeated = " ".join(row[2] for row in table if "experiment=cifar_ablation" in row[-1])
     assert re.findall(r"[+-]\S+ \[.*?\]", repeated) == [ours for ours, _ in expected]
+
+
+# ------------------------------------------------------------------------------------------------ Figure 3
+
+
+def test_figure_3_is_of_the_published_kernels(tmp_path: Path) -> None:
+    _, *rows = cells(section(RESULTS, "## Figure 3: do the towers specialise?"))
+    expected = []
+    for run in find_runs(EVIDENCE / "tiny_alexnet"):
+        cfg = from_dict(run.config)
+        net = build_net(cfg.model, cfg.data.input_size, seed=0)
+        net.get_parameter("conv1.weight").data = torch.from_numpy(np.load(run.folder / KERNELS))
+        found = draw_kernels(TrainedModel(run.folder.name, cfg, net, torch.zeros(1), [], run), tmp_path / "kernels.png")
+        expected.append(
+            [str(run.config["seed"])]
+            + [f"{found[tower]:.2f} ± {found[f'{tower}_spread']:.2f}" for tower in ("tower1", "tower2")]
+            + [f"{found['difference']:+.2f}", f"{found['standard_errors']:+.1f}"]
+            + [verdict_of_towers(found).rpartition(": ")[2]]
+        )
+        if run.config["seed"] == 1:
+            assert_same_picture(tmp_path / "kernels.png", ROOT / "docs" / "figure3_tiny_imagenet.png")
+    assert rows == expected
+
+
+def test_tiny_imagenets_table_is_the_reports() -> None:
+    _, guessing, ours = cells(section(RESULTS, "## From a packed dataset: 100 classes of Tiny ImageNet"))
+    ((_, (row,)),) = errors(collect(EVIDENCE / "tiny_alexnet")).sections
+    assert guessing[1:] == ["99", "95", "99", "95", "99"]
+    assert ours[1:] == row[2:]
