@@ -17,6 +17,7 @@ from alexnet_pl.model.build import build_net
 from alexnet_pl.report.ablation import compare_errors, seed_errors, verdict
 from alexnet_pl.report.compare import Report, collect
 from alexnet_pl.report.curves import METRICS
+from alexnet_pl.report.kernels import doubt
 from alexnet_pl.report.kernels import verdict as verdict_of_towers
 from alexnet_pl.report.outputs import write_report
 from alexnet_pl.report.plots import draw_kernels
@@ -38,10 +39,11 @@ PICTURES = {
 }
 CENTRE, VIEWS = "validation top-1", "ten views top-1"
 # Of each row in the table of verdicts: an arm, its error, the baseline's error, and the paper's difference in points.
+# 1.0 and -1.0 stand for a sign, where the paper has no number.
 CLAIMS = [
     ("model.lrn=[]", VIEWS, VIEWS, 2.0),
     ("model.pooling=plain", VIEWS, VIEWS, 0.4),
-    ("data.random_crop=false, data.random_flip=false", VIEWS, VIEWS, 1.0),  # it names no number
+    ("data.random_crop=false, data.random_flip=false", VIEWS, VIEWS, 1.0),
     ("data.random_crop=false, data.random_flip=false", "training", "training", -1.0),
     ("model.drop_layers=[conv2]", VIEWS, VIEWS, 2.0),
     ("model.drop_layers=[conv3]", VIEWS, VIEWS, 2.0),
@@ -64,9 +66,10 @@ def cells(text: str) -> list[list[str]]:
 
 
 def assert_same_picture(path: Path, published: Path) -> None:
-    ours, theirs = image.imread(path), image.imread(published)
+    """Assert that two pictures differ by less than 3 % of their ink; with another seed, Figure 1 differs by 4.5 %."""
+    ours, theirs = (image.imread(file)[..., :3] for file in (path, published))
     assert ours.shape == theirs.shape
-    assert abs(ours - theirs).mean() < 0.02  # fonts may differ
+    assert abs(ours - theirs).mean() < 0.03 * (1 - theirs).mean()
 
 
 @pytest.fixture(scope="module")
@@ -153,12 +156,14 @@ def test_the_table_of_verdicts_is_the_reports_and_readme_repeats_it(ablation: Re
     heads, *rows = cells(section(RESULTS, "### Verdicts"))
     lines = {line.name: line for line in ablation.panels[0].lines}
     expected = []
-    for arm, error, other, points in CLAIMS:
+    for row, (arm, error, other, points) in zip(rows, CLAIMS, strict=True):
         own, base = seed_errors(lines[arm], error), seed_errors(lines["defaults"], other)
         assert own
         assert base
         ours = compare_errors(own, base)
         expected.append([format_points(ours), verdict(points, ours)])
+        published = re.match(r"[+-][\d.]+", row[1])
+        assert float(published[0]) == points if published else abs(points) == 1
     assert heads[-2:] == ["ours [95 % interval]", "verdict"]
     assert [row[-2:] for row in rows] == expected
     table = cells(section(TEXTS[README], "## What is reproduced"))
@@ -176,12 +181,13 @@ def test_figure_3_is_of_the_published_kernels(tmp_path: Path) -> None:
         cfg = from_dict(run.config)
         net = build_net(cfg.model, cfg.data.input_size, seed=0)
         net.get_parameter("conv1.weight").data = torch.from_numpy(np.load(run.folder / KERNELS))
-        found = draw_kernels(TrainedModel(run.folder.name, cfg, net, torch.zeros(1), [], run), tmp_path / "kernels.png")
+        trained = TrainedModel(run.folder.name, cfg, net, mean=torch.zeros(1), classes=[], run=run)
+        found = draw_kernels(trained, tmp_path / "kernels.png")
         expected.append(
             [str(run.config["seed"])]
             + [f"{found[tower]:.2f} ± {found[f'{tower}_spread']:.2f}" for tower in ("tower1", "tower2")]
             + [f"{found['difference']:+.2f}", f"{found['standard_errors']:+.1f}"]
-            + [verdict_of_towers(found).rpartition(": ")[2]]
+            + [verdict_of_towers(found, doubt(trained)).rpartition(": ")[2]]
         )
         if run.config["seed"] == 1:
             assert_same_picture(tmp_path / "kernels.png", ROOT / "docs" / "figure3_tiny_imagenet.png")
@@ -189,7 +195,6 @@ def test_figure_3_is_of_the_published_kernels(tmp_path: Path) -> None:
 
 
 def test_tiny_imagenets_table_is_the_reports() -> None:
-    _, guessing, ours = cells(section(RESULTS, "## From a packed dataset: 100 classes of Tiny ImageNet"))
+    *_, ours = cells(section(RESULTS, "## From a packed dataset: 100 classes of Tiny ImageNet"))
     ((_, (row,)),) = errors(collect(EVIDENCE / "tiny_alexnet")).sections
-    assert guessing[1:] == ["99", "95", "99", "95", "99"]
     assert ours[1:] == row[2:]
