@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -144,6 +145,15 @@ def test_each_arm_has_three_seeds_and_the_whole_schedule(ablation: Report) -> No
     baseline = seed_errors(panel.lines[0], VIEWS)
     assert baseline
     assert baseline.mean <= 0.25, "else its rows say: too short"
+
+
+def test_the_pilot_ended_as_the_plan_says() -> None:
+    (pilot,) = find_runs(EVIDENCE / "cifar_pilot")
+    found = json.loads((pilot.folder / "done.json").read_text())["metrics"]
+    centre, views = (f"{100 * found[error]:.1f} %" for error in ("val/error", "test/error"))
+    assert f"ends at {centre} by centre crops and at {views} by ten views" in " ".join(
+        (EVIDENCE / "plan.md").read_text().split()
+    )
 
 
 def test_the_table_of_arms_is_the_reports(ablation: Report) -> None:
